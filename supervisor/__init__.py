@@ -1,0 +1,38 @@
+"""Keeps Jupyter kernels alive at a stable address.
+
+The names of the public API are imported when they are first asked for: the
+command line imports this package and must stay quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from supervisor.version import __version__
+
+if TYPE_CHECKING:
+    from supervisor.config import KernelConfig
+    from supervisor.manager import KernelManager, run_kernel, start_new_kernel
+    from supervisor.supervision import Supervisor
+
+__all__ = ["KernelConfig", "KernelManager", "Supervisor", "__version__", "run_kernel", "start_new_kernel"]
+
+_HOMES = {
+    "KernelConfig": "supervisor.config",
+    "KernelManager": "supervisor.manager",
+    "Supervisor": "supervisor.embedded",
+    "run_kernel": "supervisor.manager",
+    "start_new_kernel": "supervisor.manager",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

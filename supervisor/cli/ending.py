@@ -1,0 +1,118 @@
+"""The verbs that end the daemon: ``detach`` and ``shutdown``.  Both wait until it is gone."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from argparse import Namespace
+from typing import Any
+
+from supervisor.cli.asking import client_of, get, refuse
+from supervisor.cli.exits import DONE, FAILED
+from supervisor.cli.screen import Transient, complain, say, say_json
+from supervisor.control.client import Broken, Client, Connection, NoDaemon
+
+_LOOK_INTERVAL = 0.5
+
+
+def detach(arguments: Namespace) -> int:
+    """Have the daemon exit and leave its kernels running."""
+    return _end(arguments, "/v1/detach", {}, "the daemon has exited; the kernels go on")
+
+
+def shutdown(arguments: Namespace) -> int:
+    """Have the daemon stop all kernels and exit."""
+    fields = {"now": True} if arguments.now else {}
+    return _end(arguments, "/v1/shutdown", fields, "all kernels are stopped, the daemon has exited")
+
+
+def _end(arguments: Namespace, path: str, fields: dict[str, Any], done: str) -> int:
+    client = client_of(arguments)
+    transient = Transient()
+    with client.connect() as connection:
+        daemon = _Daemon(connection, client)
+        try:
+            if not _ask(connection, path, fields, daemon) or arguments.no_wait:
+                done = "the daemon is on its way out"
+            else:
+                daemon.wait_gone(transient)
+        except KeyboardInterrupt:
+            transient.clear()
+            complain("stopped waiting; the daemon is still on its way out")
+            return FAILED
+        finally:
+            daemon.close()
+    transient.clear()
+    if arguments.json:
+        say_json({"ok": True, "message": done})
+    else:
+        say(done)
+    return DONE
+
+
+def _ask(connection: Connection, path: str, fields: dict[str, Any], daemon: _Daemon) -> bool:
+    """Give the order; whether the daemon's end is to be waited for."""
+    connection.send("POST", path, fields)
+    try:
+        answer = connection.receive(timeout=None)
+    except Broken:
+        if daemon.is_gone():
+            return True  # it was quicker than its answer
+        raise
+    if answer.is_error:
+        refuse(answer)
+    return True
+
+
+class _Daemon:
+    """The daemon at the other end of a connection, as a process that will end."""
+
+    def __init__(self, connection: Connection, client: Client) -> None:
+        self._client = client
+        self._pidfd = _pidfd(connection)
+
+    def is_gone(self) -> bool:
+        """Whether it has ended, as far as can be seen."""
+        if self._pidfd is not None:
+            return bool(select.select([self._pidfd], [], [], 0)[0])
+        try:
+            self._client.connect().close()
+        except NoDaemon:
+            return True
+        return False
+
+    def wait_gone(self, transient: Transient) -> None:
+        """Return when it has ended; meanwhile show which kernels still run."""
+        while not self.is_gone():
+            if self._pidfd is not None:
+                select.select([self._pidfd], [], [], _LOOK_INTERVAL)
+            else:
+                time.sleep(_LOOK_INTERVAL)
+            if transient.shows:
+                transient.show(self._progress())
+
+    def close(self) -> None:
+        """Let go of the process."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+
+    def _progress(self) -> str:
+        try:
+            views = get(self._client, "/v1/status")["kernels"]
+        except (NoDaemon, Broken):
+            return "waiting for the daemon to exit"
+        left = [f"{view['name']} {view['phase']}" for view in views if view.get("pid")]
+        return f"waiting for {', '.join(left)}" if left else "waiting for the daemon to exit"
+
+
+def _pidfd(connection: Connection) -> int | None:
+    """A handle on the process that listens (SO_PEERCRED, unix(7)), where there are such."""
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+            pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return os.pidfd_open(pid) if pid and pid != os.getpid() else None
+    except (OSError, AttributeError):
+        return None

@@ -1,0 +1,144 @@
+"""The verbs about configurations: ``run``, ``check``, ``schema``, ``plan``, ``reload``, ``systemd``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from supervisor.cli.asking import client_of, lead_of, refuse
+from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, Quit
+from supervisor.cli.screen import complain, harmless, say, say_json
+from supervisor.control.client import Answer, Client
+from supervisor.control.places import PlaceError, config_places, default_config, lead
+
+
+def run(arguments: Namespace) -> int:
+    """Be the daemon."""
+    config = _config_of(arguments)
+    from supervisor import daemon
+
+    return int(
+        daemon.run(
+            config,
+            state_dir=_path(arguments.state_dir),
+            socket=_path(arguments.socket),
+            log_format=arguments.log_format,
+        )
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _config_of(arguments: Namespace) -> Path:
+    named = arguments.file or arguments.config_option
+    found = Path(named) if named else default_config(os.environ)
+    if found is None:
+        places = ", ".join(map(str, config_places(os.environ)))
+        raise Quit(
+            BAD_CONFIG, "no configuration is named, and none is found", f"name one; looked for {places}"
+        )
+    return found
+
+
+def check(arguments: Namespace) -> int:
+    """Validate a configuration, and print what is in force with it."""
+    path = _config_of(arguments)
+    from supervisor import toml_file
+
+    try:
+        loaded = toml_file.load(path)
+    except toml_file.ConfigError as error:
+        return _tell_mistakes([str(mistake) for mistake in error.mistakes], as_json=arguments.json)
+    remarks = [str(remark) for remark in toml_file.warnings(loaded.config)]
+    if arguments.json:
+        import msgspec
+
+        settings = msgspec.to_builtins(loaded.config)
+        say_json({"accepted": True, "mistakes": [], "warnings": remarks, "config": settings})
+        return DONE
+    say(toml_file.effective_toml(loaded.config).rstrip("\n"))
+    for remark in remarks:
+        complain(f"warning: {harmless(remark)}")
+    return DONE
+
+
+def schema(arguments: Namespace) -> int:  # noqa: ARG001 - the form of all verbs
+    """Print the JSON schema of configurations."""
+    import json
+
+    from supervisor.schema import json_schema
+
+    say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return DONE
+
+
+def plan(arguments: Namespace) -> int:
+    """Tell what a reload would do."""
+    file = Path(arguments.file).absolute() if arguments.file else None
+    client = _client_for(arguments, file)
+    answer = client.ask("POST", "/v1/plan", {"path": str(file)} if file else {}, timeout=None)
+    return _tell_outcome(answer, "kernels", arguments, "nothing would be done")
+
+
+def reload(arguments: Namespace) -> int:
+    """Have the daemon read its configuration now."""
+    answer = client_of(arguments).ask("POST", "/v1/reload", {}, timeout=None)
+    return _tell_outcome(answer, "changes", arguments, "accepted; nothing was to be done")
+
+
+def _client_for(arguments: Namespace, file: Path | None) -> Client:
+    """The daemon that is meant; a file to be planned may name its own daemon too."""
+    sockets = lead_of(arguments).sockets
+    if file is not None and not arguments.config and not arguments.socket:
+        try:
+            sockets = tuple(dict.fromkeys([*lead(os.environ, config=str(file)).sockets, *sockets]))
+        except PlaceError:
+            pass  # the daemon tells what is wrong with it
+    return Client(sockets)
+
+
+def _tell_outcome(answer: Answer, lines_key: str, arguments: Namespace, nothing: str) -> int:
+    body = answer.body
+    if "accepted" not in body:
+        refuse(answer)
+    if arguments.json:
+        say_json(body)
+        return DONE if body["accepted"] else BAD_CONFIG
+    if not body["accepted"]:
+        return _tell_mistakes(body.get("mistakes") or [], as_json=False)
+    lines = [_line(line) for line in body.get(lines_key) or [] if line.get("action") != "none"]
+    for line in lines or [nothing]:
+        say(line)
+    return DONE
+
+
+def _line(line: dict[str, Any]) -> str:
+    keys = ", ".join(line.get("keys") or [])
+    parts = [f"{line['kernel']}: {line['action']}", keys, harmless(line.get("note") or "")]
+    return ": ".join(part for part in parts if part)
+
+
+def _tell_mistakes(mistakes: Sequence[str], *, as_json: bool) -> int:
+    if as_json:
+        say_json({"accepted": False, "mistakes": list(mistakes)})
+    for mistake in mistakes:
+        sys.stderr.write(f"{harmless(mistake)}\n")
+    return BAD_CONFIG
+
+
+def systemd(arguments: list[str]) -> int:
+    """Hand over to the systemd units, which parse their own arguments."""
+    try:
+        unit = import_module("supervisor.systemd_unit")
+    except ModuleNotFoundError:
+        raise Quit(
+            FAILED, "this installation has no systemd units", "copy them from the documentation"
+        ) from None
+    return int(unit.main(arguments) or 0)

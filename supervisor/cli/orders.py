@@ -1,0 +1,166 @@
+"""Orders to kernels: given to all of them at once, each outcome told as it comes.
+
+Owns the waiting.  Ctrl-C ends the waiting and never takes an order back.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from argparse import Namespace
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from supervisor.cli import words
+from supervisor.cli.asking import View, chosen_by, client_of, get
+from supervisor.cli.exits import DONE, FAILED
+from supervisor.cli.screen import Transient, complain, harmless, say, say_json
+from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, target
+
+_AT_ONCE = 64
+"""Connections open at the same time, well below what the daemon admits."""
+_LOOK_INTERVAL = 0.5
+_TAIL_LINES = 5
+
+Result = dict[str, Any]
+
+
+def give(arguments: Namespace) -> int:
+    """Give an order to each kernel, and tell how it went."""
+    client = client_of(arguments)
+    names = [str(view["name"]) for view in chosen_by(arguments, get(client, "/v1/status")["kernels"])]
+    waiting = _Waiting(client, arguments, names)
+    try:
+        results = waiting.run()
+    except KeyboardInterrupt:
+        return _leave(waiting, arguments)
+    if arguments.json:
+        say_json({"ok": all(result["ok"] for result in results), "results": results})
+    elif not names:
+        say("no kernel is declared")
+    return DONE if all(result["ok"] for result in results) else FAILED
+
+
+def fields_of(arguments: Namespace) -> dict[str, Any]:
+    """The fields of the request that these arguments make."""
+    fields: dict[str, Any] = {"wait": not arguments.no_wait}
+    for field in ("now", "new_ports", "signal", "timeout"):
+        if value := getattr(arguments, field, None):
+            fields[field] = value
+    return fields
+
+
+class _Waiting:
+    """The orders that are under way, and the results of those that are not any more."""
+
+    def __init__(self, client: Client, arguments: Namespace, names: Sequence[str]) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._to_send = deque(names)
+        self._open: dict[int, tuple[str, Connection]] = {}
+        self._transient = Transient()
+        self._looked_at = time.monotonic()
+        self.results: list[Result] = []
+
+    @property
+    def unsettled(self) -> list[str]:
+        """The kernels of which nothing is known yet."""
+        return [*(name for name, _ in self._open.values()), *self._to_send]
+
+    def run(self) -> list[Result]:
+        """Give all orders, and wait for their outcomes."""
+        while self._to_send or self._open:
+            self._send()
+            ready, _, _ = select.select(list(self._open), [], [], _LOOK_INTERVAL)
+            for descriptor in ready:
+                self._settle(descriptor)
+            self._look()
+        self._transient.clear()
+        return self.results
+
+    def close(self) -> list[str]:
+        """Give all orders that were not given yet, wait for none; returns the unsettled kernels."""
+        unsettled = self.unsettled
+        while self._to_send:
+            self._send(at_most=None)
+        for _, connection in self._open.values():
+            connection.close()
+        self._open.clear()
+        self._transient.clear()
+        return unsettled
+
+    def _send(self, at_most: int | None = _AT_ONCE) -> None:
+        while self._to_send and (at_most is None or len(self._open) < at_most):
+            connection = self._client.connect()
+            name = self._to_send.popleft()
+            path = f"/v1/kernels/{name}/{self._arguments.verb}"
+            connection.send("POST", target(path), fields_of(self._arguments))
+            self._open[connection.fileno()] = (name, connection)
+
+    def _settle(self, descriptor: int) -> None:
+        name, connection = self._open.pop(descriptor)
+        with connection:
+            try:
+                result = _result(name, connection.receive())
+            except Broken:
+                self._client.connect().close()  # no daemon any more: that is the thing to tell
+                message = "the daemon ended before the outcome was known"
+                result = {"name": name, "ok": False, "message": message, "kernel": None}
+        self.results.append(result)
+        self._transient.clear()
+        if not self._arguments.json:
+            _tell(result)
+
+    def _look(self) -> None:
+        """Show how the kernels that are waited for get on."""
+        now = time.monotonic()
+        if not self._transient.shows or not self._open or now - self._looked_at < _LOOK_INTERVAL:
+            return
+        self._looked_at = now
+        try:
+            views: list[View] = get(self._client, "/v1/status")["kernels"]
+        except (NoDaemon, Broken):
+            return  # the open connections will tell
+        unsettled = set(self.unsettled)
+        states = [f"{view['name']} {view['phase']}" for view in views if view["name"] in unsettled]
+        done = len(self.results)
+        self._transient.show(f"{done} of {done + len(unsettled)}; waiting for {', '.join(states)}")
+
+
+def _result(name: str, answer: Answer) -> Result:
+    body = answer.body
+    if answer.is_error:
+        hint = body.get("hint") if "kernel" not in body else ""
+        message = body.get("error") or f"the daemon answered with status {answer.status}"
+        text = f"{message}: {hint}" if hint else str(message)
+        return {"name": name, "ok": False, "message": text, "kernel": body.get("kernel")}
+    return {"name": name, "ok": True, "message": body.get("message") or "", "kernel": body.get("kernel")}
+
+
+def _tell(result: Result) -> None:
+    name, view = result["name"], result["kernel"] or {}
+    text = harmless(result["message"]) or (words.state(view) if view else "done")
+    line = text if text.startswith((f"{name} ", f"{name}:")) else f"{name}: {text}"
+    if result["ok"]:
+        say(line)
+        sys.stdout.flush()
+        return
+    complain(line)
+    if view.get("phase") in {"failed", "backoff"}:
+        for tail_line in words.tail(view, _TAIL_LINES):
+            complain(f"  | {harmless(tail_line)}")
+
+
+def _leave(waiting: _Waiting, arguments: Namespace) -> int:
+    try:
+        unsettled = waiting.close()
+    except NoDaemon as missing:
+        complain(f"stopped waiting; and the daemon is gone: {missing}")
+        return FAILED
+    if arguments.json:
+        say_json({"ok": False, "results": waiting.results, "unsettled": unsettled})
+    left = ", ".join(unsettled)
+    complain(f"stopped waiting; the order stands for {left}: kernel-supervisor status tells how it goes")
+    return FAILED

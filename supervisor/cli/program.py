@@ -1,0 +1,155 @@
+"""The command: finds the verb, parses its arguments, and turns what goes wrong into an exit code.
+
+Owns usage and help.  Only the parser of the verb that was called is built.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn, cast
+
+from supervisor.cli.exits import DONE, FAILED, NO_DAEMON, USAGE, Quit
+from supervisor.cli.screen import complain, harmless, say
+from supervisor.cli.verbs import HIDDEN, VERBS, Verb, add_arguments
+
+PROGRAM = "kernel-supervisor"
+_WITH_VALUE = ("--socket", "--config")
+_GROUPS = {
+    "seeing": "See",
+    "orders": "Give orders (NAME… or --all; each waits for the outcome unless --no-wait)",
+    "using": "Use a kernel",
+    "configuration": "Configure",
+    "daemon": "The daemon",
+}
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong with the arguments in one line, and what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Quit(USAGE, message, f"see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line; returns its exit code."""
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except Quit as quit_:
+        if quit_.message:
+            complain(harmless_lines(quit_))
+        return quit_.code
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        # Nobody reads: the interpreter must not complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def harmless_lines(quit_: Quit) -> str:
+    """The message with its hint, fit for a terminal."""
+    text = f"{quit_.message}: {quit_.hint}" if quit_.hint else quit_.message
+    return "\n".join(harmless(line) for line in text.splitlines())
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        say(overview())
+        return DONE
+    if argv[0] in {"-V", "--version"}:
+        from supervisor.version import __version__
+
+        say(f"{PROGRAM} {__version__}")
+        return DONE
+    at = _verb_at(argv)
+    if at is None:
+        raise Quit(USAGE, f"no verb in: {' '.join(argv)}", f"see {PROGRAM} --help")
+    name = argv.pop(at)
+    verb = VERBS.get(name) or HIDDEN.get(name)
+    if verb is None:
+        hint = near(name, VERBS) or f"see {PROGRAM} --help"
+        raise Quit(USAGE, f"{name!r} is not a verb", hint)
+    if name == "systemd":  # it parses its own
+        return _act(verb)(argv)
+    arguments = parse(name, verb, argv)
+    from supervisor.control.client import Broken, NoDaemon
+    from supervisor.control.places import PlaceError
+
+    try:
+        return _act(verb)(arguments)
+    except NoDaemon as missing:
+        tried = [f"  {path}: {reason}" for path, reason in missing.tried]
+        hint = f'start one with "{PROGRAM} run", or name its socket with --socket or --config'
+        raise Quit(NO_DAEMON, "\n".join(["no daemon answers; tried:", *tried, hint])) from None
+    except Broken as broken:
+        raise Quit(FAILED, str(broken), "the daemon may have ended; try again") from None
+    except PlaceError as mistake:
+        raise Quit(USAGE, str(mistake)) from None
+
+
+def _verb_at(argv: Sequence[str]) -> int | None:
+    """Where the verb is: the first word that is neither an option nor the value of one."""
+    takes_next = False
+    for index, word in enumerate(argv):
+        if not takes_next and not word.startswith("-"):
+            return index
+        takes_next = not takes_next and word in _WITH_VALUE
+    return None
+
+
+def _act(verb: Verb) -> Callable[[Any], int]:
+    module, _, function = verb.act.partition(":")
+    return cast("Callable[[Any], int]", getattr(import_module(module), function))
+
+
+def parser_of(name: str, verb: Verb) -> ArgumentParser:
+    """The parser of one verb."""
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}", description=f"{verb.summary}.".capitalize(), allow_abbrev=False
+    )
+    add_arguments(verb, parser)
+    return parser
+
+
+def parse(name: str, verb: Verb, argv: Sequence[str]) -> Namespace:
+    """The arguments of a verb.  Raises Quit."""
+    parser = parser_of(name, verb)
+    options = [option for action in parser._actions for option in action.option_strings]
+    arguments, unknown = parser.parse_known_intermixed_args(list(argv))
+    if unknown:
+        hint = near(unknown[0].partition("=")[0], options) or f"see {parser.prog} --help"
+        kind = "option" if unknown[0].startswith("-") else "argument"
+        raise Quit(USAGE, f"{name}: {unknown[0]!r} is not an {kind} of it", hint)
+    arguments.verb = name
+    return arguments
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that is not known, or ``""``."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def overview() -> str:
+    """The help of the whole command."""
+    lines = [f"Usage: {PROGRAM} VERB [NAME…] [--json] [--socket PATH | --config FILE]", ""]
+    lines += ["Keeps Jupyter kernels alive at a stable address.", ""]
+    for group, title in _GROUPS.items():
+        lines.append(f"{title}:")
+        lines += [f"  {name:<12}{verb.summary}" for name, verb in VERBS.items() if verb.group == group]
+        lines.append("")
+    lines += [
+        f"{PROGRAM} VERB --help tells more about a verb. Kernel names may be quoted patterns: 'an*'.",
+        "The daemon is looked for at --socket, --config, $KERNEL_SUPERVISOR_SOCKET, the usual places.",
+        "Exit codes: 0 done; 1 the order failed or was refused; 2 wrong usage; 3 no daemon answers;",
+        "78 the configuration is bad.",
+    ]
+    return "\n".join(lines)

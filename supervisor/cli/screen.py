@@ -1,0 +1,114 @@
+"""Where the command line writes: a terminal with its width and colours, or a pipe.
+
+Owns what differs between the two.  Colours follow NO_COLOR (no-color.org) and
+TERM; nothing in a text that the daemon passes on can command the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+_COLOURS = {
+    "bold": "\x1b[1m",
+    "faint": "\x1b[2m",
+    "red": "\x1b[31m",
+    "green": "\x1b[32m",
+    "yellow": "\x1b[33m",
+    "plain": "",
+}
+_END = "\x1b[0m"
+PHASE_COLOURS: Mapping[str, str] = {
+    "running": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backoff": "yellow",
+    "failed": "red",
+    "unresponsive": "red",
+    "stopped": "faint",
+}
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person reads the stream on a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether colours are wanted there."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, colour: str, *, colours: bool) -> str:
+    """The text in a colour, if there are colours."""
+    code = _COLOURS.get(colour, "")
+    return f"{code}{text}{_END}" if colours and code else text
+
+
+def size(stream: TextIO) -> tuple[int, int] | None:
+    """Columns and lines of the terminal; ``None`` in a pipe."""
+    if not is_terminal(stream):
+        return None
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return 80, 24
+    return columns or 80, lines or 24
+
+
+def harmless(text: object) -> str:
+    """The text on one line, with everything escaped that a terminal would obey."""
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+def say(text: str) -> None:
+    """Write a line of the answer."""
+    sys.stdout.write(f"{text}\n")
+
+
+def complain(text: str) -> None:
+    """Write a line that is not the answer: a mistake, a remark, what happens meanwhile."""
+    sys.stdout.flush()
+    sys.stderr.write(f"kernel-supervisor: {text}\n")
+    sys.stderr.flush()
+
+
+def say_json(value: object) -> None:
+    """Write one JSON value, on one line in a pipe, indented for a person."""
+    import json
+
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+class Transient:
+    """One line on the terminal that is replaced as things go on; nothing in a pipe."""
+
+    def __init__(self) -> None:
+        self._shows = is_terminal(sys.stderr)
+        self._shown = False
+
+    @property
+    def shows(self) -> bool:
+        """Whether there is a terminal to show it on."""
+        return self._shows
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        if self._shows:
+            columns, _ = size(sys.stderr) or (80, 24)
+            sys.stderr.write(f"\r\x1b[K{harmless(text)[: columns - 1]}")
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False

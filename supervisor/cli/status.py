@@ -1,0 +1,188 @@
+"""The verb ``status``: a table of the kernels, once or again and again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from supervisor.cli import words
+from supervisor.cli.asking import View, chosen, client_of, get
+from supervisor.cli.exits import DONE
+from supervisor.cli.screen import (
+    PHASE_COLOURS,
+    harmless,
+    has_colour,
+    is_terminal,
+    paint,
+    say,
+    say_json,
+    size,
+)
+from supervisor.cli.table import Cell, Column, cut, render
+from supervisor.control.client import Broken, Client, NoDaemon
+
+_COLUMNS = (
+    Column("NAME", least=12),
+    Column("PHASE"),
+    Column("PID", is_number=True),
+    Column("UPTIME", is_number=True),
+    Column("RESTARTS", is_number=True),
+    Column("LAST DEATH", least=10),
+    Column("HEALTH"),
+    Column("CONNECTION FILE", least=0, keeps_end=True),
+)
+_TAIL_LINES = 10
+
+
+def status(arguments: Namespace) -> int:
+    """Show how the kernels are."""
+    client = client_of(arguments)
+    if arguments.watch:
+        return _watch(client, arguments)
+    found = _ask(client, arguments.names)
+    if arguments.json:
+        say_json(found)
+        return DONE
+    terminal = size(sys.stdout)
+    width = terminal[0] if terminal else None
+    for line in report(found, arguments.names, width, colours=has_colour(sys.stdout)):
+        say(line)
+    return DONE
+
+
+def _ask(client: Client, patterns: Sequence[str]) -> dict[str, Any]:
+    found = get(client, "/v1/status")
+    return {**found, "kernels": chosen(found["kernels"], patterns)} if patterns else found
+
+
+def report(found: dict[str, Any], patterns: Sequence[str], width: int | None, *, colours: bool) -> list[str]:
+    """The lines of a status: the daemon, what is wrong with it, the kernels, remarks on them."""
+    now = words.now()
+    views: list[View] = found["kernels"]
+    lines = [cut(line, width) if width else line for line in _of_daemon(found, now)]
+    lines = [
+        paint(line, "faint" if index == 0 else "yellow", colours=colours) for index, line in enumerate(lines)
+    ]
+    if views:
+        lines += render(_COLUMNS, [_row(view, now) for view in views], width, colours=colours)
+    else:
+        lines.append("no kernel is declared")
+    for view in views:
+        lines += _remarks(view, now, with_tail=bool(patterns))
+    return lines
+
+
+def _of_daemon(found: dict[str, Any], now: float) -> list[str]:
+    config = found.get("config") or {}
+    up = words.span(words.seconds_since(found.get("started_at"), now))
+    path = harmless(config.get("path", ""))
+    lines = [f"daemon {found.get('version')}, pid {found.get('pid')}, up {up}, {path}"]
+    if mistakes := config.get("mistakes"):
+        since = words.ago(config.get("ahead_since"), now)
+        lines.append(
+            f"the file was changed {since} and has mistakes; the settings before it are in force:".replace(
+                "  ", " "
+            )
+        )
+        lines += [f"  {harmless(mistake)}" for mistake in mistakes]
+    elif config.get("ahead_since"):
+        since = words.ago(config["ahead_since"], now)
+        lines.append(f"the file was changed {since} and is not in force: kernel-supervisor reload")
+    return lines + [f"degraded: {harmless(trouble)}" for trouble in found.get("degraded") or ()]
+
+
+def _row(view: View, now: float) -> list[Cell]:
+    health = view.get("health")
+    phase_colour = PHASE_COLOURS.get(str(view.get("phase")), "plain")
+    return [
+        Cell(str(view["name"])),
+        Cell(words.phase(view, now), phase_colour),
+        Cell(str(view.get("pid") or "-")),
+        Cell(words.span(view.get("uptime"))),
+        Cell(str(view.get("restarts", 0))),
+        Cell(words.last_death(view, now)),
+        Cell(health or "-", PHASE_COLOURS.get(str(health), "plain")),
+        Cell(_short(view.get("connection_file"))),
+    ]
+
+
+def _short(path: str | None) -> str:
+    """The path, below ``~`` on a terminal."""
+    if not path:
+        return "-"
+    home = f"{Path.home()}/"
+    return "~/" + path.removeprefix(home) if sys.stdout.isatty() and path.startswith(home) else path
+
+
+def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
+    name = view["name"]
+    lines = []
+    if view.get("phase") == "failed":
+        reason = harmless(view.get("reason") or "no reason is known")
+        lines.append(f"{name}: failed: {reason}: when it is mended: kernel-supervisor reset {name}")
+    if keys := view.get("pending"):
+        edited = ", ".join(keys)
+        lines.append(
+            f"{name}: edited, in force from its next start: {edited}: kernel-supervisor restart {name}"
+        )
+    if with_tail and (death := view.get("last_death")):
+        detail = f": {harmless(death['detail'])}" if death.get("detail") else ""
+        how = f"{words.how_it_died(death)} after {words.span(death.get('uptime'))}"
+        lines.append(f"{name}: last death {words.ago(death.get('at'), now)}: {how}{detail}")
+        lines += [f"  | {harmless(line)}" for line in words.tail(view, _TAIL_LINES)]
+    return lines
+
+
+def _watch(client: Client, arguments: Namespace) -> int:
+    """Show it again and again; a daemon that goes away is waited for."""
+    in_place = is_terminal(sys.stdout) and not arguments.json
+    if in_place:
+        sys.stdout.write("\x1b[?25l\x1b[2J")
+    try:
+        is_first = True
+        while True:
+            _show(client, arguments, in_place=in_place, is_first=is_first)
+            is_first = False
+            time.sleep(arguments.interval)
+    except KeyboardInterrupt:
+        return DONE
+    finally:
+        if in_place:
+            sys.stdout.write("\x1b[?25h\n")
+
+
+def _show(client: Client, arguments: Namespace, *, in_place: bool, is_first: bool) -> None:
+    terminal = size(sys.stdout)
+    try:
+        found = _ask(client, arguments.names)
+    except (NoDaemon, Broken) as missing:
+        if is_first:
+            raise
+        found = {"error": f"no daemon answers: {missing}", "kernels": []}
+    if arguments.json:
+        say_json(found)
+    elif "error" in found:
+        _draw([found["error"]], terminal, in_place=in_place)
+    else:
+        width = terminal[0] if terminal else None
+        lines = report(found, arguments.names, width, colours=has_colour(sys.stdout))
+        _draw(lines, terminal, in_place=in_place)
+    sys.stdout.flush()
+
+
+def _draw(lines: Sequence[str], terminal: tuple[int, int] | None, *, in_place: bool) -> None:
+    if not in_place or terminal is None:
+        say("\n".join([*lines, ""]))
+        return
+    columns, height = terminal
+    shown = list(lines)
+    if len(shown) >= height:
+        hidden = len(shown) - height + 2
+        shown = [*shown[: height - 2], f"… {hidden} lines more"]
+    # Lines with colours were cut by the table; the others must not wrap.
+    cut_lines = [line if "\x1b" in line else cut(line, columns) for line in shown]
+    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in cut_lines) + "\x1b[J")

@@ -1,0 +1,53 @@
+"""The verbs that lead to a kernel: ``connection`` and ``console``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from supervisor.cli.asking import client_of, get, one
+from supervisor.cli.exits import DONE, FAILED, Quit
+from supervisor.cli.screen import say, say_json
+
+
+def connection(arguments: Namespace) -> int:
+    """Print where the connection file is."""
+    client = client_of(arguments)
+    view = one(client, arguments.name)
+    if arguments.json:
+        say_json(get(client, f"/v1/kernels/{view['name']}/connection"))
+    else:
+        say(str(view["connection_file"]))
+    return DONE
+
+
+def console(arguments: Namespace) -> int:
+    """Become a Jupyter console that is connected to the kernel."""
+    view = one(client_of(arguments), arguments.name)
+    file = str(view["connection_file"])
+    if not Path(file).is_file():
+        hint = f"start it: kernel-supervisor start {view['name']}"
+        raise Quit(FAILED, f"{view['name']} is {view['phase']} and has no connection file", hint)
+    command = console_command()
+    if command is None:
+        raise Quit(
+            FAILED, "jupyter-console is not installed", f"pip install jupyter-console, then connect to {file}"
+        )
+    sys.stdout.flush()
+    os.execvp(command[0], [*command, "--existing", file])  # noqa: S606 - becoming it is the purpose
+
+
+def console_command() -> list[str] | None:
+    """How a Jupyter console is started here: beside our interpreter, as its module, or from PATH."""
+    import shutil
+    from importlib.util import find_spec
+
+    beside = Path(sys.executable).parent / "jupyter-console"
+    if os.access(beside, os.X_OK):
+        return [str(beside)]
+    if find_spec("jupyter_console") is not None:
+        return [sys.executable, "-m", "jupyter_console"]
+    found = shutil.which("jupyter-console")
+    return [found] if found else None

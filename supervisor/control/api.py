@@ -1,0 +1,145 @@
+"""The control door: HTTP and JSON on a Unix socket, for processes of our own user.
+
+Owns the open door: who may connect, how many at a time, and its closing.  It
+decides nothing about kernels; ``Steering`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.iostream import IOStream
+
+from supervisor.control.binding import Alias, Bound, DoorError, bind, peer
+from supervisor.control.exchange import Exchange, Follows, Limits
+from supervisor.control.steering import Steering
+
+__all__ = ["Door", "DoorError", "Limits"]
+
+_UNBOUNDED = 1 << 62  # tornado would answer a large body without words; Exchange answers it
+
+
+class Door:
+    """Lets programs of our user steer the daemon through one socket.
+
+    ``alias``, usually ``places.state_alias(state_dir)``, is a symbolic link
+    to the socket, so that it is found from the state directory too.
+    """
+
+    def __init__(
+        self, steering: Steering, path: Path, *, alias: Path | None = None, limits: Limits | None = None
+    ) -> None:
+        self._steering = steering
+        self.path = path
+        self._alias_path = alias
+        self._limits = limits or Limits()
+        self._bound: Bound | None = None
+        self._alias: Alias | None = None
+        self._server: _Server | None = None
+        self._callers = _Callers(steering, self._limits)
+
+    async def start(self) -> None:
+        """Open the door.  Raises DoorError, whose text says why and what to do."""
+        self._bound = await bind(self.path)
+        if self._alias_path is not None:
+            self._alias = Alias.place(self._alias_path, self.path)
+        limits = self._limits
+        self._server = _Server(
+            self._callers,
+            max_body_size=_UNBOUNDED,
+            max_buffer_size=2 * limits.body_size + limits.header_size,
+            max_header_size=limits.header_size,
+            idle_connection_timeout=limits.idle_timeout,
+            body_timeout=limits.body_timeout,
+        )
+        self._server.most = limits.connections
+        self._server.instance = self._steering.instance
+        self._server.add_socket(self._bound.sock)
+
+    async def close(self) -> None:
+        """Close the door: no new callers; answers under way get a moment; the file goes if it is ours."""
+        server, bound, self._server, self._bound = self._server, self._bound, None, None
+        if server is None or bound is None:
+            return
+        server.stop()
+        bound.remove()
+        if self._alias is not None:
+            self._alias.remove()
+        await self._callers.part(self._limits.parting_timeout)
+        await server.close_all_connections()
+
+
+class _Callers(HTTPServerConnectionDelegate):
+    """Makes an exchange of each request, and knows those that are not answered yet."""
+
+    def __init__(self, steering: Steering, limits: Limits) -> None:
+        self._steering = steering
+        self._limits = limits
+        self._follows = Follows()
+        self._open: dict[asyncio.Task[None], Exchange] = {}
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:  # noqa: ARG002 - tornado's signature
+        assert isinstance(request_conn, HTTP1Connection), "tornado speaks HTTP/1 only"
+        return Exchange(request_conn, self._steering, self._limits, self._follows, self._spawn)
+
+    def on_close(self, server_conn: object) -> None:
+        """A connection has ended; its exchange was told."""
+
+    def _spawn(self, exchange: Exchange) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(exchange.run())
+        self._open[task] = exchange
+        task.add_done_callback(lambda done: self._open.pop(done, None))
+        return task
+
+    async def part(self, timeout: float) -> None:
+        """End the streams, and give the other answers ``timeout`` seconds."""
+        for exchange in list(self._open.values()):
+            exchange.part()
+        if not self._open:
+            return
+        _, late = await asyncio.wait(list(self._open), timeout=timeout)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+class _Server(HTTPServer):
+    """Turns away who may not connect, and who is one too many, before a byte is read."""
+
+    most: int
+    instance: str
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a caller, or tell it why not."""
+        try:
+            found = peer(stream.socket)
+        except OSError:
+            stream.close()
+            return
+        if found is not None and found[1] not in {0, os.geteuid()}:
+            _turn_away(stream, "403 Forbidden", "this daemon belongs to another user", self.instance)
+        elif len(self._connections) >= self.most:
+            _turn_away(stream, "503 Service Unavailable", "too many connections", self.instance)
+        else:
+            super().handle_stream(stream, address)
+
+
+def _turn_away(stream: IOStream, status: str, error: str, instance: str) -> None:
+    """Answer without having read: one send that fits into the socket's buffer, or nothing."""
+    content = f'{{"error":"{error}","hint":"","instance":"{instance}"}}\n'
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        f"Kernel-Supervisor-Instance: {instance}\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    try:
+        stream.socket.send((head + content).encode(), getattr(socket, "MSG_NOSIGNAL", 0))
+    except OSError:
+        pass  # it is not owed more
+    stream.close()

@@ -1,0 +1,183 @@
+"""The socket file of the control door: bound, owned by us alone, removed when it is still ours.
+
+Owns the file and nothing that is said over it.  It is never open to others,
+not for a moment, and never taken from a daemon that answers on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.control.places import PlaceError, short_name
+
+BACKLOG = 128
+_TURN_TRIES, _TURN_PAUSE = 40, 0.05
+
+
+class DoorError(OSError):
+    """The control socket cannot be opened; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A listening socket and the identity of its file."""
+
+    sock: socket.socket
+    path: Path
+    device: int
+    inode: int
+
+    def remove(self) -> None:
+        """Stop listening, and remove the file unless another has taken its place."""
+        self.sock.close()
+        try:
+            found = self.path.lstat()
+            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+                self.path.unlink()
+        except OSError:
+            pass  # gone already, or the directory is
+
+
+def peer(sock: socket.socket) -> tuple[int, int] | None:
+    """The pid and uid of the process that connected (SO_PEERCRED, unix(7)); ``None``: not told here."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return pid, uid
+
+
+async def bind(path: Path) -> Bound:
+    """Listen on this path.  Raises DoorError.
+
+    The file is bound under another name, with mode 0600 from its first
+    moment, and renamed into its place: who finds it may also connect.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with _turn(path.parent):
+            _make_way(path)
+            return _bind(path)
+    except DoorError:
+        raise
+    except PlaceError as error:
+        raise DoorError(str(error)) from None
+    except OSError as error:
+        raise DoorError(f"cannot open the control socket {path}: {error.strerror or error}") from None
+
+
+def _bind(path: Path) -> Bound:
+    fresh = path.with_name(f".{path.name[:60]}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0))
+    try:
+        sock.setblocking(False)
+        os.fchmod(sock.fileno(), 0o600)  # Linux gives the file the mode of the socket, less the umask
+        with short_name(fresh) as name:
+            sock.bind(name)
+        fresh.chmod(0o600)
+        sock.listen(BACKLOG)
+        found = fresh.lstat()
+        fresh.rename(path)
+    except BaseException:
+        sock.close()
+        fresh.unlink(missing_ok=True)
+        raise
+    return Bound(sock, path, found.st_dev, found.st_ino)
+
+
+def _make_way(path: Path) -> None:
+    """Make sure that nobody is driven out by taking the path."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        if not path.exists():
+            return  # it led to a socket that is gone
+    elif not stat.S_ISSOCK(found.st_mode):
+        raise DoorError(f"{path}: is not a socket: remove it, or name another with [supervisor] socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            with short_name(path) as name:
+                probe.connect(name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody is there
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                raise
+        raise DoorError(
+            f"{path}: a daemon answers there already{_who(probe)}: stop it, "
+            "or give this one a state_dir or socket of its own in [supervisor]"
+        )
+
+
+def _who(probe: socket.socket) -> str:
+    try:
+        found = peer(probe)
+    except OSError:
+        return ""
+    return f" (pid {found[0]})" if found and found[0] else ""
+
+
+@asynccontextmanager
+async def _turn(directory: Path) -> AsyncIterator[None]:
+    """Let one daemon at a time look and bind here; one that hangs is not waited for long."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(_TURN_TRIES):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_TURN_PAUSE)
+            except OSError:
+                break  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A symbolic link by which the socket is found below the state directory."""
+
+    path: Path
+    leads_to: Path
+
+    @classmethod
+    def place(cls, path: Path, leads_to: Path) -> Alias | None:
+        """Place the link, replacing a left-over socket or link; ``None`` where there is no need or no way."""
+        if path == leads_to:
+            return None
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.alias")
+        try:
+            if not (path.is_symlink() and path.readlink() == leads_to):
+                _make_way(path)
+                fresh.unlink(missing_ok=True)
+                fresh.symlink_to(leads_to)
+                fresh.rename(path)
+        except (OSError, PlaceError):
+            return None  # a convenience: the socket itself is open
+        return cls(path, leads_to)
+
+    def remove(self) -> None:
+        """Remove the link while it still leads to our socket."""
+        try:
+            if self.path.readlink() == self.leads_to:
+                self.path.unlink()
+        except OSError:
+            pass

@@ -1,0 +1,226 @@
+"""The client of the control door: one request on one connection.
+
+Owns how a program talks to the daemon, as ``docs/api.md`` describes it; never
+prints and never decides where the daemon is.  It speaks the little HTTP that
+the door needs over a plain socket, because importing ``http.client`` takes
+longer than a whole ``status``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote, urlencode
+
+from supervisor.control.places import PlaceError, short_name
+
+QUICK_TIMEOUT = 10.0
+"""Seconds in which a daemon that is well answers what needs no waiting."""
+
+INSTANCE_HEADER = "kernel-supervisor-instance"
+_MAX_LINE = 1 << 16
+
+Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
+
+
+class NoDaemon(Exception):  # noqa: N818 - says what is so, as all names here
+    """No daemon answers; ``tried`` tells where it was looked for and what was found."""
+
+    def __init__(self, tried: Sequence[tuple[Path, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {reason}" for path, reason in tried))
+        self.tried = tuple(tried)
+
+
+class Broken(Exception):  # noqa: N818
+    """The connection ended before the answer did, or what came is no answer."""
+
+
+class Answer(NamedTuple):
+    """What the daemon answered: HTTP status, JSON object, and which life of the daemon it was."""
+
+    status: int
+    body: dict[str, Any]
+    instance: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the status says that it was not done."""
+        return self.status >= 400
+
+
+class Connection:
+    """A connection for one request, used as a context manager."""
+
+    def __init__(self, path: Path, sock: socket.socket) -> None:
+        self.path = path
+        self._sock = sock
+        self._file: BinaryIO = sock.makefile("rb")
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        self._file.close()
+        self._sock.close()
+
+    def fileno(self) -> int:
+        """The descriptor, for ``select``."""
+        return self._sock.fileno()
+
+    def send(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> None:
+        """Send the request; a door that has answered already and hung up is no error here."""
+        content = b"" if body is None else json.dumps(body).encode()
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        try:
+            self._sock.sendall(head.encode("ascii") + content)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the answer, if any, is waiting to be read: it refused us early
+
+    def receive(self, timeout: float | None = QUICK_TIMEOUT) -> Answer:
+        """Read the answer.  Raises Broken, or NoDaemon when none comes within ``timeout`` seconds."""
+        self._sock.settimeout(timeout)
+        try:
+            status, headers = self._head()
+            content = b"".join(self._content(headers))
+            body = json.loads(content) if content else {}
+        except TimeoutError:
+            reason = f"accepts connections, but did not answer within {timeout:g} s (is it stopped?)"
+            raise NoDaemon([(self.path, reason)]) from None
+        except (OSError, ValueError) as error:
+            raise Broken(f"{self.path}: the answer broke off: {error}") from None
+        return Answer(status, body if isinstance(body, dict) else {}, headers.get(INSTANCE_HEADER, ""))
+
+    def lines(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+        """Read newline-delimited JSON as it comes.  Raises Broken when it breaks off."""
+        self._sock.settimeout(timeout)
+        rest = b""
+        try:
+            for piece in self._content(self._stream_headers):
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (json.loads(line) for line in whole if line.strip())
+        except (OSError, ValueError) as error:
+            raise Broken(f"{self.path}: the stream broke off: {error}") from None
+
+    def open_stream(self, timeout: float | None = QUICK_TIMEOUT) -> Answer | None:
+        """Read the head of a stream: ``None`` when ``lines`` may follow, else the error answer."""
+        self._sock.settimeout(timeout)
+        try:
+            status, headers = self._head()
+            if status == 200:
+                self._stream_headers = headers
+                return None
+            body = json.loads(b"".join(self._content(headers)) or b"{}")
+        except TimeoutError:
+            raise NoDaemon([(self.path, f"did not answer within {timeout} s")]) from None
+        except (OSError, ValueError) as error:
+            raise Broken(f"{self.path}: {error}") from None
+        return Answer(status, body, headers.get(INSTANCE_HEADER, ""))
+
+    @property
+    def stream_instance(self) -> str:
+        """Which life of the daemon sends the stream."""
+        return self._stream_headers.get(INSTANCE_HEADER, "")
+
+    def _head(self) -> tuple[int, dict[str, str]]:
+        words = self._line().split(" ", 2)
+        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+            raise ValueError("not an HTTP answer" if words != [""] else "the connection was closed")
+        headers = {}
+        while line := self._line():
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        return int(words[1]), headers
+
+    def _line(self) -> str:
+        return self._file.readline(_MAX_LINE).decode("latin-1").rstrip("\r\n")
+
+    def _content(self, headers: Mapping[str, str]) -> Iterator[bytes]:
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            while size := int(self._line() or "missing", 16):
+                yield self._exactly(size)
+                self._line()
+            self._line()
+        elif "content-length" in headers:
+            yield self._exactly(int(headers["content-length"]))
+
+    def _exactly(self, size: int) -> bytes:
+        content = self._file.read(size)
+        if len(content) < size:
+            raise ValueError("the connection was closed")
+        return content
+
+
+class Client:
+    """Asks the daemon that is found first behind these sockets."""
+
+    def __init__(self, sockets: Sequence[Path]) -> None:
+        self._sockets = tuple(sockets)
+
+    def connect(self) -> Connection:
+        """Connect to the first socket behind which somebody listens.  Raises NoDaemon."""
+        tried: list[tuple[Path, str]] = []
+        for path in self._sockets:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(QUICK_TIMEOUT)
+            try:
+                with short_name(path) as name:
+                    sock.connect(name)
+            except (OSError, PlaceError) as error:
+                sock.close()
+                tried.append((path, _reason(error)))
+            else:
+                return Connection(path, sock)
+        raise NoDaemon(tried)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = QUICK_TIMEOUT,
+    ) -> Answer:
+        """Send one request and read its answer.  Raises NoDaemon and Broken."""
+        with self.connect() as connection:
+            connection.send(method, target, body)
+            return connection.receive(timeout)
+
+
+def target(path: str, query: Query | None = None) -> str:
+    """A request target: the path, quoted, and a query without its ``None`` fields."""
+    fields = {name: value for name, value in (query or {}).items() if value is not None}
+    texts = {name: _text(value) for name, value in fields.items()}
+    return quote(path) + ("?" + urlencode(texts, doseq=True) if texts else "")
+
+
+def _text(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _reason(error: OSError | PlaceError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such socket"
+        case ConnectionRefusedError():
+            return "nobody answers (left over from a daemon that is gone)"
+        case PermissionError():
+            return "permission denied (another user's daemon?)"
+        case NotADirectoryError():
+            return "there is no such directory"
+        case TimeoutError():
+            return "does not accept connections (is the daemon stopped?)"
+        case OSError():
+            return error.strerror or str(error)
+        case _:
+            return str(error)

@@ -1,0 +1,99 @@
+"""What the control door sees of the daemon: one protocol, and the values that pass through it.
+
+Owns the contract between the door and the daemon.  Nothing here acts; the
+daemon implements ``Steering`` and the door calls it, both on one event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from supervisor.core.events import Order
+
+Fields = dict[str, Any]
+"""A JSON object.  Enums, paths and tuples in it are fine: the door encodes them."""
+
+
+class UnknownKernel(LookupError):  # noqa: N818 - says what is so, as all names here
+    """No kernel of this name is declared; ``known`` are the names that are."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no kernel is named {name!r}")
+        self.name = name
+        self.known = tuple(known)
+
+
+class Steering(Protocol):
+    """The daemon, as far as the door may know it.
+
+    ``instance`` names this life of the daemon: another start has another one.
+    """
+
+    instance: str
+
+    def status(self, names: Sequence[str] | None) -> Fields:
+        """The state of the daemon, and views of these kernels (all for ``None``).
+
+        Keys: ``instance``, ``pid``, ``version``, ``started_at``, ``config``
+        (``path``, ``loaded_at``, ``ahead_since``, ``mistakes``,
+        ``last_good_in_use``), ``state_dir``, ``events_file``, ``degraded``,
+        ``kernels`` (views, as in docs/api.md).  Raises UnknownKernel.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """The names of the declared kernels, in the order of the file."""
+        ...
+
+    async def order(self, order: Order, *, wait: bool, timeout: float | None) -> Fields:
+        """Submit an order: ``{"ok", "message", "kernel"}``, the last a view.
+
+        With ``wait`` it returns once the kernel has settled or ``timeout``
+        seconds have passed; else at once.  The order is submitted before the
+        first await, and cancelling the wait never takes it back.  ``ok`` is
+        False when it was refused or came to nothing.  Raises UnknownKernel.
+        """
+        ...
+
+    async def reload(self) -> Fields:
+        """Read the file now: ``{"accepted", "mistakes", "changes"}``; changes are lines of a plan."""
+        ...
+
+    async def plan(self, path: str | None) -> Fields:
+        """What loading this file would do: ``{"accepted", "mistakes", "kernels"}``.
+
+        ``None`` means the daemon's own file.  A line is ``{"kernel", "action",
+        "keys", "note"}``, the action one of none, start, stop, restart,
+        apply, pending, remove.
+        """
+        ...
+
+    def connection(self, name: str) -> Fields:
+        """The connection file: ``{"path", "content"}``, the latter without its key.  Raises UnknownKernel."""
+        ...
+
+    def events(
+        self,
+        *,
+        follow: bool,
+        kernels: Sequence[str] | None,
+        event: str | None,
+        since: str | None,
+        last: int | None,
+    ) -> AsyncIterator[Fields]:
+        """Replay past events, then, with ``follow``, tell each as it happens.
+
+        ``since`` is an ISO 8601 instant with a zone.  The door stops asking
+        for more while its client does not read, so what piles up here must be
+        bounded; events lost that way are told by one ``stream.gap``.
+        """
+        ...
+
+    async def detach(self) -> None:
+        """Begin to exit, leaving the kernels running."""
+        ...
+
+    async def shutdown(self, *, now: bool) -> None:
+        """Begin to stop all kernels and exit; ``now`` goes straight to SIGKILL."""
+        ...

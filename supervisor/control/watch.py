@@ -1,0 +1,153 @@
+"""Notices that the operator's file may have changed; never reads what is in it.
+
+Owns the watchdog observer and the calm after an event.  An event is only a
+hint, and so is its absence: links, network file systems and atomic swaps go by
+unseen.  So the files are also looked at in intervals, whatever the events say,
+and whoever is told compares contents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE = 0.3
+# However long an editor goes on writing, in seconds.
+LONGEST_DEBOUNCE = 1.5
+LOOK_INTERVAL = 5.0
+_MOST_LINKS = 40  # as the operating system: path_resolution(7)
+
+Fingerprint = tuple[tuple[str, int, int, int, int, int] | tuple[str, None], ...]
+_READING = frozenset({"opened", "closed_no_write"})
+
+
+def watched_directories(files: Iterable[Path]) -> frozenset[Path]:
+    """The directory of every link on the way to each file, so that any swap on it is seen."""
+    found: set[Path] = set()
+    for file in files:
+        _follow(file.absolute(), found)
+    return frozenset(directory for directory in found if directory.is_dir())
+
+
+def _follow(path: Path, found: set[Path]) -> None:
+    """Collect the directories in which a name on the way to ``path`` can be exchanged."""
+    todo, seen = [path], 0
+    while todo and seen < _MOST_LINKS:
+        current = todo.pop()
+        seen += 1
+        for part in (current, *current.parents):
+            if part.is_symlink():
+                found.add(part.parent)
+                rest = current.relative_to(part)
+                target = Path(os.path.normpath(part.parent / part.readlink()))
+                todo.append(target / rest if str(rest) != "." else target)
+        found.add(current.parent)
+
+
+def fingerprint(files: Iterable[Path]) -> Fingerprint:
+    """What tells, cheaply, that files are as they were: any write or exchange changes it."""
+    marks: list[tuple[str, int, int, int, int, int] | tuple[str, None]] = []
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError:
+            marks.append((str(file), None))
+        else:
+            times = (stat.st_mtime_ns, stat.st_ctime_ns)
+            marks.append((str(file), stat.st_dev, stat.st_ino, stat.st_size, *times))
+    return tuple(marks)
+
+
+class FileWatch:
+    """Calls ``changed``, on the loop, when one of ``files()`` may have changed.
+
+    ``files`` is asked again at every look, since what is included changes.
+    A name in a directory that does not match is no reason to call.
+    """
+
+    def __init__(self, files: Callable[[], Iterable[Path]], changed: Callable[[], None]) -> None:
+        self._files = files
+        self._changed = changed
+        self._hint = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._observer: BaseObserver | None = None
+        self._watched: frozenset[Path] = frozenset()
+        self._last: Fingerprint = ()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        self._last = fingerprint(self._files())
+        try:
+            while True:
+                self._watch()
+                await self._wait_for_reason()
+                current = fingerprint(self._files())
+                if current != self._last:
+                    self._last = current
+                    self._changed()
+        finally:
+            self._end()
+
+    async def _wait_for_reason(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_INTERVAL):
+                await self._hint.wait()
+        except TimeoutError:
+            return
+        deadline = self._loop.time() + LONGEST_DEBOUNCE
+        while self._hint.is_set() and self._loop.time() < deadline:
+            self._hint.clear()
+            await asyncio.sleep(DEBOUNCE)
+        self._hint.clear()
+
+    def hint(self) -> None:
+        """Something happened in a watched directory; called in the observer's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._hint.set)
+        except RuntimeError:
+            pass  # the loop is closed: the daemon is on its way out
+
+    def _watch(self) -> None:
+        """Have the observer watch what is to be watched now, and a living one."""
+        wanted = watched_directories(self._files())
+        if self._observer is not None and wanted == self._watched and self._is_well(self._observer):
+            return
+        self._end()
+        observer = Observer()
+        try:
+            for directory in sorted(wanted):
+                observer.schedule(_Hinter(self), str(directory))
+            observer.start()
+        except OSError as error:
+            # Out of inotify watches, mostly.  The looks in intervals go on.
+            log.warning("cannot watch the configuration, it is looked at every %g s: %s", LOOK_INTERVAL, error)
+        self._observer, self._watched = observer, wanted
+
+    def _is_well(self, observer: BaseObserver) -> bool:
+        # A directory that was deleted takes its emitter along; the observer does not notice.
+        return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
+
+    def _end(self) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None and observer.is_alive():
+            observer.stop()
+            observer.join(timeout=1.0)
+
+
+class _Hinter(FileSystemEventHandler):
+    def __init__(self, watch: FileWatch) -> None:
+        self._watch = watch
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        # Our own reading makes events too; an exception here would end all of them for good.
+        if event.event_type not in _READING:
+            self._watch.hint()

@@ -1,0 +1,123 @@
+"""What is to be done: the closed list of what ``decide`` asks for.
+
+The runner starts an effect for each and never waits for it; the answer comes
+back as a fact.  Spawn is answered once by Spawned or SpawnFailed, and each
+Spawned or Adopt is followed once by Exited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from supervisor.config import KernelConfig
+from supervisor.core.model import ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Launch a process for this run with these settings."""
+
+    kernel: str
+    generation: int
+    config: KernelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Watch a process that an earlier supervisor launched; answered by Ready unless it was ``ready``."""
+
+    kernel: str
+    generation: int
+    process: ProcessId
+    config: KernelConfig
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskToExit:
+    """Interrupt it if it is busy, then send a ``shutdown_request`` on control."""
+
+    kernel: str
+    generation: int
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptKernel:
+    """Interrupt what the kernel executes, by signal or by message."""
+
+    kernel: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignalGroup:
+    """Send a signal to the process group of the run."""
+
+    kernel: str
+    generation: int
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchIdle:
+    """Tell once, by BecameIdle, when the kernel executes nothing."""
+
+    kernel: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Other settings are in force for the kernel from now on (live keys)."""
+
+    kernel: str
+    config: KernelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Give the kernel a new address at its next spawn."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The kernel is stopped: remove its connection file, keep its address."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The kernel is no longer declared: remove all that is kept for it."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A transition that the world is told about (one line of log)."""
+
+    kernel: str
+    event: str
+    level: str
+    generation: int
+    pid: int | None
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The order is not carried out, and why."""
+
+    kernel: str
+    message: str
+
+
+Effect = (
+    Spawn | Adopt | AskToExit | InterruptKernel | SignalGroup | WatchIdle | Apply | Renew | Withdraw | Forget
+)
+Action = Effect | Publish | Refuse

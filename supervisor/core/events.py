@@ -1,0 +1,193 @@
+"""What can happen: the closed list of messages that ``decide`` understands.
+
+Orders are imperative and come from people and programs; facts are past and
+come from the machine.  A fact names the generation that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from supervisor.config import KernelConfig
+from supervisor.core.model import Check, Death, Exit, ProcessId, Want
+
+# Orders
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Want the kernel up."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Want the kernel down; ``now`` begins the ladder at SIGKILL."""
+
+    kernel: str
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Want a new run of the kernel; ``new_ports`` gives it a new address."""
+
+    kernel: str
+    now: bool = False
+    new_ports: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Interrupt what the kernel executes."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendSignal:
+    """Send a signal to the kernel's process group."""
+
+    kernel: str
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Clear the failures of the kernel and start it."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Stop every kernel; start none afterwards.  ``now`` goes straight to SIGKILL."""
+
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """These kernels are declared, and no others."""
+
+    kernels: Mapping[str, KernelConfig]
+    max_concurrent_starts: int = 4
+
+
+# Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A kernel that an earlier supervisor left on record.
+
+    ``process`` is alive and verified; ``exit`` is set instead when the run
+    ended while nobody watched; both are ``None`` when it had no run.
+    ``want`` is ``None`` after an orderly shutdown: the file decides then.
+    ``failures`` are monotonic instants of this boot.
+    """
+
+    kernel: str
+    launched: KernelConfig
+    generation: int
+    want: Want | None
+    process: ProcessId | None = None
+    ready: bool = False
+    uptime: float = 0.0
+    exit: Exit | None = None
+    failures: tuple[float, ...] = ()
+    streak: int = 0
+    restarts: int = 0
+    failed: str = ""
+    last_death: Death | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an earlier supervisor left on record; comes once, before the first Load."""
+
+    survivors: tuple[Survivor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The process of this run exists."""
+
+    kernel: str
+    generation: int
+    process: ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """This run has no process and will not have one."""
+
+    kernel: str
+    generation: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The kernel answered its heartbeat and ``kernel_info``; ``connect`` is the command that reaches it."""
+
+    kernel: str
+    generation: int
+    connect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A check was not answered within its interval."""
+
+    kernel: str
+    generation: int
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A check was answered; need be told only after a miss."""
+
+    kernel: str
+    generation: int
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
+class BecameIdle:
+    """The kernel executes nothing; answers WatchIdle."""
+
+    kernel: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Escaped:
+    """Children of an ended run live on outside its process group; told, whatever runs by now."""
+
+    kernel: str
+    generation: int
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process of this run has ended."""
+
+    kernel: str
+    generation: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; the alarm went off."""
+
+
+Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
+RunFact = Spawned | SpawnFailed | Ready | Missed | Answered | BecameIdle | Exited
+Fact = RunFact | Escaped
+Event = Order | Fact | Shutdown | Load | Found | Tick

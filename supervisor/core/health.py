@@ -1,0 +1,91 @@
+"""Whether a running kernel is well: unanswered checks are counted, and told at the limit.
+
+Owns the counts and what reaching a limit means.  Asks no kernel anything: that
+is the host's, which brings Missed and Answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from supervisor.config import KernelConfig
+from supervisor.core.actions import Action
+from supervisor.core.lifecycle import Transition, begin_stop, settings_of
+from supervisor.core.model import Check, Kernel, Reason, Running, Step
+from supervisor.core.telling import say
+
+
+def _limit(config: KernelConfig, check: Check) -> float:
+    """Misses in a row that count as unresponsive; without end where the check is off."""
+    rule = config.heartbeat if check is Check.HEARTBEAT else config.probe
+    return inf if rule.action == "off" else rule.misses
+
+
+def _is_restarted_by(config: KernelConfig, check: Check) -> bool:
+    rule = config.heartbeat if check is Check.HEARTBEAT else config.probe
+    return rule.action == "restart"
+
+
+def is_responsive(kernel: Kernel) -> bool:
+    """Whether the kernel is running and no check of it has reached its limit of misses."""
+    phase = kernel.phase
+    if not isinstance(phase, Running):
+        return False
+    config = settings_of(kernel)
+    return all(count < _limit(config, check) for check, count in phase.missed.items())
+
+
+def missed(kernel: Kernel, check: Check, now: float) -> Transition:
+    """A check went unanswered: count it; at the limit tell, and stop the kernel where that is wished."""
+    phase = kernel.phase
+    if not isinstance(phase, Running):
+        return kernel, []
+    config = settings_of(kernel)
+    limit = _limit(config, check)
+    if limit == inf:
+        return kernel, []
+    count = phase.missed.get(check, 0) + 1
+    kernel = replace(kernel, phase=replace(phase, missed={**phase.missed, check: count}))
+    told: list[Action] = []
+    if count == limit:
+        told.append(say(kernel, "kernel.unresponsive", check=check.value, misses=count))
+    if count < limit or not _is_restarted_by(config, check):
+        return kernel, told
+    stopping, actions = begin_stop(kernel, Step.KILL, Reason.UNRESPONSIVE, now)
+    return stopping, told + actions
+
+
+def answered(kernel: Kernel, check: Check) -> Transition:
+    """A check was answered: its count begins anew, and a recovery is told."""
+    phase = kernel.phase
+    if not isinstance(phase, Running) or check not in phase.missed:
+        return kernel, []
+    counts = {other: count for other, count in phase.missed.items() if other is not check}
+    well = replace(kernel, phase=replace(phase, missed=counts))
+    if phase.missed[check] < _limit(settings_of(kernel), check):
+        return well, []
+    return well, [say(well, "kernel.responsive", check=check.value)]
+
+
+def rejudged(kernel: Kernel, old: KernelConfig, new: KernelConfig) -> tuple[Kernel, list[Action]]:
+    """The same counts by edited limits: what was told of the kernel stays true after every edit.
+
+    A limit that is already passed is acted upon at the next miss, so that
+    nothing is stopped for a check that may have been answered since.
+    """
+    phase = kernel.phase
+    if not isinstance(phase, Running):
+        return kernel, []
+    told: list[Action] = []
+    counts = dict(phase.missed)
+    for check, count in phase.missed.items():
+        limit = _limit(new, check)
+        was_well, is_well = count < _limit(old, check), count < limit
+        if was_well and not is_well:
+            told.append(say(kernel, "kernel.unresponsive", check=check.value, misses=count, reason="edited"))
+        if is_well and not was_well:
+            told.append(say(kernel, "kernel.responsive", check=check.value, reason="edited"))
+        if limit == inf:
+            del counts[check]
+    return replace(kernel, phase=replace(phase, missed=counts)), told

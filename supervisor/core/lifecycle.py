@@ -1,0 +1,202 @@
+"""One kernel's transitions: how it is started, stopped, buried and tried again.
+
+Owns the phases and the stop ladder.  Each function takes a kernel and returns
+the kernel that it becomes and what is to be done; ``machine`` says when.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from signal import SIGKILL, SIGTERM
+
+from supervisor.config import KernelConfig, changed_launch_keys
+from supervisor.core import policy
+from supervisor.core.actions import Action, Apply, AskToExit, Forget, SignalGroup, Spawn, Withdraw
+from supervisor.core.model import (
+    Backoff,
+    Cause,
+    Death,
+    Exit,
+    Failed,
+    Kernel,
+    ProcessId,
+    Queued,
+    Reason,
+    Running,
+    Starting,
+    Step,
+    Stopped,
+    Stopping,
+    Want,
+    launched_of,
+    process_of,
+)
+from supervisor.core.telling import death_fields, exit_fields, say
+
+# A kernel that was asked politely for stop_timeout seconds gets this long after SIGTERM.
+TERMINATE_PATIENCE = 2.0
+# SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
+KILL_PATIENCE = 5.0
+
+Transition = tuple[Kernel | None, list[Action]]
+Change = tuple[Kernel, list[Action]]
+
+
+def settings_of(kernel: Kernel) -> KernelConfig:
+    """The settings in force: the declared ones, or those of the last run once it has left the file."""
+    config = kernel.declared or launched_of(kernel)
+    assert config is not None, "an undeclared kernel is kept only while it has a run"
+    return config
+
+
+def pending_keys(kernel: Kernel) -> tuple[str, ...]:
+    """The edited keys that the current run does not have yet."""
+    launched = launched_of(kernel)
+    if launched is None or kernel.declared is None:
+        return ()
+    return changed_launch_keys(launched, kernel.declared)
+
+
+def queue(kernel: Kernel, now: float) -> Kernel:
+    """The kernel, wanted up and to be started as soon as there is a free slot."""
+    return replace(kernel, want=Want.UP, phase=Queued(now))
+
+
+def launch(kernel: Kernel, now: float) -> Change:
+    """Begin a new run."""
+    assert kernel.declared is not None, "only declared kernels are queued"
+    generation = kernel.generation + 1
+    started = replace(kernel, generation=generation, phase=Starting(kernel.declared, now))
+    return started, [Spawn(kernel.name, generation, kernel.declared)]
+
+
+def forgive(kernel: Kernel) -> Kernel:
+    """The kernel with a clean slate, as after an order of a person or new settings."""
+    return replace(kernel, failures=(), streak=0)
+
+
+def begin_stop(kernel: Kernel, step: Step, reason: Reason, now: float) -> Change:
+    """Enter the stop ladder at ``step``; while the spawn is in flight, wait for its answer."""
+    run = kernel.phase
+    assert isinstance(run, Starting | Running), "only a run can be stopped"
+    phase = Stopping(run.launched, run.process, step, now, inf, reason, run.since)
+    stopping = replace(kernel, phase=phase)
+    told: list[Action] = [say(stopping, "kernel.stopping", reason=reason.value)]
+    stopping, actions = push(stopping, step, now)
+    return stopping, told + actions
+
+
+def push(kernel: Kernel, step: Step, now: float) -> Change:
+    """Take a step of the stop ladder and give it its time."""
+    phase = kernel.phase
+    assert isinstance(phase, Stopping), "only the stop ladder has steps"
+    if phase.process is None:
+        return replace(kernel, phase=replace(phase, step=step)), []
+    action: Action
+    match step:
+        case Step.ASK:
+            patience = settings_of(kernel).stop_timeout
+            action = AskToExit(kernel.name, kernel.generation, restart=kernel.want is Want.UP)
+        case Step.TERMINATE:
+            patience = TERMINATE_PATIENCE
+            action = SignalGroup(kernel.name, kernel.generation, SIGTERM)
+        case _:
+            patience = KILL_PATIENCE
+            action = SignalGroup(kernel.name, kernel.generation, SIGKILL)
+    return replace(kernel, phase=replace(phase, step=step, deadline=now + patience)), [action]
+
+
+def harden(kernel: Kernel, step: Step, now: float) -> Change:
+    """Climb the ladder to ``step``; never down it."""
+    phase = kernel.phase
+    assert isinstance(phase, Stopping), "only the stop ladder has steps"
+    return push(kernel, step, now) if step > phase.step else (kernel, [])
+
+
+def spawned(kernel: Kernel, process: ProcessId, now: float) -> Change:
+    """The process exists: time runs from here, and a stop that came before is carried out."""
+    match kernel.phase:
+        case Starting(process=None) as phase:
+            deadline = now + settings_of(kernel).start_timeout
+            started = replace(kernel, phase=replace(phase, process=process, since=now, deadline=deadline))
+            told: list[Action] = [say(started, "kernel.starting")]
+            if kernel.declared is not None and kernel.declared != phase.launched:
+                # Edited while the spawn was in flight; a run that is on its way out needs no telling.
+                told.append(Apply(kernel.name, kernel.declared))
+            return started, told
+        case Stopping(process=None) as phase:
+            known = replace(kernel, phase=replace(phase, process=process, since=now, spawned_at=now))
+            pushed, actions = push(known, phase.step, now)
+            return pushed, [say(known, "kernel.starting"), *actions]
+        case _:
+            return kernel, []
+
+
+def spawn_failed(kernel: Kernel, exit: Exit, now: float) -> Transition:
+    """The run has no process: a death, unless it was to be stopped anyway."""
+    match kernel.phase:
+        case Starting(process=None):
+            return died(kernel, exit, now, uptime=0.0)
+        case Stopping(process=None) if kernel.want is Want.UP:
+            return died(kernel, exit, now, uptime=0.0)
+        case Stopping(process=None) as phase:
+            return _ended_as_wanted(kernel, phase, exit, now)
+        case _:
+            return kernel, []
+
+
+def ended(kernel: Kernel, exit: Exit, now: float) -> Transition:
+    """The process is gone.  Whether that is a death depends on what was wanted."""
+    match kernel.phase:
+        case Stopping(reason=Reason.START_TIMEOUT | Reason.UNRESPONSIVE as reason) as phase:
+            return died(kernel, replace(exit, cause=Cause(reason.value)), now, _uptime(phase, now))
+        case Stopping() as phase:
+            return _ended_as_wanted(kernel, phase, exit, now)
+        case Starting() | Running() as phase:
+            return died(kernel, exit, now, _uptime(phase, now))
+        case _:
+            return kernel, []
+
+
+def _ended_as_wanted(kernel: Kernel, phase: Stopping, exit: Exit, now: float) -> Transition:
+    if kernel.want is Want.UP and kernel.declared is not None:
+        fields: dict[str, object] = {"attempt": 0, "delay": 0.0, "reason": phase.reason.value}
+        if keys := pending_keys(kernel):
+            fields["keys"] = list(keys)
+        again = queue(replace(kernel, restarts=kernel.restarts + 1), now)
+        return again, [say(kernel, "kernel.restarting", **fields)]
+    return rest(kernel, [say(kernel, "kernel.stopped", reason=phase.reason.value, **exit_fields(exit))])
+
+
+def rest(kernel: Kernel, told: list[Action]) -> Transition:
+    """No run, and none is due: the connection file goes, and all else too if it is no longer declared."""
+    if kernel.declared is None:
+        return None, [*told, Forget(kernel.name), say(kernel, "kernel.removed")]
+    return replace(kernel, phase=Stopped(), want=Want.DOWN), [*told, Withdraw(kernel.name)]
+
+
+def died(kernel: Kernel, exit: Exit, now: float, uptime: float, **extra: object) -> Transition:
+    """An end that nobody wanted, after ``uptime`` seconds: tell it, count it, try again or give up."""
+    config = settings_of(kernel)
+    process = process_of(kernel)
+    death = Death(kernel.generation, process.pid if process else None, now, uptime, exit)
+    failures = (*policy.recent_failures(kernel.failures, config.restart_window, now), now)
+    streak = 1 if uptime >= config.restart_window else kernel.streak + 1
+    told: list[Action] = [say(kernel, "kernel.died", uptime=round(uptime, 3), **death_fields(exit), **extra)]
+    dead = replace(kernel, last_death=death, failures=failures, streak=streak)
+    if dead.want is Want.DOWN or dead.declared is None:
+        return rest(dead, [*told, say(dead, "kernel.stopped", **exit_fields(exit))])
+    if policy.is_clean(exit) and not policy.may_restart(config, exit):
+        return rest(dead, [*told, say(dead, "kernel.stopped", **exit_fields(exit))])
+    if reason := policy.reason_to_give_up(config, exit, len(failures)):
+        failed = replace(dead, phase=Failed(reason))
+        return failed, [*told, say(failed, "kernel.failed", reason=reason), Withdraw(kernel.name)]
+    delay = policy.backoff_delay(config.backoff, streak, f"{kernel.name}:{kernel.generation}")
+    told.append(say(dead, "kernel.restarting", attempt=streak, delay=round(delay, 3)))
+    waiting = replace(dead, restarts=kernel.restarts + 1, phase=Backoff(now + delay, delay, streak))
+    return (waiting if delay > 0 else queue(waiting, now)), told
+
+
+def _uptime(phase: Starting | Running | Stopping, now: float) -> float:
+    return max(0.0, now - (phase.spawned_at if isinstance(phase, Stopping) else phase.since))

@@ -1,0 +1,213 @@
+"""The pure machine: what happens to the kernels, and what is to be done about it.
+
+``decide`` is total: every event has an answer in every state, and it never
+raises.  It never reads a clock; ``next_deadline`` is all the timer there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from math import inf
+
+from supervisor.core.actions import Action, Refuse
+from supervisor.core.events import (
+    Answered,
+    BecameIdle,
+    Escaped,
+    Event,
+    Exited,
+    Fact,
+    Found,
+    Load,
+    Missed,
+    Ready,
+    Reset,
+    Restart,
+    RunFact,
+    Shutdown,
+    Spawned,
+    SpawnFailed,
+    Start,
+    Tick,
+)
+from supervisor.core.health import answered, is_responsive, missed
+from supervisor.core.lifecycle import (
+    Transition,
+    begin_stop,
+    ended,
+    launch,
+    push,
+    queue,
+    spawn_failed,
+    spawned,
+)
+from supervisor.core.loading import became_idle, found, load
+from supervisor.core.model import (
+    Backoff,
+    Course,
+    Kernel,
+    Queued,
+    Reason,
+    Running,
+    Starting,
+    State,
+    Step,
+    Stopping,
+    Want,
+)
+from supervisor.core.orders import obey, stop
+from supervisor.core.telling import say
+
+__all__ = ["Decision", "decide", "is_responsive", "next_deadline"]
+
+Decision = tuple[State, list[Action]]
+
+
+def decide(state: State, event: Event, now: float) -> Decision:
+    """The state after ``event`` at monotonic instant ``now``, and the actions that it asks for."""
+    match event:
+        case Load() if state.course is Course.SERVING:
+            state, actions = load(state, event, now)
+        case Load():
+            return state, []
+        case Found():
+            state, actions = found(state, event, now)
+            if state.course is Course.CLOSING:
+                state, stopped = _shutdown(state, Shutdown(), now)
+                actions += stopped
+        case Shutdown():
+            state, actions = _shutdown(state, event, now)
+        case Tick():
+            state, actions = _tick(state, now)
+        case _:
+            state, actions = _one_kernel(state, event, now)
+    state, started = _admit(state, now)
+    return state, actions + started
+
+
+def next_deadline(state: State) -> float | None:
+    """The monotonic instant at which a Tick is due, if one is."""
+    deadlines = [at for kernel in state.kernels.values() if (at := _deadline(kernel)) is not None]
+    return min(deadlines, default=None)
+
+
+def _deadline(kernel: Kernel) -> float | None:
+    match kernel.phase:
+        # Infinite while a spawn is in flight, and where the file says so: nothing to be woken for.
+        case Starting(deadline=at) | Stopping(deadline=at) | Backoff(until=at) if at is not None and at < inf:
+            return at
+        case _:
+            return None
+
+
+def _with(state: State, changed: Iterable[tuple[str, Kernel | None]]) -> State:
+    kernels = dict(state.kernels)
+    for name, kernel in changed:
+        if kernel is None:
+            del kernels[name]
+        else:
+            kernels[name] = kernel
+    return replace(state, kernels=kernels)
+
+
+def _one_kernel(state: State, event: Event, now: float) -> Decision:
+    assert not isinstance(event, Load | Found | Shutdown | Tick), "those are about all kernels"
+    kernel = state.kernels.get(event.kernel)
+    if isinstance(event, Escaped):
+        # Told of a run that is over, whatever has become of the kernel since.
+        past = Kernel(event.kernel, None, Want.DOWN, generation=event.generation)
+        return state, [say(past, "kernel.escaped", pids=list(event.pids))]
+    if kernel is None:
+        if isinstance(event, Fact):
+            return state, []
+        return state, [Refuse(event.kernel, f'no kernel "{event.kernel}" is declared')]
+    if isinstance(event, Fact):
+        if event.generation != kernel.generation:
+            return state, []
+        after, actions = _learn(kernel, event, now)
+    elif isinstance(event, Start | Restart | Reset) and state.course is Course.CLOSING:
+        return state, [Refuse(kernel.name, "the supervisor is stopping")]
+    else:
+        after, actions = obey(kernel, event, now)
+    if after is kernel:
+        return state, actions
+    return _with(state, [(kernel.name, after)]), actions
+
+
+def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
+    match fact:
+        case Spawned(process=process):
+            return spawned(kernel, process, now)
+        case SpawnFailed(exit=exit):
+            return spawn_failed(kernel, exit, now)
+        case Exited(exit=exit):
+            return ended(kernel, exit, now)
+        case Ready(connect=connect):
+            return _ready(kernel, connect, now)
+        case Missed(check=check):
+            return missed(kernel, check, now)
+        case Answered(check=check):
+            return answered(kernel, check)
+        case _:
+            assert isinstance(fact, BecameIdle), "the list of facts is closed"
+            return became_idle(kernel, now)
+
+
+def _ready(kernel: Kernel, connect: str, now: float) -> Transition:
+    match kernel.phase:
+        case Starting(launched=launched, process=process, since=since) if process is not None:
+            running = replace(kernel, phase=Running(launched, process, since))
+            return running, [say(running, "kernel.ready", took=round(now - since, 3), connect=connect)]
+        case _:
+            return kernel, []
+
+
+def _shutdown(state: State, event: Shutdown, now: float) -> Decision:
+    step = Step.KILL if event.now else Step.ASK
+    actions: list[Action] = []
+    changed: list[tuple[str, Kernel | None]] = []
+    for kernel in state.kernels.values():
+        after, done = stop(kernel, Reason.SHUTDOWN, step, now)
+        actions += done
+        changed.append((kernel.name, after))
+    return replace(_with(state, changed), course=Course.CLOSING), actions
+
+
+def _tick(state: State, now: float) -> Decision:
+    actions: list[Action] = []
+    changed: list[tuple[str, Kernel | None]] = []
+    for kernel in state.kernels.values():
+        deadline = _deadline(kernel)
+        if deadline is not None and deadline <= now:
+            after, done = _overdue(kernel, now)
+            actions += done
+            changed.append((kernel.name, after))
+    return (_with(state, changed) if changed else state), actions
+
+
+def _overdue(kernel: Kernel, now: float) -> Transition:
+    match kernel.phase:
+        case Starting():
+            return begin_stop(kernel, Step.KILL, Reason.START_TIMEOUT, now)
+        case Stopping(step=step):
+            return push(kernel, Step(min(step + 1, Step.KILL)), now)
+        case _:
+            return queue(kernel, now), []
+
+
+def _admit(state: State, now: float) -> Decision:
+    """Launch queued kernels, oldest first, while fewer than the limit are starting."""
+    waiting = [kernel for kernel in state.kernels.values() if isinstance(kernel.phase, Queued)]
+    if not waiting:
+        return state, []
+    starting = sum(isinstance(kernel.phase, Starting) for kernel in state.kernels.values())
+    slots = max(0, state.max_concurrent_starts - starting)
+    waiting.sort(key=lambda kernel: kernel.phase.since if isinstance(kernel.phase, Queued) else now)
+    actions: list[Action] = []
+    changed: list[tuple[str, Kernel | None]] = []
+    for kernel in waiting[:slots]:
+        launched, done = launch(kernel, now)
+        actions += done
+        changed.append((kernel.name, launched))
+    return _with(state, changed), actions

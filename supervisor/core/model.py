@@ -1,0 +1,228 @@
+"""The state of the supervised kernels, as frozen values.
+
+Owns the words of the domain: what is wanted, what is so, and what was learnt
+about a process that ended.  Never reads a clock and never touches the machine.
+Instants are monotonic seconds that the caller supplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, StrEnum
+
+from supervisor.config import KernelConfig
+
+
+class Want(StrEnum):
+    """What the operator wants of a kernel."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Step(IntEnum):
+    """The rungs of the stop ladder, harder with each."""
+
+    ASK = 1
+    TERMINATE = 2
+    KILL = 3
+
+
+class Course(Enum):
+    """Whether the supervisor goes on or is on its way out."""
+
+    SERVING = "serving"
+    CLOSING = "closing"
+
+
+class Cause(StrEnum):
+    """Why a run of a kernel ended."""
+
+    EXITED = "exited"
+    CRASHED = "crashed"
+    KILLED = "killed"
+    OOM = "oom"
+    START_TIMEOUT = "start-timeout"
+    UNRESPONSIVE = "unresponsive"
+    PORT_TAKEN = "port-taken"
+    NOT_FOUND = "not-found"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why a running kernel is being stopped."""
+
+    ORDERED = "ordered"
+    EDITED = "edited"
+    DISABLED = "disabled"
+    REMOVED = "removed"
+    SHUTDOWN = "shutdown"
+    START_TIMEOUT = "start-timeout"
+    UNRESPONSIVE = "unresponsive"
+
+
+class Check(StrEnum):
+    """The two ways in which a running kernel is asked whether it is well."""
+
+    HEARTBEAT = "heartbeat"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process, beyond doubt: a pid alone is used again by the next process.
+
+    ``start_time`` is field 22 of ``/proc/PID/stat`` in clock ticks since boot
+    (proc(5)); ``boot_id`` is ``/proc/sys/kernel/random/boot_id``.
+    """
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended, as far as it is known.
+
+    ``code`` is the exit code and ``signal`` the name of the signal that ended
+    it; both are ``None`` when the operating system does not tell.
+    """
+
+    cause: Cause
+    code: int | None = None
+    signal: str | None = None
+    output_tail: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A run that ended: which, when (monotonic), after how many seconds, and how."""
+
+    generation: int
+    pid: int | None
+    at: float
+    uptime: float
+    exit: Exit
+
+
+# Phases: each carries only what is true in it.
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """No process, and none is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """To be started as soon as fewer than ``max_concurrent_starts`` are starting."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """Being launched; ``process`` and ``deadline`` are known once it is spawned."""
+
+    launched: KernelConfig
+    since: float
+    process: ProcessId | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Ready, as far as is known; ``since`` is its spawn, ``missed`` counts unanswered checks in a row."""
+
+    launched: KernelConfig
+    process: ProcessId
+    since: float
+    missed: Mapping[Check, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """On the stop ladder; ``process`` is not known while the spawn is in flight."""
+
+    launched: KernelConfig
+    process: ProcessId | None
+    step: Step
+    since: float
+    deadline: float
+    reason: Reason
+    spawned_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Died, and is started again at ``until``."""
+
+    until: float
+    delay: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Given up; a person is needed."""
+
+    reason: str
+
+
+Phase = Stopped | Queued | Starting | Running | Stopping | Backoff | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel across its runs.
+
+    ``declared`` is ``None`` once the kernel has left the file and its last run
+    has not ended yet.  ``failures`` are the instants of the unwanted deaths
+    within the restart window; ``streak`` counts unwanted deaths since the
+    kernel last ran for a whole restart window.
+    """
+
+    name: str
+    declared: KernelConfig | None
+    want: Want
+    phase: Phase = Stopped()
+    generation: int = 0
+    failures: tuple[float, ...] = ()
+    streak: int = 0
+    restarts: int = 0
+    last_death: Death | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All kernels, in the order in which they were declared."""
+
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    max_concurrent_starts: int = 4
+    course: Course = Course.SERVING
+
+
+def process_of(kernel: Kernel) -> ProcessId | None:
+    """The process of the kernel's current run, if there is one."""
+    match kernel.phase:
+        case Starting(process=process) | Running(process=process) | Stopping(process=process):
+            return process
+        case _:
+            return None
+
+
+def launched_of(kernel: Kernel) -> KernelConfig | None:
+    """The settings that the current run was launched with, if there is a run."""
+    match kernel.phase:
+        case Starting(launched=config) | Running(launched=config) | Stopping(launched=config):
+            return config
+        case _:
+            return None
+
+
+def is_settled(kernel: Kernel) -> bool:
+    """Whether the kernel is where it will stay until something happens to it."""
+    return isinstance(kernel.phase, Stopped | Running | Failed)

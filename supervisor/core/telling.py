@@ -1,0 +1,53 @@
+"""What the world is told of a transition: the event, its level, its fields.
+
+Owns the names and the levels of the lifecycle events.  Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from supervisor.core.actions import Publish
+from supervisor.core.model import Exit, Kernel, process_of
+
+# info: as wanted; warning: it recovers by itself; error: a person is needed.
+LEVELS: Mapping[str, str] = {
+    "kernel.starting": "info",
+    "kernel.ready": "info",
+    "kernel.died": "warning",
+    "kernel.restarting": "info",
+    "kernel.stopping": "info",
+    "kernel.stopped": "info",
+    "kernel.failed": "error",
+    "kernel.unresponsive": "warning",
+    "kernel.responsive": "info",
+    "kernel.adopted": "info",
+    "kernel.interrupted": "info",
+    "kernel.signalled": "info",
+    "kernel.escaped": "warning",
+    "kernel.removed": "info",
+}
+
+
+def say(kernel: Kernel, event: str, **fields: object) -> Publish:
+    """The line that tells of ``event``, with the run that it is about."""
+    process = process_of(kernel)
+    pid = process.pid if process else None
+    return Publish(kernel.name, event, LEVELS[event], kernel.generation, pid, fields)
+
+
+def death_fields(exit: Exit) -> dict[str, object]:
+    """How a process ended that nobody wanted to end, and its last words."""
+    return {**exit_fields(exit), "output_tail": list(exit.output_tail)}
+
+
+def exit_fields(exit: Exit) -> dict[str, object]:
+    """How a process ended, as fields: a code, or a signal, or neither when unknown."""
+    fields: dict[str, object] = {"cause": exit.cause.value}
+    if exit.code is not None:
+        fields["exit_code"] = exit.code
+    if exit.signal is not None:
+        fields["signal"] = exit.signal
+    if exit.detail:
+        fields["detail"] = exit.detail
+    return fields

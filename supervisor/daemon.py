@@ -1,0 +1,300 @@
+"""The daemon: one supervision, its file, its door, its signals, its log.
+
+The composition root.  Owns the order in which things begin and end; what the
+kernels do is decided and carried out elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+from supervisor.config import Config, SupervisorConfig, reload_actions
+from supervisor.control.api import Door
+from supervisor.control.places import default_socket, default_state_dir, expand
+from supervisor.core.events import Shutdown
+from supervisor.core.model import process_of
+from supervisor.kernel.lock import AlreadyLocked
+from supervisor.kernel.record import UnsafeDirectory
+from supervisor.observe.journald import Journal
+from supervisor.observe.log import EventLog, Format, Log, configure
+from supervisor.observe.notify import Notifier
+from supervisor.settings_file import Rejected, SettingsFile, forget_last_good
+from supervisor.steered import SteeredDaemon
+from supervisor.supervision import Supervision
+from supervisor.toml_file import ConfigError
+from supervisor.version import __version__
+from supervisor.views import phase_name
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 78
+DAEMON_KEYS = [key for key, action in reload_actions(SupervisorConfig).items() if action == "daemon"]
+# While kernels take their time to stop, the log tells which, this often, in seconds.
+PROGRESS_INTERVAL = 5.0
+
+
+class Farewell(Enum):
+    """How the daemon leaves."""
+
+    STOP = "stop"
+    DETACH = "detach"
+
+
+def run(
+    config: Path,
+    *,
+    state_dir: Path | None = None,
+    socket: Path | None = None,
+    log_format: str | None = None,
+) -> int:
+    """Run the daemon in the foreground until it is told to leave; returns its exit code.
+
+    The keywords stand in for the keys of the file with the same names.
+    """
+    file = SettingsFile(config.absolute())
+    try:
+        loaded = file.load_first(lambda named: state_dir or place_state_dir(named, file.path))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    settings = loaded.supervisor
+    state = (state_dir or place_state_dir(settings.state_dir, file.path)).absolute()
+    door = place_socket(socket, loaded, state, file.path)
+    form = cast("Format", log_format or settings.log_format)
+    logs = configure(settings.log_level, form, journal=Journal.from_environ())
+    try:
+        return asyncio.run(Daemon(file, loaded, state, door, logs).run())
+    except (AlreadyLocked, UnsafeDirectory, OSError) as error:
+        logs.flush()
+        print(f"kernel-supervisor: {error}", file=sys.stderr)
+        return 1
+    finally:
+        logs.close()
+
+
+def place_state_dir(named: str | None, file: Path) -> Path:
+    """The state directory: what the file names, relative to it, else the default place."""
+    return expand(named, file.parent) if named else default_state_dir(os.environ)
+
+
+def place_runtime_dir(named: str | None, file: Path) -> Path:
+    """The directory of the connection files: what the file names, else Jupyter's."""
+    if named:
+        return expand(named, file.parent)
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return Path(jupyter_runtime_dir())
+
+
+def place_socket(given: Path | None, config: Config, state_dir: Path, file: Path) -> Path:
+    """The control socket: what was given, what the file names, else the default place."""
+    if given is not None:
+        return given.absolute()
+    if config.supervisor.socket:
+        return expand(config.supervisor.socket, file.parent)
+    return default_socket(os.environ, state_dir, state_dir_is_given=config.supervisor.state_dir is not None)
+
+
+class Daemon:
+    """One life of the daemon."""
+
+    def __init__(self, file: SettingsFile, config: Config, state_dir: Path, socket: Path, logs: Log) -> None:
+        runtime_dir = place_runtime_dir(config.supervisor.runtime_dir, file.path)
+        self.file = file
+        self.logs = logs
+        self.supervision = Supervision(config, state_dir, runtime_dir)
+        self.notifier = Notifier.from_environ()
+        self._socket = socket
+        self._farewell: asyncio.Future[Farewell] | None = None
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._status = ""
+
+    # From the first moment to the last
+
+    async def run(self) -> int:
+        """From the lock to the last line of log; returns the exit code."""
+        self._farewell = asyncio.get_running_loop().create_future()
+        self.supervision.lock()
+        try:
+            await self._supervise()
+        finally:
+            self.supervision.unlock()
+        return 0
+
+    async def _supervise(self) -> None:
+        supervision = self.supervision
+        supervision.add_observer(EventLog())
+        supervision.add_observer(self._notify_status)
+        self._listen_to_signals()
+        door = Door(SteeredDaemon(self), self._socket)
+        await supervision.open()
+        try:
+            self._tell_started()
+            self._accept(supervision.config)
+            await door.start()
+            self.notifier.ready(self._status_line())
+            self._begin(self._feed_watchdog())
+            assert self._farewell is not None, "made in run"
+            await self._leave(await self._farewell)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await door.close()
+            await supervision.close()
+
+    def _tell_started(self) -> None:
+        tell, places = self.supervision.runner.tell, self.supervision.places
+        tell(
+            "daemon.started",
+            "info",
+            pid=os.getpid(),
+            version=__version__,
+            instance=self.supervision.instance,
+            config=str(self.file.path),
+            state_dir=str(places.state_dir),
+            socket=str(self._socket),
+        )
+        if self.file.last_good_in_use:
+            self._tell_rejected(self.file.mistakes, in_force="the last good configuration, which was kept")
+
+    async def _leave(self, farewell: Farewell) -> None:
+        supervision, tell = self.supervision, self.supervision.runner.tell
+        self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
+        if farewell is Farewell.DETACH:
+            tell("daemon.detached", "info", pid=os.getpid(), kernels=self._living())
+            return
+        tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
+        progress = self._begin(self._tell_progress())
+        await supervision.stop_all()
+        progress.cancel()
+        forget_last_good(supervision.places.state_dir)
+        tell("daemon.stopped", "info", pid=os.getpid())
+
+    async def _tell_progress(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL)
+            self.supervision.runner.tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
+
+    def _living(self) -> list[str]:
+        kernels = self.supervision.runner.state.kernels.values()
+        return [kernel.name for kernel in kernels if process_of(kernel) is not None]
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Signals and orders to the daemon itself
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload_soon)
+        loop.add_signal_handler(signal.SIGUSR2, self.detach)
+        for signum in (signal.SIGUSR1, signal.SIGWINCH):
+            loop.add_signal_handler(signum, lambda: None)
+
+    def stop(self) -> None:
+        """Leave as the file says, in order; told again, at once."""
+        assert self._farewell is not None, "made in run"
+        keep = self.supervision.config.supervisor.on_exit == "keep"
+        if not self._farewell.done():
+            self._leave_as(Farewell.DETACH if keep else Farewell.STOP)
+        elif self._farewell.result() is Farewell.STOP:
+            self.supervision.runner.submit(Shutdown(now=True))
+
+    def detach(self) -> None:
+        """Leave, and leave the kernels running."""
+        self._leave_as(Farewell.DETACH)
+
+    def shutdown(self, *, now: bool = False) -> None:
+        """Stop all kernels, then leave; ``now`` goes straight to SIGKILL."""
+        self._leave_as(Farewell.STOP)
+        if now:
+            self.supervision.runner.submit(Shutdown(now=True))
+
+    def _leave_as(self, farewell: Farewell) -> None:
+        assert self._farewell is not None, "made in run"
+        if not self._farewell.done():
+            self._farewell.set_result(farewell)
+
+    # The file
+
+    def reload_soon(self) -> None:
+        """Read the file; many requests at once are one."""
+        if not self._reloading.locked():
+            self._begin(self._reload_quietly())
+
+    async def _reload_quietly(self) -> None:
+        await self.reload()
+
+    async def reload(self) -> Rejected | None:
+        """Read the file now; returns its mistakes if it was not accepted."""
+        async with self._reloading:
+            self.notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                self.notifier.ready(self._status_line())
+
+    async def _reload(self) -> Rejected | None:
+        before = self.file.mistakes
+        seen = await asyncio.to_thread(self.file.look)
+        if isinstance(seen, Rejected):
+            if seen.mistakes != before:
+                self._tell_rejected(seen.mistakes, in_force="the configuration before it")
+            return seen
+        if seen is not None:
+            self.file.last_good_in_use = False
+            self._accept(seen.config)
+        return None
+
+    def _accept(self, config: Config) -> None:
+        supervision = self.supervision
+        old = supervision.config.supervisor
+        new = config.supervisor
+        needs = [key for key in DAEMON_KEYS if getattr(old, key) != getattr(new, key)]
+        if needs:
+            log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
+        self.logs.set_level(new.log_level)
+        names = list(config.kernels)
+        supervision.runner.tell("config.loaded", "info", file=str(self.file.path), kernels=names)
+        supervision.load(config)
+        self.file.accept(config, supervision.places.state_dir)
+
+    def _tell_rejected(self, mistakes: tuple[str, ...], *, in_force: str) -> None:
+        self.supervision.runner.tell(
+            "config.rejected", "error", file=str(self.file.path), mistakes=list(mistakes), in_force=in_force
+        )
+
+    # systemd
+
+    def _status_line(self) -> str:
+        counts: dict[str, int] = {}
+        for kernel in self.supervision.runner.state.kernels.values():
+            name = phase_name(kernel.phase)
+            counts[name] = counts.get(name, 0) + 1
+        line = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no kernels"
+        return f"{line}; the file has mistakes" if self.file.mistakes else line
+
+    def _notify_status(self, _event: Mapping[str, object]) -> None:
+        if self.notifier.is_active and (line := self._status_line()) != self._status:
+            self._status = line
+            self.notifier.status(line)
+
+    async def _feed_watchdog(self) -> None:
+        # Fed from the loop itself: a loop that hangs is a daemon that hangs.
+        while (interval := self.notifier.watchdog_interval) is not None:
+            self.notifier.watchdog()
+            await asyncio.sleep(interval / 3)

@@ -1,0 +1,277 @@
+"""Talking to one run of a kernel: readiness, polite requests, whether it is busy.
+
+Owns the sockets of one run, and what is asked over them.  Decides nothing.
+
+Never subscribes to iopub: ipykernel greets only the first subscriber of a topic
+(``iopub_welcome``), which must be a client, and Deno has no topics at all.  Whether
+a kernel executes something is asked on shell, where kernels answer in turn: an answer
+means that what came before is done.  Tried on ipykernel, bash_kernel and Deno.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+import zmq
+
+from supervisor.kernel import wire
+from supervisor.kernel.connection import Address
+from supervisor.kernel.line import Context, Line
+from supervisor.kernel.monitor import Monitor
+
+__all__ = ["Channel", "Monitor"]
+
+T = TypeVar("T")
+Token = bytes | str
+Ask = Callable[[], tuple[Token, list[bytes]]]
+Heard = Callable[[Mapping[str, Any]], None]
+
+_FIRST_PATIENCE = 0.5
+_LONGEST_PATIENCE = 5.0
+_LONGEST_IDLE_PATIENCE = 600.0
+# A kernel that serves its heartbeat this long and not `kernel_info` on control is asked on shell,
+# and the answer there counts if control says nothing for some more.
+_CONTROL_PATIENCE = 1.0
+_CONTROL_GRACE = 0.5
+_REPLY_TIMEOUT = 2.0
+# Idle is two answers in turn, the second within this: kernels take the requests of several
+# clients by turns, so one answer may come from between two of another client's.
+_IDLE_CONFIRMATION = 0.1
+
+
+class Channel:
+    """What can be asked of one run of a kernel; sockets are opened at first use.
+
+    ``control_is_served`` is None until known, and False for a kernel that
+    answers ``kernel_info`` on shell only.  ``ignored`` counts what arrived
+    and was no answer to an open question: wrongly signed, malformed, replayed, late.
+    All waits need a running loop, always the same one.
+    """
+
+    def __init__(self, address: Address, *, context: Context | None = None) -> None:
+        self._address = address
+        self._context = context or zmq.Context.instance()
+        self._session = uuid.uuid4().hex
+        self._lines: dict[str, Line] = {}
+        self._open: dict[Token, Heard] = {}
+        self._awaited: set[asyncio.Future[Mapping[str, Any] | None]] = set()
+        self.is_closed = False
+        self.control_is_served: bool | None = None
+        self.ignored = 0
+
+    # Questions with a deadline
+
+    async def ping(self, timeout: float) -> bool:
+        """Whether the heartbeat echoes a new payload within so many seconds."""
+        return await self._ask_on("hb", self._new_ping, timeout) is not None
+
+    async def kernel_info(
+        self, timeout: float, channel: Literal["control", "shell"] = "control"
+    ) -> Mapping[str, Any] | None:
+        """The content of the ``kernel_info_reply``, or None if none came within so many seconds."""
+        return await self._ask_on(channel, self._new_request("kernel_info_request"), timeout)
+
+    async def shutdown_request(self, restart: bool, timeout: float = _REPLY_TIMEOUT) -> bool:
+        """Ask the kernel to exit; whether it replied in time, which proves nothing (a busy one does too)."""
+        return await self._order("shutdown_request", {"restart": restart}, timeout)
+
+    async def interrupt_request(self, timeout: float = _REPLY_TIMEOUT) -> bool:
+        """Ask the kernel to interrupt what it executes; whether it replied in time."""
+        return await self._order("interrupt_request", {}, timeout)
+
+    async def is_busy(self, patience: float = 0.3) -> bool:
+        """Whether the kernel leaves a question on shell unanswered so long: it executes, or is stuck or gone.
+
+        What runs beside the shell channel (threads, background tasks, subshells) is not seen.
+        """
+        return await self.kernel_info(patience, "shell") is None
+
+    # Conditions without one: the caller cancels.  ConnectionAbortedError once closed.
+
+    async def wait_ready(self) -> Mapping[str, Any]:
+        """Wait until the kernel answers its heartbeat and ``kernel_info``; the content of the reply.
+
+        On control; on shell for a kernel that does not serve control.
+        """
+        heartbeat = asyncio.create_task(self._until(self.ping))
+        control = asyncio.create_task(self._until(self.kernel_info))
+        shell: asyncio.Task[Mapping[str, Any]] | None = None
+        try:
+            await heartbeat
+            await asyncio.wait({control}, timeout=_CONTROL_PATIENCE)
+            if not control.done():
+                shell = asyncio.create_task(self._until(self._kernel_info_on_shell))
+                await asyncio.wait({control, shell}, return_when=asyncio.FIRST_COMPLETED)
+                # A kernel that boots slowly answers on both at once.
+                await asyncio.wait({control}, timeout=_CONTROL_GRACE)
+            self.control_is_served = control.done()
+            return control.result() if control.done() or shell is None else shell.result()
+        finally:
+            tasks = [task for task in (heartbeat, control, shell) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def wait_idle(self) -> None:
+        """Wait until the kernel executes nothing and has nothing queued; see ``is_busy`` for what is seen."""
+        with self._shell() as shell:
+            ask = self._new_request("kernel_info_request")
+            patience = _FIRST_PATIENCE
+            while True:
+                # Asked again in case a connection was lost, and ever more seldom: it piles up in the kernel.
+                if await self._ask(shell, ask, patience) is None:
+                    self._refuse_closed()
+                    patience = min(2 * patience, _LONGEST_IDLE_PATIENCE)
+                elif await self._ask(shell, ask, _IDLE_CONFIRMATION) is not None:
+                    return
+
+    # Without waiting, for the checks
+
+    def line(self, channel: Literal["control", "hb"]) -> Line:
+        """The socket of a channel, opened now if it is not.  Raises ConnectionAbortedError once closed."""
+        self._refuse_closed()
+        if channel not in self._lines:
+            receive = self._hear_echo if channel == "hb" else self._hear_control
+            self._lines[channel] = Line(self._context, self._address.endpoint(channel), receive)
+        return self._lines[channel]
+
+    def send_ping(self, heard: Heard) -> Token | None:
+        """Send a heartbeat if connected; a token to ``withdraw`` it by, else None."""
+        token, frames = self._new_ping()
+        return self._send(self.line("hb"), token, frames, heard)
+
+    def send_probe(self, heard: Heard) -> Token | None:
+        """Send a ``kernel_info_request`` on control if connected; a token to ``withdraw`` it, else None."""
+        token, frames = self._new_request("kernel_info_request")()
+        return self._send(self.line("control"), token, frames, heard)
+
+    def withdraw(self, token: Token) -> None:
+        """Take no interest in an answer any more."""
+        self._open.pop(token, None)
+
+    def renew(self, address: Address) -> None:
+        """Talk to another address (or a new run at the same one) from now on; drops all that is open."""
+        self._drop()
+        self._address = address
+        self.control_is_served = None
+
+    def close(self) -> None:
+        """Close the sockets; what is being asked counts as unanswered.  Again is no error."""
+        self.is_closed = True
+        self._drop()
+
+    # Inside
+
+    def _drop(self) -> None:
+        lines, self._lines = self._lines, {}
+        self._open.clear()
+        for answer in self._awaited:
+            if not answer.done():
+                answer.set_result(None)
+        for line in lines.values():
+            line.close()
+
+    def _refuse_closed(self) -> None:
+        if self.is_closed:
+            raise ConnectionAbortedError("the channel is closed")
+
+    @contextmanager
+    def _shell(self) -> Iterator[Line]:
+        # A socket of its own each time: shell is the clients' channel, and we are rarely on it.
+        self._refuse_closed()
+        name = f"shell {secrets.token_hex(4)}"
+        line = self._lines[name] = Line(self._context, self._address.endpoint("shell"), self._hear_shell)
+        try:
+            yield line
+        finally:
+            self._lines.pop(name, None)
+            line.close()
+
+    async def _kernel_info_on_shell(self, timeout: float) -> Mapping[str, Any] | None:
+        return await self.kernel_info(timeout, "shell")
+
+    async def _order(self, msg_type: str, content: Mapping[str, Any], timeout: float) -> bool:
+        ask = self._new_request(msg_type, content)
+        channel: Literal["shell", "control"] = "shell" if self.control_is_served is False else "control"
+        return await self._ask_on(channel, ask, timeout) is not None
+
+    async def _until(self, ask: Callable[[float], Awaitable[T | None]]) -> T:
+        patience = _FIRST_PATIENCE
+        while not (answer := await ask(patience)):
+            self._refuse_closed()
+            patience = min(2 * patience, _LONGEST_PATIENCE)
+        return answer
+
+    async def _ask_on(
+        self, channel: Literal["control", "hb", "shell"], ask: Ask, timeout: float
+    ) -> Mapping[str, Any] | None:
+        if self.is_closed:
+            return None
+        match channel:
+            case "control" | "hb":
+                return await self._ask(self.line(channel), ask, timeout)
+            case _:
+                with self._shell() as shell:
+                    return await self._ask(shell, ask, timeout)
+
+    async def _ask(self, line: Line, ask: Ask, timeout: float) -> Mapping[str, Any] | None:
+        token, frames = ask()
+        answer: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._open[token] = lambda content: None if answer.done() else answer.set_result(content)
+        self._awaited.add(answer)
+        line.listen()
+        try:
+            async with asyncio.timeout(timeout):
+                await line.deliver(frames)
+                return await answer
+        except (TimeoutError, ConnectionAbortedError):
+            return None
+        finally:
+            line.unlisten()
+            self._awaited.discard(answer)
+            self.withdraw(token)
+
+    def _send(self, line: Line, token: Token, frames: list[bytes], heard: Heard) -> Token | None:
+        if not line.send(frames):
+            return None
+        self._open[token] = heard
+        return token
+
+    def _new_ping(self) -> tuple[Token, list[bytes]]:
+        # The empty frame is the envelope that a REP socket insists on (zmq_socket(3)).
+        payload = secrets.token_bytes(16)
+        return payload, [b"", payload]
+
+    def _new_request(self, msg_type: str, content: Mapping[str, Any] = MappingProxyType({})) -> Ask:
+        return lambda: wire.request(self._address.key, msg_type, dict(content), self._session)
+
+    def _hear_echo(self, frames: list[bytes]) -> None:
+        self._accept(frames[-1], {})
+
+    def _hear(self, frames: list[bytes]) -> bool:
+        message = wire.reply(self._address.key, frames)
+        if message is None:
+            self.ignored += 1
+            return False
+        return self._accept(message.parent_id, message.content)
+
+    def _hear_shell(self, frames: list[bytes]) -> None:
+        self._hear(frames)
+
+    def _hear_control(self, frames: list[bytes]) -> None:
+        if self._hear(frames):
+            self.control_is_served = True
+
+    def _accept(self, token: Token, content: Mapping[str, Any]) -> bool:
+        heard = self._open.pop(token, None)
+        if heard is None:
+            self.ignored += 1
+            return False
+        heard(content)
+        return True

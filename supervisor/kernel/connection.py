@@ -1,0 +1,326 @@
+"""The address of one kernel: its ports, its key, its connection file; made once, kept, or renewed.
+
+Owns the connection file, the address in it, the holds on its ports, and the
+socket files of ipc kernels.  Never starts anything, never connects to a live
+kernel, and never replaces a port that somebody else has taken: clients rely on
+the address, so that is reported (PortTaken).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from supervisor.config import KernelConfig
+from supervisor.kernel.files import write_atomically
+from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
+
+__all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortTaken"]
+
+ChannelName = Literal["shell", "iopub", "stdin", "control", "hb"]
+CHANNELS: tuple[ChannelName, ...] = ("shell", "iopub", "stdin", "control", "hb")
+
+_KEY_BYTES = 32
+_LARGEST_PORT = 65_535
+# sun_path has 108 bytes (unix(7)), one of them the final zero; the port and some room come on top.
+_IPC_PREFIX_LIMIT = 100
+_SIGNATURE_SCHEME = "hmac-sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where and how clients reach a kernel: the content of its connection file.
+
+    For ``ipc``, ``ip`` is the path to which ``-PORT`` is appended.
+    """
+
+    transport: Literal["tcp", "ipc"]
+    ip: str
+    shell_port: int
+    iopub_port: int
+    stdin_port: int
+    control_port: int
+    hb_port: int
+    key: str = field(repr=False)
+    signature_scheme: str = _SIGNATURE_SCHEME
+    kernel_name: str = ""
+
+    def port(self, channel: ChannelName) -> int:
+        """The port of a channel."""
+        port: int = getattr(self, f"{channel}_port")
+        return port
+
+    def endpoint(self, channel: ChannelName) -> str:
+        """What a zmq socket of ours connects to; loopback for a kernel that listens everywhere."""
+        if self.transport == "ipc":
+            return f"ipc://{self.ip}-{self.port(channel)}"
+        ip = reachable_ip(self.ip)
+        return f"tcp://[{ip}]:{self.port(channel)}" if ":" in ip else f"tcp://{ip}:{self.port(channel)}"
+
+    def ipc_path(self, channel: ChannelName) -> Path:
+        """The socket file of a channel of an ipc kernel."""
+        return Path(f"{self.ip}-{self.port(channel)}")
+
+    def places(self) -> list[Place]:
+        """The addresses and ports that the kernel listens on."""
+        return [(bound_ip(self.ip), self.port(channel)) for channel in CHANNELS]
+
+    def tcp_places(self) -> list[Place]:
+        """Those of them that are TCP ports: all or none."""
+        return self.places() if self.transport == "tcp" else []
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The nine standard fields and ``kernel_name``; holds the key."""
+        return asdict(self)
+
+    def to_json(self) -> bytes:
+        """The bytes of the connection file: the same address, the same bytes."""
+        return json.dumps(self.to_mapping(), indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Read what ``to_mapping`` gave, or a connection file of another program.
+
+        Raises ValueError naming the field that is missing or of the wrong kind, never its value.
+        """
+        ports: dict[str, Any] = {f"{channel}_port": mapping.get(f"{channel}_port") for channel in CHANNELS}
+        words: dict[str, Any] = {
+            name: mapping.get(name, default)
+            for name, default in (
+                ("transport", "tcp"),
+                ("ip", None),
+                ("key", None),
+                ("signature_scheme", _SIGNATURE_SCHEME),
+                ("kernel_name", ""),
+            )
+        }
+        for name, value in (ports | words).items():
+            if type(value) is not (int if name in ports else str):
+                raise ValueError(f"connection: {name} is missing or of the wrong kind")
+        for name, port in ports.items():
+            if not 0 < port <= _LARGEST_PORT:
+                raise ValueError(f"connection: {name} is not a port")
+        if words["transport"] not in ("tcp", "ipc") or words["signature_scheme"] != _SIGNATURE_SCHEME:
+            raise ValueError("connection: transport or signature_scheme is not supported")
+        return cls(**ports, **words)
+
+
+class Connection:
+    """One kernel's connection file, its current address, and what keeps that address for it.
+
+    ``path`` is the connection file; the socket files of an ipc kernel go to
+    ``ipc_dir``.  Both directories are made when needed, mode 0700.
+    """
+
+    def __init__(self, name: str, path: Path, ipc_dir: Path) -> None:
+        self.name = name
+        self.path = path
+        self.ipc_dir = ipc_dir
+        self.address: Address | None = None
+        self._holds = Holds()
+        self._renew_ports = False
+        self._renew_key = False
+
+    def adopt(self, address: Address) -> None:
+        """Keep an address that was chosen earlier (by this or an earlier supervisor)."""
+        self._keep(address)
+
+    def renew(self, *, new_key: bool = False) -> None:
+        """Let the next ``choose`` give other ports, except the configured ones; and another key if asked."""
+        self._renew_ports = True
+        self._renew_key = self._renew_key or new_key
+
+    def choose(self, config: KernelConfig, kernel_name: str) -> Address:
+        """The address for the next run: made the first time, kept ever after.
+
+        Only what the settings demand is changed: transport, ip, and ports given
+        there as other than 0.  To be called while no run of the kernel lives.
+
+        Raises PortTaken if another program listens on a port of the address, which
+        then stays as it is; OSError if the ip is none of this machine's.
+        """
+        old = self.address
+        key = secrets.token_hex(_KEY_BYTES) if old is None or self._renew_key else old.key
+        ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip)
+        try:
+            ports = self._choose_ports(config, ip)
+            address = Address(config.transport, ip, **ports, key=key, kernel_name=kernel_name)
+            self._refuse_taken(address)
+        except OSError:
+            self._claim(old)
+            raise
+        self._keep(address)
+        return address
+
+    def write(self) -> bool:
+        """Put the address into the connection file, whole or not at all; tells whether that was needed.
+
+        A file that is right already is not touched, one that was deleted or altered is repaired.
+        """
+        assert self.address is not None, "choose or adopt comes first"
+        content = self.address.to_json()
+        if _is_as_written(self.path, content):
+            return False
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(self.path, content, 0o600)
+        return True
+
+    def remove(self) -> None:
+        """Remove the connection file; one that is not there is no error."""
+        self.path.unlink(missing_ok=True)
+
+    def hold(self) -> None:
+        """Keep the ports from other programs, from now until ``release``; again is no error.
+
+        An ipc kernel has none.  Raises PortTaken if somebody listens on one, which
+        may be the kernel itself; the others are held all the same.
+        """
+        if self.address is not None:
+            self._holds.take(self.address.tcp_places())
+
+    def release(self) -> None:
+        """Let go of the ports; the address stays ours."""
+        self._holds.keep_only(())
+
+    def close(self) -> None:
+        """Let go of the ports and of the address; again is no error."""
+        self.release()
+        CLAIMS.release(self)
+        self.address = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether each port is held."""
+        return self.address is not None and self._holds.covers(self.address.tcp_places())
+
+    def taken_port(self) -> tuple[ChannelName, int] | None:
+        """The first channel, and its port, on which somebody listens, while no run of the kernel lives."""
+        address = self.address
+        if address is None:
+            return None
+        for channel in CHANNELS:
+            port = address.port(channel)
+            try:
+                if address.transport == "ipc":
+                    is_taken = _is_served(address.ipc_path(channel))
+                else:
+                    is_taken = is_listened_on(address.ip, port)
+            except OSError:
+                is_taken = False  # not even an address of this machine any more
+            if is_taken:
+                return channel, port
+        return None
+
+    def remove_stale_sockets(self) -> None:
+        """Remove the socket files that a dead ipc kernel left behind.
+
+        A kernel that binds such a file takes it from whoever listens there, and nobody
+        is told.  Hence raises PortTaken if somebody does, or if it is not a socket.
+        """
+        if self.address is None or self.address.transport != "ipc":
+            return
+        for channel in CHANNELS:
+            path, port = self.address.ipc_path(channel), self.address.port(channel)
+            if not os.path.lexists(path):
+                continue
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise PortTaken(port, str(path), "is a file that is not a socket")
+            if _is_served(path):
+                raise PortTaken(port, str(path))
+            path.unlink(missing_ok=True)
+
+    def _choose_ports(self, config: KernelConfig, ip: str) -> dict[str, Any]:
+        asked = {channel: getattr(config.ports, channel) for channel in CHANNELS}
+        kept = self._kept_ports(config.transport)
+        given = {channel: port for channel, port in asked.items() if port}
+        for channel, port in given.items():
+            if list(given.values()).count(port) > 1:
+                raise PortTaken(port, ip, f"is configured twice, for {channel} and another channel")
+        for channel in CHANNELS:
+            if channel not in given and kept.get(channel, 0) not in {0, *given.values()}:
+                given[channel] = kept[channel]
+        missing = [channel for channel in CHANNELS if channel not in given]
+        avoid = {*given.values(), *self._current_ports()}
+        if config.transport == "ipc":
+            found = [number for number in range(1, 11) if number not in given.values()]
+        else:
+            found = CLAIMS.pick(self, ip, len(missing), avoid)
+        given.update(zip(missing, found, strict=False))
+        return {f"{channel}_port": given[channel] for channel in CHANNELS}
+
+    def _kept_ports(self, transport: str) -> dict[ChannelName, int]:
+        if self.address is None or self.address.transport != transport or self._renew_ports:
+            return {}
+        return {channel: self.address.port(channel) for channel in CHANNELS}
+
+    def _current_ports(self) -> list[int]:
+        return [] if self.address is None else [self.address.port(channel) for channel in CHANNELS]
+
+    def _refuse_taken(self, address: Address) -> None:
+        for ip, port in address.places():
+            if CLAIMS.is_claimed(ip, port, by_other_than=self):
+                raise PortTaken(port, ip, "belongs to another kernel of this supervisor")
+            if address.transport == "tcp" and is_listened_on(ip, port):
+                raise PortTaken(port, ip)
+
+    def _keep(self, address: Address) -> None:
+        self.address = address
+        self._renew_ports = self._renew_key = False
+        self._claim(address)
+        self._holds.keep_only(address.tcp_places())
+
+    def _claim(self, address: Address | None) -> None:
+        CLAIMS.claim(self, address.places() if address is not None else ())
+
+    def _ipc_prefix(self, ip: str) -> str:
+        """The path before ``-PORT``: the configured one, else one in our own directory."""
+        if ip.startswith("/"):
+            prefix = ip
+            Path(ip).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        else:
+            self.ipc_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.ipc_dir.chmod(0o700)
+            prefix = str(self.ipc_dir.absolute() / self.name)
+            if len(os.fsencode(prefix)) > _IPC_PREFIX_LIMIT:
+                short = hashlib.sha256(self.name.encode()).hexdigest()[:16]
+                prefix = str(self.ipc_dir.absolute() / short)
+        if len(os.fsencode(prefix)) > _IPC_PREFIX_LIMIT:
+            raise OSError(
+                errno.ENAMETOOLONG,
+                f"the ipc path has more than {_IPC_PREFIX_LIMIT} bytes: choose a shorter one",
+            )
+        return prefix
+
+
+def _is_as_written(path: Path, content: bytes) -> bool:
+    try:
+        status = path.lstat()
+        return (
+            stat.S_ISREG(status.st_mode)
+            and stat.S_IMODE(status.st_mode) == 0o600
+            and status.st_size == len(content)
+            and path.read_bytes() == content
+        )
+    except OSError:
+        return False
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            pass  # as EAGAIN: its backlog is full, so somebody is there
+    return True

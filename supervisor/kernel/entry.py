@@ -1,0 +1,186 @@
+"""What this machine keeps for one declared kernel, across its runs.
+
+Owns the kernel's address, its connection file, its output file, its record and
+its current run, and carries out the effects that concern them, one launch or
+removal at a time.  Decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from supervisor.config import KernelConfig
+from supervisor.core.actions import Adopt, Spawn
+from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
+from supervisor.core.model import Cause, Exit, Kernel, ProcessId, State
+from supervisor.kernel.adopted import AdoptedKernel
+from supervisor.kernel.connection import Address, Connection, PortTaken
+from supervisor.kernel.identity import identify
+from supervisor.kernel.keeper import Keeper, Trouble
+from supervisor.kernel.launch import Command, LaunchError, resolve, spawn
+from supervisor.kernel.output import OutputFile
+from supervisor.kernel.places import Places
+from supervisor.kernel.record import MARK_VARIABLE, Record, RecordStore, mark
+from supervisor.kernel.run import Handle, OutputOfRun, Run
+from supervisor.kernel.stream import Position
+from supervisor.kernel.subproc import KernelManager
+from supervisor.kernel.survivors import record_of
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Fact], object]
+
+
+class Entry:
+    """One kernel on this machine."""
+
+    def __init__(self, name: str, places: Places, store: RecordStore, trouble: Trouble) -> None:
+        self.name = name
+        self.connection = Connection(name, places.connection_file(name), places.runtime_dir / "ipc")
+        self.output = OutputFile(places.output_file(name))
+        self.keeper = Keeper(store, name, trouble)
+        self.run: Run | None = None
+        # The settings in force; a launch and an edit of live keys set them.
+        self.config: KernelConfig | None = None
+        self._places = places
+        self._known: tuple[Kernel, State] | None = None
+        self._output_from: Position | None = None
+        # Launch, withdrawal and removal are carried out in the order of their decisions.
+        self._turn = asyncio.Lock()
+
+    async def spawn(self, effect: Spawn, report: Report) -> None:
+        """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""
+        async with self._turn:
+            self.config = effect.config
+            try:
+                run = await self._launch(effect, report)
+            except (LaunchError, OSError) as error:
+                report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
+                return
+            self.run = run
+            report(Spawned(self.name, effect.generation, run.process))
+            run.watch(self.config)
+
+    async def _launch(self, effect: Spawn, report: Report) -> Run:
+        generation = effect.generation
+        command = await asyncio.to_thread(self._prepare, effect.config)
+        # The intent is on disk before the process exists, so that no process is ever unheard of.
+        self._record()
+        await self.keeper.flush()
+        the_mark = mark(self._places.state_dir, self.name, generation)
+        popen = await asyncio.to_thread(
+            spawn, command, self.connection.path, self.output.path, {MARK_VARIABLE: the_mark}
+        )
+        handle = KernelManager(popen, kernel_id=self.name)
+        process = handle.process or identify(popen.pid)
+        return self._run(generation, process, handle, the_mark, command.interrupt_mode, report)
+
+    def _prepare(self, config: KernelConfig) -> Command:
+        """All that must be so before the process is there; blocks for a file or two."""
+        command = resolve(config)
+        self.connection.choose(config, command.kernel_name)
+        if config.hold_ports:
+            self.connection.hold()
+        else:
+            self.connection.release()
+        self.connection.remove_stale_sockets()
+        self.connection.write()
+        self.output.rotate(config.output.max_bytes, config.output.backups)
+        self._output_from = self.output.position()
+        return command
+
+    async def adopt(self, effect: Adopt, report: Report) -> None:
+        """Watch a process of an earlier supervisor; answers Exited when it has ended."""
+        async with self._turn:
+            self.config = effect.config
+            try:
+                handle = AdoptedKernel(effect.process, kernel_id=self.name)
+                mode = await asyncio.to_thread(_interrupt_mode, effect.config)
+            except ProcessLookupError:
+                report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
+                return
+            the_mark = mark(self._places.state_dir, self.name, effect.generation)
+            self.run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
+            self.run.watch(effect.config, ready=effect.ready)
+
+    def _run(
+        self, generation: int, process: ProcessId, handle: Handle, the_mark: str, mode: str, report: Report
+    ) -> Run:
+        output = OutputOfRun(self.output, self._output_from or Position())
+        return Run(self.name, generation, process, handle, self.connection, output, the_mark, mode, report)
+
+    def recall(self, record: Record) -> None:
+        """Take up what an earlier supervisor put on record."""
+        self._output_from = record.output_from
+        if record.address is None:
+            return
+        try:
+            self.connection.adopt(Address.from_mapping(record.address))
+        except (ValueError, OSError) as error:
+            # The next start then chooses another; a living kernel is reached by its connection file.
+            log.warning("the address of kernel %s on record is of no use: %s", self.name, error)
+
+    def trim_output(self) -> None:
+        """Keep the output of a living kernel within its limits."""
+        if self.config is not None:
+            self.output.trim(self.config.output.max_bytes, self.config.output.backups)
+
+    def run_of(self, generation: int) -> Run | None:
+        """The run of this generation, if it is the current one."""
+        return self.run if self.run is not None and self.run.generation == generation else None
+
+    def apply(self, config: KernelConfig) -> None:
+        """Other live settings are in force."""
+        self.config = config
+        if self.run is not None:
+            self.run.apply(config)
+
+    def remember(self, kernel: Kernel, state: State) -> None:
+        """Have the record written if this changes it."""
+        self._known = (kernel, state)
+        self._record()
+
+    def _record(self) -> None:
+        if self._known is not None:
+            kernel, state = self._known
+            date = time.time() - (time.monotonic() - kernel.last_death.at) if kernel.last_death else 0.0
+            record = record_of(kernel, state, self.connection.address, self._output_from, date)
+            if record is not None:
+                self.keeper.keep(record)
+
+    async def withdraw(self) -> None:
+        """The kernel is stopped: its connection file would mislead, its address stays its own."""
+        async with self._turn:
+            await asyncio.to_thread(self.connection.remove)
+
+    async def forget(self) -> None:
+        """Remove all that is kept for it, but what it wrote."""
+        async with self._turn:
+            self._known = None
+            self.connection.remove()
+            self.connection.close()
+            await self.keeper.remove()
+
+    def close(self) -> None:
+        """Let go of everything; the kernel and its files are left as they are."""
+        if self.run is not None:
+            self.run.close()
+        self.connection.close()
+
+
+def _interrupt_mode(config: KernelConfig) -> str:
+    try:
+        return resolve(config).interrupt_mode
+    except LaunchError:
+        # Its kernelspec is gone, which is no reason to harm the living.
+        return config.interrupt_mode or "signal"
+
+
+def _describe_failure(error: LaunchError | OSError) -> Exit:
+    if isinstance(error, LaunchError):
+        return Exit(error.cause, detail=str(error))
+    cause = Cause.PORT_TAKEN if isinstance(error, PortTaken) else Cause.UNKNOWN
+    return Exit(cause, detail=str(error))

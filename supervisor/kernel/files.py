@@ -1,0 +1,80 @@
+"""Files that are replaced whole or not at all.
+
+Owns how a file is written so that no reader and no crash ever meets half of
+it.  Never decides what is in a file or where it belongs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace the file by these bytes, at once and durably.
+
+    Written under a temporary name in the same directory, flushed to the disk,
+    renamed; then the directory is flushed, because a rename that only the
+    cache knows does not survive a power cut (fsync(2), rename(2)).  The file
+    has exactly ``mode``, whatever the umask.  Whoever has the old file open
+    keeps reading the old content.  A symbolic link is replaced, not followed.
+
+    Raises OSError (no space, read-only, no directory, …); the old file is
+    then as it was and nothing is left behind.
+    """
+    temporary = write_temporary(path, data, mode)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_temporary(path: Path, data: bytes, mode: int = 0o600) -> Path:
+    """Write the bytes durably beside ``path``, to be renamed to it; returns where.
+
+    The name begins with a dot, so that ``jupyter --existing`` does not find
+    half a connection file by its glob.  Raises OSError and leaves nothing.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    fd = os.open(temporary, flags, mode)
+    try:
+        try:
+            if hasattr(os, "fchmod"):
+                os.fchmod(fd, mode)
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte: write(2) may write fewer than it was given."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable; nothing where directories cannot be opened."""
+    if os.name == "nt":
+        return
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what writers that were killed left behind; call it while nobody writes there."""
+    for leftover in directory.glob(f".*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""The effects of the machine, carried out on this machine.
+
+Owns one entry for each kernel, and hands each effect to it.  Decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from supervisor.core.actions import (
+    Adopt,
+    Apply,
+    AskToExit,
+    Effect,
+    Forget,
+    InterruptKernel,
+    Renew,
+    SignalGroup,
+    Spawn,
+    WatchIdle,
+    Withdraw,
+)
+from supervisor.core.events import Fact
+from supervisor.core.model import Kernel, State
+from supervisor.kernel.entry import Entry
+from supervisor.kernel.keeper import Trouble
+from supervisor.kernel.places import Places
+from supervisor.kernel.record import Record, RecordStore
+
+log = logging.getLogger(__name__)
+
+# How often the output of running kernels is looked at, in seconds.
+TRIM_INTERVAL = 10.0
+
+
+class Host:
+    """This machine, for one supervisor."""
+
+    def __init__(self, places: Places, trouble: Trouble) -> None:
+        self.places = places
+        self.store = RecordStore(places.records)
+        self._trouble = trouble
+        self._entries: dict[str, Entry] = {}
+        self._trimmer: asyncio.Task[None] | None = None
+
+    def entry(self, kernel: str) -> Entry:
+        """What is kept for a kernel; made when it is first asked for."""
+        if kernel not in self._entries:
+            self._entries[kernel] = Entry(kernel, self.places, self.store, self._trouble)
+        return self._entries[kernel]
+
+    def remember(self, kernel: Kernel, state: State) -> None:
+        """Put on record what the next supervisor must know of the kernel."""
+        self.entry(kernel.name).remember(kernel, state)
+
+    async def perform(self, effect: Effect, report: Callable[[Fact], object]) -> None:
+        """Carry out one effect; what comes of it is reported as facts."""
+        entry = self.entry(effect.kernel)
+        match effect:
+            case Spawn():
+                await entry.spawn(effect, report)
+            case Adopt():
+                await entry.adopt(effect, report)
+            case Apply(config=config):
+                entry.apply(config)
+            case Renew():
+                entry.connection.renew()
+            case Withdraw():
+                await entry.withdraw()
+            case Forget():
+                await entry.forget()
+            case AskToExit() | InterruptKernel() | SignalGroup() | WatchIdle():
+                await self._reach(entry, effect)
+
+    async def _reach(
+        self, entry: Entry, effect: AskToExit | InterruptKernel | SignalGroup | WatchIdle
+    ) -> None:
+        run = entry.run_of(effect.generation)
+        if run is None:
+            return
+        match effect:
+            case AskToExit(restart=restart):
+                await run.ask_to_exit(restart=restart)
+            case InterruptKernel():
+                await run.interrupt()
+            case SignalGroup(signum=signum):
+                run.signal(signum)
+            case WatchIdle():
+                run.watch_idle()
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """Give the kernels on record the addresses that they had."""
+        for record in records:
+            self.entry(record.name).recall(record)
+
+    def open(self) -> None:
+        """Begin to look after the output files; on the running loop."""
+        self._trimmer = asyncio.get_running_loop().create_task(self._trim())
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_INTERVAL)
+            entries = [entry for entry in self._entries.values() if entry.run is not None]
+            await asyncio.to_thread(_trim_all, entries)
+
+    async def flush(self) -> None:
+        """Return once every record has been written, or has failed to be."""
+        for entry in list(self._entries.values()):
+            await entry.keeper.flush()
+
+    def close(self) -> None:
+        """Let go of everything; kernels and files are left as they are."""
+        if self._trimmer is not None:
+            self._trimmer.cancel()
+        for entry in self._entries.values():
+            entry.close()
+        self._entries.clear()
+
+
+def _trim_all(entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        try:
+            entry.trim_output()
+        except OSError as error:
+            log.warning("cannot trim the output of kernel %s: %s", entry.name, error)

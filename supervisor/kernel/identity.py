@@ -1,0 +1,164 @@
+"""Which process is meant: a pid alone is used again by the next one.
+
+Owns the identity of processes, pidfds, and what the operating system tells
+about a process.  Never signals, waits or reaps.
+
+Linux first: other systems have no pidfds, there ``open_pidfd`` raises OSError
+(ENOSYS), and callers look from time to time.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.core.model import ProcessId
+
+LINUX = sys.platform == "linux"
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is used of ``/proc/PID/stat`` (proc(5))."""
+
+    state: str
+    group: int
+    start_time: int
+
+
+@functools.cache
+def current_boot_id() -> str:
+    """What tells this boot of the machine from every other."""
+    if LINUX:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    if sys.platform == "darwin":
+        asked = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=True
+        )
+        return asked.stdout.strip()
+    return sys.platform  # start times are of the calendar there, which tells boots apart too
+
+
+def identify(pid: int) -> ProcessId:
+    """The identity of the process that has this pid now, be it a zombie.
+
+    Raises ProcessLookupError if there is none; the id of a mere thread counts as none.
+    """
+    stat = read_stat(pid)
+    # /proc and kill(2) know the ids of threads too.
+    if LINUX and f"\nTgid:\t{pid}\n" not in read_proc(pid, "status").decode(errors="replace"):
+        raise gone(pid)
+    return ProcessId(pid, stat.start_time, current_boot_id())
+
+
+def open_pidfd(process: ProcessId) -> int:
+    """Open a pidfd of exactly this process, which the caller has to close.
+
+    A zombie can be opened.  Raises ProcessLookupError if the process is gone,
+    even if its pid is in use again, and another OSError if the system gives
+    no pidfd (ENOSYS where it has none).
+    """
+    if process.boot_id != current_boot_id():
+        raise gone(process.pid)
+    if not hasattr(os, "pidfd_open"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError as error:
+        # EINVAL, and ENOENT of newer kernels: a thread's id, or no pid at all
+        if error.errno in {errno.ESRCH, errno.EINVAL, errno.ENOENT}:
+            raise gone(process.pid) from None
+        raise
+    # Only now: while the pidfd is open, it means one process, whoever has the pid.
+    try:
+        if read_stat(process.pid).start_time != process.start_time:
+            raise gone(process.pid)
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return pidfd
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended; a zombie has."""
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def is_running(process: ProcessId) -> bool:
+    """Whether exactly this process exists and has not ended; a zombie has."""
+    try:
+        pidfd = open_pidfd(process)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return looks_running(process)
+    try:
+        return not has_ended(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def looks_running(process: ProcessId) -> bool:
+    """Tell the same without a pidfd; the main thread counts for the process."""
+    try:
+        stat = read_stat(process.pid)
+    except ProcessLookupError:
+        return False
+    same = stat.start_time == process.start_time and process.boot_id == current_boot_id()
+    return same and stat.state not in "ZXx"
+
+
+def gone(pid: int) -> ProcessLookupError:
+    """The error to raise for a process that is not there (any more)."""
+    return ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+
+
+def all_pids() -> Iterator[int]:
+    """The pids of all processes, each of which may end at any time."""
+    if LINUX:
+        return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal())
+    import psutil
+
+    return iter(psutil.pids())
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    """Read ``/proc/PID/NAME``; raises ProcessLookupError if there is no such process."""
+    try:
+        return (PROC / str(pid) / name).read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise gone(pid) from None
+
+
+def read_stat(pid: int) -> Stat:
+    """The state, group and start time of a process; raises ProcessLookupError if there is none."""
+    if not LINUX:
+        return _ask_psutil(pid)
+    # The second field is the program's name, which may contain anything.
+    fields = read_proc(pid, "stat").rpartition(b")")[2].split()
+    return Stat(fields[0].decode(), int(fields[2]), int(fields[19]))
+
+
+def _ask_psutil(pid: int) -> Stat:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "R"
+        group = os.getpgid(pid) if hasattr(os, "getpgid") else 0
+        return Stat(state, group, int(process.create_time() * 1_000_000))
+    except psutil.NoSuchProcess:
+        raise gone(pid) from None
+    except psutil.AccessDenied:
+        raise PermissionError(errno.EPERM, f"process {pid} is not ours") from None

@@ -1,0 +1,353 @@
+"""From settings to a process: the command, its environment, what must not be inherited.
+
+Owns the way from kernelspec or argv to a running process.  Never waits for the
+process, never signals it, and decides nothing about when.
+
+Left as they are, for the kernel to inherit: umask, resource limits, scheduling
+and the OOM score.  So ``OOMScoreAdjust=`` of a systemd unit counts for the
+kernels too: a negative one would protect them, the large ones, as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supervisor.config import KernelConfig
+from supervisor.core.model import Cause
+from supervisor.kernel import kernelspec
+from supervisor.kernel.kernelspec import KernelSpec, LaunchError
+from supervisor.kernel.record import MARK_VARIABLE
+
+__all__ = ["MARK_VARIABLE", "Command", "LaunchError", "environment", "format_argv", "resolve", "spawn"]
+
+DEFAULT_KERNELSPEC = "python3"
+
+# About this process, and wrong in every other: the first stops an ipykernel
+# whose parent has that pid no more, the rest is said by systemd to its service
+# (systemd.exec(5), sd_notify(3)) or by Python to itself.
+_OURS_ALONE = re.compile(
+    r"(JPY_PARENT_PID|JPY_INTERRUPT_EVENT|IPY_INTERRUPT_EVENT|JPY_SESSION_NAME"
+    r"|NOTIFY_SOCKET|JOURNAL_STREAM|INVOCATION_ID|MAINPID|MANAGERPID|SYSTEMD_EXEC_PID|PIDFILE|FDSTORE"
+    r"|(STATE|RUNTIME|LOGS|CONFIGURATION|CACHE|CREDENTIALS)_DIRECTORY"
+    r"|MEMORY_PRESSURE_(WATCH|WRITE)|PYTHONEXECUTABLE|__PYVENV_LAUNCHER__"
+    r"|(WATCHDOG|LISTEN|KERNEL_SUPERVISOR)_.*)",
+    re.DOTALL,
+)
+# Only right in the Python environment that this process runs in.
+_OF_OUR_VENV = ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_]+)\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_BARE_PYTHON = re.compile(r"^python(3(\.\d+)?)?$")
+
+_dispositions = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to launch.
+
+    ``argv`` is a template (see ``format_argv``), ``env`` what the kernelspec
+    and the settings add to the environment; not in the repr, values may be secrets.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    cwd: str
+    interrupt_mode: str
+    kernel_name: str
+    resource_dir: str
+    language: str
+
+
+def resolve(config: KernelConfig, *, prefer_own_python: bool = False) -> Command:
+    """The command for these settings.
+
+    A bare ``python``, ``python3`` or ``python3.N`` of a kernelspec that is
+    installed in ``PREFIX/share/jupyter/kernels`` means ``PREFIX/bin/python``:
+    under systemd no environment is active, and our own is the wrong one.  With
+    ``prefer_own_python`` it means the running interpreter, as in
+    jupyter_client.
+
+    Raises LaunchError if the kernelspec, the working directory or the
+    executable is not there or not usable.
+    """
+    spec = _spec(config)
+    argv = config.argv if config.argv is not None else spec.argv
+    argv = tuple(_expand(element) for element in (*argv, *config.extra_arguments))
+    prefix = _prefix(spec.resource_dir) if config.argv is None else None
+    env = _fill(spec.env, os.environ)
+    env |= _fill(config.env, {**os.environ, **env})
+    command = Command(
+        argv=(_python(argv[0], prefix, own=prefer_own_python), *argv[1:]),
+        env=env,
+        cwd=str(Path(_expand(config.cwd)).absolute()),
+        interrupt_mode=config.interrupt_mode or spec.interrupt_mode,
+        kernel_name=spec.name,
+        resource_dir=spec.resource_dir,
+        language=spec.language,
+    )
+    _check_cwd(command.cwd)
+    if "{connection_file}" not in command.argv[0]:
+        program = format_argv(command.argv[:1], "", command.resource_dir)[0]
+        _executable(program, {**os.environ, **command.env}, command.cwd)
+    return command
+
+
+def format_argv(
+    template: Sequence[str], connection_file: str, resource_dir: str, extra: Mapping[str, object] = {}
+) -> list[str]:
+    """Fill ``{connection_file}``, ``{resource_dir}``, ``{prefix}`` and the ``extra`` names in.
+
+    ``{prefix}`` is that of the Python environment that the kernelspec is
+    installed in, else our own.  Unknown names and other braces stay as they are.
+    """
+    values = {
+        "connection_file": connection_file,
+        "resource_dir": resource_dir,
+        "prefix": _prefix(resource_dir) or sys.prefix,
+        **extra,
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        return str(values.get(match[1], match[0]))
+
+    return [_PLACEHOLDER.sub(fill, element) for element in template]
+
+
+def environment(
+    command: Command, mark: Mapping[str, str], base: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of the kernel: ``base`` (ours) less what is about us alone, the additions, the mark.
+
+    What is removed may still be set on purpose, by the kernelspec or the settings.
+    """
+    given = os.environ if base is None else base
+    env = {variable: value for variable, value in given.items() if not _OURS_ALONE.fullmatch(variable)}
+    if not _is_of_our_environment(command, env):
+        env.pop("PYTHONHOME", None)
+        # An active environment that is not ours is the user's choice; but IPython
+        # would put the packages of ours into a kernel of another one.
+        if "VIRTUAL_ENV" in env and os.path.realpath(env["VIRTUAL_ENV"]) == os.path.realpath(sys.prefix):
+            for variable in _OF_OUR_VENV:
+                env.pop(variable, None)
+    return {**env, **command.env, **mark}
+
+
+def spawn(
+    command: Command,
+    connection_file: Path,
+    output: Path | None,
+    mark: Mapping[str, str],
+    popen_options: Mapping[str, Any] = {},
+) -> subprocess.Popen[bytes]:
+    """Start the process, in a session of its own; blocks for milliseconds, may be called in any thread.
+
+    stdout and stderr go to the end of the file ``output`` (0600, made if need
+    be, with its directory), never into a pipe, which would block the kernel
+    once nobody reads; to wherever ours go if it is ``None``.  ``popen_options``
+    are further keywords of ``subprocess.Popen``; their ``env`` stands in for
+    our own environment, their ``cwd`` for the command's.
+
+    Raises LaunchError; there is no process then.
+    """
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, **popen_options}
+    base = options.pop("env", None)
+    cwd = str(Path(options.pop("cwd", None) or command.cwd).absolute())
+    env = environment(command, mark, base)
+    keywords = {key: value for key, value in popen_options.items() if isinstance(value, str)}
+    argv = format_argv(command.argv, str(connection_file), command.resource_dir, keywords)
+    _check_cwd(cwd)
+    options.setdefault("executable", _executable(argv[0], env, cwd))
+    options.pop("process_group", None)
+    # Always: a group signal to a kernel in our own group would reach us.
+    options |= {"start_new_session": True, "cwd": cwd, "env": env}
+    fd = _open_output(output) if output is not None else None
+    try:
+        if fd is not None:
+            options = {"stdout": fd, "stderr": fd, **options}
+        with _default_signals():
+            return subprocess.Popen(argv, **options)
+    except OSError as error:
+        raise _launch_error(error, str(options["executable"]), cwd) from error
+    except ValueError:
+        # Not chained: the original may show an environment value.
+        raise LaunchError("argv, env or cwd has a character that cannot be passed on: mend it") from None
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _spec(config: KernelConfig) -> KernelSpec:
+    if config.argv is not None and config.kernelspec is None:
+        return KernelSpec(name="", argv=config.argv)
+    return kernelspec.find(config.kernelspec or DEFAULT_KERNELSPEC)
+
+
+def _expand(text: str) -> str:
+    # As a string: not everything is a path, and an unknown ~user stays as it is.
+    return os.path.expanduser(text)  # noqa: PTH111
+
+
+def _fill(additions: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """Fill ``${VAR}`` in; an unknown one stays as it is."""
+    return {
+        variable: _VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
+        for variable, text in additions.items()
+    }
+
+
+def _prefix(resource_dir: str) -> str | None:
+    """The Python environment that a kernelspec is installed in, if it is in one."""
+    parents = Path(resource_dir).parents
+    if len(parents) < 4 or parents[0].parts[-3:] != ("share", "jupyter", "kernels"):
+        return None
+    # Not resolved: the python of a virtual environment is a link out of it.
+    return str(parents[3]) if os.access(parents[3] / "bin" / "python", os.X_OK) else None
+
+
+def _python(program: str, prefix: str | None, *, own: bool) -> str:
+    if not _BARE_PYTHON.match(program):
+        return program
+    major, minor = sys.version_info[:2]
+    if own and program in ("python", f"python{major}", f"python{major}.{minor}"):
+        return sys.executable
+    return program if prefix is None else str(Path(prefix, "bin", "python"))
+
+
+def _check_cwd(cwd: str) -> None:
+    if not stat.S_ISDIR(_mode(Path(cwd), f'working directory "{cwd}"', "make it or change cwd")):
+        raise LaunchError(f'working directory "{cwd}" is not a directory: change cwd')
+    if not os.access(cwd, os.X_OK):
+        raise LaunchError(f'working directory "{cwd}" may not be entered: change its mode or cwd')
+
+
+def _mode(path: Path, what: str, remedy: str) -> int:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise LaunchError(f"{what} does not exist: {remedy}") from None
+    except OSError as error:
+        raise LaunchError(f"{what}: {error.strerror}: {remedy}") from error
+    except ValueError:
+        raise LaunchError(f"{what} has a NUL character in its name: {remedy}") from None
+
+
+def _executable(program: str, env: Mapping[str, str], cwd: str) -> str:
+    """The absolute path of the program, as the kernel's PATH and working directory have it."""
+    if os.sep not in program:
+        found = shutil.which(program, path=env.get("PATH", os.defpath))
+        if found is None:
+            raise LaunchError(f'executable "{program}" is not on the PATH of the kernel: give its full path')
+        return str(Path(found).absolute())
+    path = Path(cwd, program)
+    if not stat.S_ISREG(_mode(path, f'executable "{path}"', "install it or change argv")):
+        raise LaunchError(f'executable "{path}" is not a file: change argv')
+    if not os.access(path, os.X_OK):
+        raise LaunchError(f'executable "{path}" may not be executed: change its mode or argv')
+    return str(path)
+
+
+def _is_of_our_environment(command: Command, env: Mapping[str, str]) -> bool:
+    try:
+        program = format_argv(command.argv[:1], "", command.resource_dir)[0]
+        path = _executable(program, {**env, **command.env}, command.cwd)
+    except LaunchError:
+        return False
+    return os.path.realpath(Path(path).parent.parent) == os.path.realpath(sys.prefix)
+
+
+def _open_output(output: Path) -> int:
+    flags = (
+        os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    )
+    try:
+        output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(output, flags, 0o600)
+    except OSError as error:
+        raise LaunchError(
+            f'output file "{output}" cannot be opened: {error.strerror}', Cause.UNKNOWN
+        ) from error
+
+
+def _launch_error(error: OSError, executable: str, cwd: str) -> LaunchError:
+    try:
+        _check_cwd(cwd)
+    except LaunchError as gone:
+        return gone
+    reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        missing = "its interpreter (see its first line)" if Path(executable).exists() else "it"
+        return LaunchError(f'executable "{executable}": {missing} does not exist: install it or change argv')
+    if isinstance(error, PermissionError):
+        return LaunchError(f'executable "{executable}": {reason}: change its mode or argv')
+    return LaunchError(f'executable "{executable}" cannot be started: {reason}', Cause.UNKNOWN)
+
+
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """While it lasts, what is spawned inherits no ignored and no blocked signal.
+
+    A program started in the background by a script ignores SIGINT, and so
+    would the kernel, for good: exec(2) keeps ignored signals ignored and only
+    resets handlers.  So an ignored signal gets a handler that does nothing, for
+    as long as it takes.  Without ``preexec_fn``, which needs a fork of all our
+    memory and is not safe beside threads; and below ``signal.signal``, which
+    only the main thread may call.  SIGPIPE and SIGXFSZ, which Python ignores,
+    are put right by Popen itself.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    restored = {signal.SIGPIPE, signal.SIGXFSZ}
+    ignored = [
+        signum
+        for signum in signal.valid_signals() - restored
+        if signal.getsignal(signum) is signal.SIG_IGN  # as it was when Python started, or was set by it
+    ]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        if not ignored:
+            yield
+            return
+        with _dispositions, _caught(ignored):
+            yield
+    finally:
+        if blocked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextmanager
+def _caught(signums: Sequence[int]) -> Iterator[None]:
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    set_handler = libc.signal
+    set_handler.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    set_handler.restype = ctypes.c_void_p
+    ignore = int(signal.SIG_IGN)
+    # getpid(2) does nothing, needs no GIL and is async-signal-safe (signal-safety(7)).
+    nothing = ctypes.cast(libc.getpid, ctypes.c_void_p).value
+    for signum in signums:
+        set_handler(signum, nothing)
+    try:
+        yield
+    finally:
+        for signum in signums:
+            # Whoever set another handler in the meantime meant it.
+            if (current := set_handler(signum, ignore)) != nothing:
+                set_handler(signum, current)

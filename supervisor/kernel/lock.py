@@ -1,0 +1,53 @@
+"""The lock on a state directory: one supervisor at a time.
+
+Owns the lock file.  The lock is the operating system's (flock(2)), so it is
+gone with its holder, however that ends; the pid in the file is for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+
+class AlreadyLocked(Exception):
+    """Another supervisor runs on this state directory; ``pid`` is its, if it told."""
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        runs = f"a daemon runs already (pid {pid})" if pid else "a daemon runs already"
+        super().__init__(f"cannot lock state directory {path.parent}: {runs}")
+        self.pid = pid
+
+
+class StateLock:
+    """Held from ``take`` to ``release``.  Raises AlreadyLocked, or OSError if there is no such directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def take(self) -> None:
+        """Take the lock, or tell who has it."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(fd, 32).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise AlreadyLocked(self.path, int(text) if text.isdecimal() else None) from None
+        except OSError:
+            os.close(fd)
+            raise
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go; the file stays, since removing it would race with the next holder."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,195 @@
+"""The TCP ports of kernels: found below the ephemeral range, claimed, and held while a kernel is down.
+
+Owns the list of ports that this process has given to its kernels, and the
+sockets that keep them from other programs.  Never listens, never connects, and
+never gives a kernel another port than the one that it asked for.
+
+Ports of the ephemeral range (``ip_local_port_range``, ip(7)) go to any outgoing
+connection of any program while the kernel is down, so they are not chosen.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import threading
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+_LOWEST = 10_000
+_HIGHEST = 65_535
+_EPHEMERAL = (32_768, 60_999)
+_EPHEMERAL_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LEAST_ROOM = 1_000
+_ATTEMPTS = 2_000
+
+_EVERYWHERE = "0.0.0.0"  # noqa: S104  where a kernel listens is its operator's choice
+_LOOPBACKS = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
+
+Place = tuple[str, int]
+"""An address to bind and a port."""
+
+
+class PortTaken(OSError):  # noqa: N818  a fact that is reported as `port-taken`
+    """Somebody else uses a port (or socket file) that the kernel needs; ``port`` is which."""
+
+    def __init__(self, port: int, where: str, what: str = "is in use by another program") -> None:
+        super().__init__(errno.EADDRINUSE, f"port {port} on {where} {what}")
+        self.port = port
+
+
+def bound_ip(ip: str) -> str:
+    """The address that a kernel told to listen on ``ip`` binds (``*`` means every IPv4 address)."""
+    return _EVERYWHERE if ip in {"", "*"} else ip
+
+
+def reachable_ip(ip: str) -> str:
+    """The address at which we reach a kernel that listens on ``ip``: loopback for a wildcard."""
+    bound = bound_ip(ip)
+    return _LOOPBACKS.get(bound, bound)
+
+
+def search_range() -> range:
+    """The ports to choose from: below the ephemeral range, else above it, else all from 10000 on."""
+    try:
+        low, high = (int(word) for word in _EPHEMERAL_FILE.read_text().split())
+    except (OSError, ValueError):
+        low, high = _EPHEMERAL
+    for candidates in (range(_LOWEST, low), range(max(high + 1, _LOWEST), _HIGHEST + 1)):
+        if len(candidates) >= _LEAST_ROOM:
+            return candidates
+    return range(_LOWEST, _HIGHEST + 1)
+
+
+def bind(ip: str, port: int, *, reuse: bool) -> socket.socket:
+    """Bind a TCP socket that does not listen and that no child inherits.
+
+    With ``reuse`` (SO_REUSEADDR, socket(7)) it fails only if somebody listens,
+    and a kernel that sets the option too, as libzmq does, can still bind and
+    listen beside it.  Without, it fails if anybody has bound the port at all.
+
+    Raises PortTaken, or OSError if the address is none of this machine's.
+    """
+    ip = bound_ip(ip)
+    # As libzmq resolves names unless told otherwise: "localhost" means IPv4.
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    where = socket.getaddrinfo(ip, port, family, socket.SOCK_STREAM)[0][4]
+    held = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        held.bind(where)
+    except OSError as error:
+        held.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(port, ip) from None
+        raise
+    return held
+
+
+def is_listened_on(ip: str, port: int) -> bool:
+    """Whether somebody listens on the port, our own hold notwithstanding."""
+    try:
+        bind(ip, port, reuse=True).close()
+    except PortTaken:
+        return True
+    return False
+
+
+class Claims:
+    """Who in this process has been given which ports; safe to use from several threads.
+
+    A claim ends with its owner, so a kernel that is forgotten needs no care.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._places: WeakKeyDictionary[object, frozenset[Place]] = WeakKeyDictionary()
+
+    def claim(self, owner: object, places: Iterable[Place]) -> None:
+        """Note that these are the owner's, and none else any more."""
+        with self._lock:
+            self._places[owner] = frozenset((bound_ip(ip), port) for ip, port in places)
+
+    def release(self, owner: object) -> None:
+        """Forget what the owner had."""
+        with self._lock:
+            self._places.pop(owner, None)
+
+    def is_claimed(self, ip: str, port: int, *, by_other_than: object) -> bool:
+        """Whether another owner has this port at this address, or at every address."""
+        ip = bound_ip(ip)
+        with self._lock:
+            return any(
+                port == its_port and (ip == its_ip or ip in _LOOPBACKS or its_ip in _LOOPBACKS)
+                for owner, places in self._places.items()
+                if owner is not by_other_than
+                for its_ip, its_port in places
+            )
+
+    def pick(self, owner: object, ip: str, count: int, avoid: Collection[int] = ()) -> list[int]:
+        """Choose free ports at random and claim them for the owner, beside what it has.
+
+        Raises OSError if there are not so many.
+        """
+        candidates = search_range()
+        with self._lock:
+            unwanted = {port for places in self._places.values() for _, port in places} | set(avoid)
+            found: list[int] = []
+            for _ in range(_ATTEMPTS):
+                if len(found) == count:
+                    break
+                port = secrets.choice(candidates)
+                if port not in unwanted and _is_free(ip, port):
+                    unwanted.add(port)
+                    found.append(port)
+            else:
+                raise OSError(errno.EADDRNOTAVAIL, f"no {count} free ports on {ip}")
+            mine = self._places.get(owner, frozenset())
+            self._places[owner] = mine | {(bound_ip(ip), port) for port in found}
+        return found
+
+
+def _is_free(ip: str, port: int) -> bool:
+    # Without SO_REUSEADDR: another supervisor's hold must count as taken.
+    try:
+        bind(ip, port, reuse=False).close()
+    except PortTaken:
+        return False
+    return True
+
+
+CLAIMS = Claims()
+
+
+class Holds:
+    """The sockets that keep ports from other programs while a kernel is down."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[Place, socket.socket] = {}
+
+    def take(self, places: Iterable[Place]) -> None:
+        """Hold each of these that is not held yet.
+
+        Raises PortTaken naming the first on which somebody listens, after holding the others.
+        """
+        taken: PortTaken | None = None
+        for place in places:
+            if place in self._sockets:
+                continue
+            try:
+                self._sockets[place] = bind(*place, reuse=True)
+            except PortTaken as error:
+                taken = taken or error
+        if taken is not None:
+            raise taken
+
+    def keep_only(self, places: Collection[Place]) -> None:
+        """Let go of all but these."""
+        for place in self._sockets.keys() - set(places):
+            self._sockets.pop(place).close()
+
+    def covers(self, places: Collection[Place]) -> bool:
+        """Whether each of these is held (and there are any)."""
+        return bool(places) and set(places) <= self._sockets.keys()

@@ -1,0 +1,198 @@
+"""One run of a kernel, watched from its first moment to its last.
+
+Owns the process handle, the channel and the checks of the run, and reports
+what becomes of them.  Decides nothing, and does not know the kernel's other runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.config import KernelConfig
+from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
+from supervisor.core.model import Cause, Check, Exit, ProcessId
+from supervisor.kernel.channel import Channel
+from supervisor.kernel.connection import Connection
+from supervisor.kernel.exit import OomWatch, describe_exit
+from supervisor.kernel.monitor import Monitor
+from supervisor.kernel.output import OutputFile
+from supervisor.kernel.places import connect_command
+from supervisor.kernel.process import continue_group, end_group, marked_processes, signal_group
+from supervisor.kernel.record import MARK_VARIABLE
+from supervisor.kernel.stream import Position
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Fact], object]
+
+
+class Handle(Protocol):
+    """What a run needs of its process: ours or adopted, both are a ``KernelManagerABC``."""
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as ``Popen.returncode``; ``None`` if that is not known."""
+
+    async def wait(self) -> bool:
+        """Return False once it has ended."""
+
+    async def cleanup(self) -> None:
+        """Let go of what is held for the process."""
+
+
+@dataclass(frozen=True)
+class OutputOfRun:
+    """What one run wrote: the kernel's output file from a place on."""
+
+    file: OutputFile
+    begin: Position
+
+    def tail(self) -> tuple[str, ...]:
+        """The last lines of it."""
+        try:
+            return self.file.tail_since(self.begin)
+        except OSError as error:
+            return (f"(the output cannot be read: {error})",)
+
+
+class Run:
+    """One run: born alive, dies once."""
+
+    def __init__(
+        self,
+        kernel: str,
+        generation: int,
+        process: ProcessId,
+        handle: Handle,
+        connection: Connection,
+        output: OutputOfRun,
+        mark: str,
+        interrupt_mode: str,
+        report: Report,
+    ) -> None:
+        assert connection.address is not None, "a run has an address before it has a process"
+        self.generation = generation
+        self.process = process
+        self.interrupt_mode = interrupt_mode
+        self._kernel = kernel
+        self._handle = handle
+        self._connection = connection
+        self._output = output
+        self._mark = mark
+        self._report = report
+        self._oom = OomWatch(process)
+        self._channel = Channel(connection.address)
+        self._monitor: Monitor | None = None
+        self._ready = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def watch(self, config: KernelConfig, *, ready: bool = False) -> None:
+        """Report from now on: that it is ready, that it does not answer, that it ended."""
+        self._begin(self._watch_end())
+        if ready:
+            self._start_monitor(config)
+        else:
+            self._begin(self._watch_start(config))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("watching kernel %s failed", self._kernel, exc_info=error)
+
+    async def _watch_start(self, config: KernelConfig) -> None:
+        await self._channel.wait_ready()
+        connect = connect_command(self._connection.path)
+        self._report(Ready(self._kernel, self.generation, connect))
+        self._start_monitor(config)
+
+    def _start_monitor(self, config: KernelConfig) -> None:
+        self._ready = True
+        self._monitor = Monitor(self._channel, config.heartbeat, config.probe, self._missed, self._answered)
+        self._monitor.start()
+
+    def _missed(self, check: Check) -> None:
+        self._report(Missed(self._kernel, self.generation, check))
+
+    def _answered(self, check: Check) -> None:
+        self._report(Answered(self._kernel, self.generation, check))
+
+    async def _watch_end(self) -> None:
+        await self._handle.wait()
+        # First the ports: children in the group hold them, and the next run needs them.
+        await end_group(self.process)
+        self.close()
+        self._report(Exited(self._kernel, self.generation, self._describe_end()))
+        await self._handle.cleanup()
+        await self._tell_escaped()
+
+    def _describe_end(self) -> Exit:
+        returncode, tail = self._handle.returncode, self._output.tail()
+        if not self._ready and (taken := self._connection.taken_port()) is not None:
+            detail = f"port {taken[1]} ({taken[0]}) is used by another program"
+            return Exit(Cause.PORT_TAKEN, returncode, None, tail, detail)
+        return describe_exit(returncode, oom=self._oom.struck(returncode), output_tail=tail)
+
+    async def _tell_escaped(self) -> None:
+        escaped = await asyncio.to_thread(marked_processes, MARK_VARIABLE, self._mark)
+        if escaped:
+            pids = tuple(process.pid for process in escaped)
+            self._report(Escaped(self._kernel, self.generation, pids))
+
+    def apply(self, config: KernelConfig) -> None:
+        """Check with other settings from now on."""
+        if self._monitor is not None:
+            self._monitor.configure(config.heartbeat, config.probe)
+
+    async def ask_to_exit(self, *, restart: bool) -> None:
+        """Interrupt it if it is busy, then send a ``shutdown_request``; the answer proves nothing."""
+        try:
+            # A stopped process hears nothing, not even SIGTERM.
+            continue_group(self.process)
+            # The queue of the shell channel is served before a late shutdown is noticed by some kernels.
+            if self._ready and await self._channel.is_busy():
+                await self.interrupt()
+            await self._channel.shutdown_request(restart)
+        except ProcessLookupError:
+            pass
+
+    async def interrupt(self) -> None:
+        """Interrupt what it executes, in the way that its kernelspec asks for."""
+        if self.interrupt_mode == "message":
+            await self._channel.interrupt_request()
+        else:
+            self.signal(signal.SIGINT)
+
+    def signal(self, signum: int) -> None:
+        """Signal the group; a run that has ended already is no error."""
+        try:
+            signal_group(self.process, signum)
+        except ProcessLookupError:
+            pass
+
+    def watch_idle(self) -> None:
+        """Report once when it executes nothing."""
+        self._begin(self._watch_idle())
+
+    async def _watch_idle(self) -> None:
+        await self._channel.wait_idle()
+        self._report(BecameIdle(self._kernel, self.generation))
+
+    def close(self) -> None:
+        """Stop asking and listening; the process is left as it is."""
+        if self._monitor is not None:
+            self._monitor.stop()
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+        self._channel.close()

@@ -1,0 +1,217 @@
+"""What an earlier supervisor left: records read, processes verified, one verdict a kernel.
+
+Owns the way from a record to a ``Survivor`` and from a kernel to its record.
+Starts and ends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.core.events import Survivor
+from supervisor.core.model import (
+    Cause,
+    Course,
+    Death,
+    Exit,
+    Failed,
+    Kernel,
+    ProcessId,
+    Running,
+    Starting,
+    State,
+    Stopping,
+    Want,
+    launched_of,
+    process_of,
+)
+from supervisor.kernel.connection import Address
+from supervisor.kernel.identity import all_pids, current_boot_id, identify, is_running, read_proc
+from supervisor.kernel.record import (
+    MARK_VARIABLE,
+    Damaged,
+    Newer,
+    Record,
+    RecordedDeath,
+    RecordStore,
+    marked_generation,
+)
+from supervisor.kernel.stream import Position
+
+# One record is looked at for this long at most, in seconds; a slow disk delays nobody else.
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What was found: kernels to take up, names to leave alone, and what a person should know."""
+
+    survivors: tuple[Survivor, ...] = ()
+    records: tuple[Record, ...] = ()
+    strangers: frozenset[str] = frozenset()
+    troubles: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A process that carries the mark of a run of a kernel of this state directory."""
+
+    process: ProcessId
+    generation: int
+    is_leader: bool
+
+
+def record_of(
+    kernel: Kernel, state: State, address: Address | None, output_from: Position | None, death_date: float
+) -> Record | None:
+    """What the next supervisor must know of a kernel; ``None`` if it is on its way out of the records.
+
+    ``death_date`` is the wall-clock instant of its last death, in seconds since the epoch.
+    """
+    launched = launched_of(kernel) or kernel.declared
+    if launched is None:
+        return None
+    return Record(
+        name=kernel.name,
+        generation=kernel.generation,
+        boot_id=current_boot_id(),
+        # After an orderly stop the file alone says what is wanted.
+        want=None if state.course is Course.CLOSING else kernel.want.value,
+        launched=launched,
+        process=process_of(kernel),
+        ready=isinstance(kernel.phase, Running),
+        spawned_at=_spawned_at(kernel),
+        output_from=output_from,
+        address=address.to_mapping() if address is not None else None,
+        failures=kernel.failures,
+        streak=kernel.streak,
+        restarts=kernel.restarts,
+        failed=kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
+        deaths=(_recorded(kernel.last_death, death_date),) if kernel.last_death else (),
+    )
+
+
+def _spawned_at(kernel: Kernel) -> float | None:
+    """When the run began; without a process on record it means that one may exist all the same."""
+    match kernel.phase:
+        case Starting(since=since) | Running(since=since) | Stopping(spawned_at=since):
+            return since
+        case _:
+            return None
+
+
+def _recorded(death: Death, date: float) -> RecordedDeath:
+    ended = death.exit
+    return RecordedDeath(
+        at_wall=round(date, 3),
+        generation=death.generation,
+        pid=death.pid,
+        cause=ended.cause.value,
+        exit_code=ended.code,
+        signal=ended.signal,
+        detail=ended.detail,
+        uptime=death.uptime,
+    )
+
+
+async def take_stock(store: RecordStore, state_dir: Path, now: float, wall: float) -> Stock:
+    """Read and verify all records; ``now`` is monotonic, ``wall`` in seconds since the epoch."""
+    records, troubles = await asyncio.to_thread(store.read_all)
+    names = {record.name for record in records} | {trouble.name for trouble in troubles}
+    marked = await asyncio.to_thread(_marked, state_dir, names) if names else {}
+    survivors: list[Survivor] = []
+    told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
+    strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}
+    strangers |= {
+        trouble.name
+        for trouble in troubles
+        if isinstance(trouble, Damaged) and not trouble.is_replaced and marked.get(trouble.name)
+    }
+    for record in records:
+        found = marked.get(record.name, [])
+        if record.launched is None:
+            if found or (record.process is not None and is_running(record.process)):
+                strangers.add(record.name)
+                told[f"record of {record.name}"] = f"{record.name}: its settings on record are not understood"
+            continue
+        survivors.append(_verdict(record, found, now, wall))
+    return Stock(tuple(survivors), tuple(records), frozenset(strangers), told)
+
+
+def _tell(trouble: Damaged | Newer) -> str:
+    if isinstance(trouble, Newer):
+        return str(trouble)
+    stands_in = "the one before it stands in" if trouble.is_replaced else "there is no other"
+    return f"{trouble.name}: its record was damaged ({trouble.reason}), set aside; {stands_in}"
+
+
+def _marked(state_dir: Path, names: Iterable[str]) -> dict[str, list[Marked]]:
+    """The living processes that belong to runs of these kernels, whoever recorded them."""
+    found: dict[str, list[Marked]] = {}
+    prefix = os.fsencode(f"{MARK_VARIABLE}=")
+    for pid in all_pids():
+        try:
+            variables = read_proc(pid, "environ").split(b"\0")
+            values = [v[len(prefix) :].decode() for v in variables if v.startswith(prefix)]
+            if not values:
+                continue
+            process = identify(pid)
+            is_leader = os.getsid(pid) == pid
+        except (OSError, UnicodeDecodeError):
+            continue  # ended meanwhile, or another user's
+        for name in names:
+            generation = marked_generation(values[0], state_dir, name)
+            if generation is not None:
+                found.setdefault(name, []).append(Marked(process, generation, is_leader))
+    return found
+
+
+def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> Survivor:
+    assert record.launched is not None, "the caller has looked"
+    this_boot = record.boot_id == current_boot_id()
+    process = record.process
+    generation, ready = record.generation, record.ready
+    if process is None or not is_running(process):
+        process = None
+        # Born between the two writes of its record, or after the version of it that could be read.
+        if (unrecorded := _leader(marked, record.generation)) is not None:
+            process, generation, ready = unrecorded.process, unrecorded.generation, False
+    began = record.spawned_at if this_boot and record.spawned_at is not None else now
+    died = process is None and this_boot and record.process is not None
+    return Survivor(
+        record.name,
+        record.launched,
+        generation,
+        Want(record.want) if record.want is not None else None,
+        process,
+        ready,
+        max(0.0, now - began),
+        Exit(Cause.UNKNOWN, detail="ended while no supervisor ran") if died else None,
+        record.failures if this_boot else (),
+        record.streak if this_boot else 0,
+        record.restarts,
+        record.failed if process is None else "",
+        _remembered(record, now, wall),
+    )
+
+
+def _leader(marked: list[Marked], generation: int) -> Marked | None:
+    """The kernel among its processes: the first born leader of a session of the latest run."""
+    leaders = [m for m in marked if m.is_leader and m.generation >= generation]
+    return min(leaders, key=lambda m: (-m.generation, m.process.start_time), default=None)
+
+
+def _remembered(record: Record, now: float, wall: float) -> Death | None:
+    if not record.deaths:
+        return None
+    last = record.deaths[-1]
+    try:
+        cause = Cause(last.cause)
+    except ValueError:
+        cause = Cause.UNKNOWN
+    ended = Exit(cause, last.exit_code, last.signal, (), last.detail)
+    return Death(last.generation, last.pid, now - (wall - last.at_wall), last.uptime, ended)

@@ -1,0 +1,43 @@
+"""An event as one line of JSON, and back.
+
+Owns the form of a line in ``events.jsonl``, in the JSON log and on the event
+stream.  Never opens a file; imports the standard library only, because the
+command line reads lines too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from supervisor.observe.redaction import clean
+
+LEADING = ("timestamp", "level", "event", "kernel")
+
+
+def timestamp() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds: "2026-01-02T03:04:05.678Z"."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode(event: Mapping[str, object]) -> bytes:
+    """Return the line of an event, newline included, without secrets; never raises."""
+    return dump(clean(event))
+
+
+def dump(plain: Mapping[str, object]) -> bytes:
+    """Return the line of an event that is clean already."""
+    ordered = {name: plain[name] for name in LEADING if name in plain} | dict(plain)
+    text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+    # A lone surrogate (undecodable output of a kernel) becomes \udcXX, which is its JSON escape.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def decode(line: bytes) -> dict[str, object] | None:
+    """Return the event of a line, or ``None`` where the line is damaged."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None

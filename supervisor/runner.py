@@ -1,0 +1,167 @@
+"""One loop: events in, decisions made, effects started, transitions told.
+
+Owns the state, the mailbox and the one alarm.  Decides nothing (``core`` does)
+and touches nothing (the host does); never waits for an effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from supervisor.core.actions import Action, Effect, Publish, Refuse
+from supervisor.core.events import Event, Fact, Tick
+from supervisor.core.machine import decide, next_deadline
+from supervisor.core.model import Kernel, State, is_settled, process_of
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[Mapping[str, object]], None]
+Report = Callable[[Fact], object]
+
+
+class Host(Protocol):
+    """The machine on which the effects are carried out; see ``kernel.host``."""
+
+    def perform(self, effect: Effect, report: Report) -> Awaitable[None]:
+        """Carry out one effect; what comes of it is reported as facts."""
+
+    def remember(self, kernel: Kernel, state: State) -> None:
+        """Put on record what the next supervisor must know of the kernel."""
+
+
+def timestamp() -> str:
+    """Now, in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Runner:
+    """Runs the machine on the running asyncio loop; all methods belong to its thread."""
+
+    def __init__(self, host: Host) -> None:
+        self.state = State()
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._observers: list[Observer] = []
+        self._mailbox: deque[Event] = deque()
+        self._draining = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._effects: set[asyncio.Task[None]] = set()
+        self._changed: set[asyncio.Future[None]] = set()
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell ``observer`` of every transition from now on; it must be quick."""
+        self._observers.append(observer)
+
+    def tell(self, event: str, level: str, **fields: object) -> None:
+        """Tell the observers of one event; the one place where its line is made."""
+        line = {"timestamp": timestamp(), "level": level, "event": event, **fields}
+        for observer in self._observers:
+            try:
+                observer(line)
+            except Exception:
+                log.exception("an observer of %s failed", event)
+
+    def submit(self, event: Event) -> list[Action]:
+        """Decide about ``event`` and start what is to be done; returns the decision's actions.
+
+        An event that is submitted from within a decision waits for its turn,
+        and its actions are not returned.
+        """
+        self._mailbox.append(event)
+        if self._draining:
+            return []
+        self._draining = True
+        actions: list[Action] = []
+        try:
+            while self._mailbox:
+                done = self._handle(self._mailbox.popleft())
+                actions = actions or done
+        finally:
+            self._draining = False
+        self._set_alarm()
+        return actions
+
+    def order(self, event: Event) -> str | None:
+        """Submit an order; returns why it was refused, or ``None``."""
+        refusals = [action.message for action in self.submit(event) if isinstance(action, Refuse)]
+        return refusals[0] if refusals else None
+
+    def _handle(self, event: Event) -> list[Action]:
+        before = self.state
+        self.state, actions = decide(before, event, self._loop.time())
+        for name, kernel in self.state.kernels.items():
+            if before.kernels.get(name) is not kernel:
+                self._host.remember(kernel, self.state)
+        for action in actions:
+            self._start(action)
+        if self.state is not before:
+            for waiter in self._changed:
+                if not waiter.done():
+                    waiter.set_result(None)
+        return actions
+
+    def _start(self, action: Action) -> None:
+        if isinstance(action, Publish):
+            run: dict[str, object] = {"kernel": action.kernel, "generation": action.generation}
+            self.tell(action.event, action.level, **run, pid=action.pid, **action.fields)
+        elif not isinstance(action, Refuse):
+            task = self._loop.create_task(self._perform(action))
+            self._effects.add(task)
+            task.add_done_callback(self._effects.discard)
+
+    async def _perform(self, effect: Effect) -> None:
+        try:
+            await self._host.perform(effect, self.submit)
+        except Exception:
+            # The host answers every effect; what gets here is a mistake of ours and must not end the loop.
+            log.exception("%s failed for kernel %s", type(effect).__name__, effect.kernel)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        deadline = next_deadline(self.state)
+        if deadline is not None and deadline != float("inf"):
+            self._alarm = self._loop.call_at(deadline, self.submit, Tick())
+
+    async def wait_for_change(self) -> None:
+        """Return after the next decision that changed the state."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._changed.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._changed.discard(waiter)
+
+    async def wait_settled(self, name: str, timeout: float | None = None) -> Kernel | None:
+        """Wait until the kernel is where it stays; ``None`` once it is forgotten.
+
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            while (kernel := self.state.kernels.get(name)) is not None and not is_settled(kernel):
+                await self.wait_for_change()
+        return kernel
+
+    async def wait_all_gone(self) -> None:
+        """Wait until no kernel has a process or is about to have one, and all effects are over."""
+        while any(process_of(k) or not is_settled(k) for k in self.state.kernels.values()):
+            await self.wait_for_change()
+        await self.wait_effects()
+
+    async def wait_effects(self) -> None:
+        """Wait until every effect that was started is over."""
+        while self._effects:
+            await asyncio.wait(set(self._effects))
+
+    def close(self) -> None:
+        """Decide nothing any more; what runs goes on without us."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._mailbox.clear()
+        self._draining = True

@@ -1,0 +1,102 @@
+"""The operator's file as the daemon sees it: what is in force, and whether the file is ahead of it.
+
+Owns the last good configuration, which is kept in the state directory for as
+long as kernels depend on it.  Reads files; decides nothing about kernels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.config import Config
+from supervisor.kernel.files import write_atomically
+from supervisor.runner import timestamp
+from supervisor.toml_file import ConfigError, Loaded, effective_toml, load, parse
+
+LAST_GOOD = "last-good.toml"
+
+# A file with a mistake may still tell where its state is; nothing else of it is believed.
+_STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The file has mistakes; the configuration before it stays in force."""
+
+    mistakes: tuple[str, ...]
+
+
+class SettingsFile:
+    """One file, looked at again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loaded_at: str | None = None
+        self.ahead_since: str | None = None
+        self.mistakes: tuple[str, ...] = ()
+        self.last_good_in_use = False
+        self._read: Loaded | None = None
+        self._digest = ""
+        self._files: tuple[Path, ...] = (path,)
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that were read at the last look, and the directories that may get new ones."""
+        return self._files
+
+    def load_first(self, state_dir_of: Callable[[str | None], Path]) -> Config:
+        """The configuration to start with.
+
+        If the file has mistakes, and a supervisor has left kernels in its
+        state directory without stopping them, the last good one.  Else raises
+        ConfigError.
+        """
+        try:
+            self._read = load(self.path)
+        except ConfigError as error:
+            kept = state_dir_of(self._named_state_dir()) / LAST_GOOD
+            if not kept.exists():
+                raise
+            config = parse(kept.read_bytes(), kept)
+            self._reject(error)
+            self.last_good_in_use = True
+            return config
+        return self._read.config
+
+    def look(self) -> Loaded | Rejected | None:
+        """Read the file: what is in it, its mistakes, or ``None`` if it is as it was at the last look."""
+        try:
+            read = load(self.path)
+        except ConfigError as error:
+            return self._reject(error)
+        if self._read is not None and read.digest == self._read.digest and not self.mistakes:
+            return None
+        self._read = read
+        return read
+
+    def _reject(self, error: ConfigError) -> Rejected:
+        self.mistakes = tuple(str(mistake) for mistake in error.mistakes)
+        self.ahead_since = self.ahead_since or timestamp()
+        return Rejected(self.mistakes)
+
+    def accept(self, config: Config, state_dir: Path) -> None:
+        """The configuration is in force: keep it for a start after a crash, when the file may be bad."""
+        if not self.last_good_in_use:
+            self.mistakes = ()
+            self.ahead_since = None
+        self.loaded_at = timestamp()
+        write_atomically(state_dir / LAST_GOOD, effective_toml(config).encode())
+
+    def _named_state_dir(self) -> str | None:
+        try:
+            found = _STATE_DIR.search(self.path.read_text("utf-8", "replace"))
+        except OSError:
+            return None
+        return found[1] if found else None
+
+
+def forget_last_good(state_dir: Path) -> None:
+    """After an orderly stop no kernel depends on it; the file alone decides at the next start."""
+    (state_dir / LAST_GOOD).unlink(missing_ok=True)

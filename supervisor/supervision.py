@@ -1,0 +1,216 @@
+"""Kernels under supervision, inside any asyncio program: the daemon is one.
+
+Owns the composition of lock, records, machine, host and observers, for as long
+as it is entered.  Installs no signal handler, configures no log, opens no door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from supervisor.config import Config
+from supervisor.core import plan as planning
+from supervisor.core.events import (
+    Found,
+    Interrupt,
+    Load,
+    Order,
+    Reset,
+    Restart,
+    SendSignal,
+    Shutdown,
+    Start,
+)
+from supervisor.core.model import Failed, Kernel, Running, Stopped, process_of
+from supervisor.kernel.host import Host
+from supervisor.kernel.lock import StateLock
+from supervisor.kernel.places import Places
+from supervisor.kernel.record import make_private_directory
+from supervisor.kernel.survivors import take_stock
+from supervisor.observe.callbacks import Callbacks
+from supervisor.observe.events_file import EventsFile
+from supervisor.observe.stream import EventStream
+from supervisor.runner import Observer, Runner
+from supervisor.views import Clock, view
+
+log = logging.getLogger(__name__)
+
+# What an order may take at most beyond the kernel's own limits, in seconds.
+CALLBACK_PATIENCE = 5.0
+
+
+class OrderRefused(Exception):
+    """An order that was not carried out, and why."""
+
+
+class Supervision:
+    """A set of kernels, a state directory, and the loop that keeps the ones alive in the other.
+
+    Used as an asynchronous context manager.  Entering takes the lock of
+    the state directory (AlreadyLocked if a supervisor runs there), takes up
+    the kernels that an earlier one left running, and starts those declared.
+    """
+
+    def __init__(self, config: Config, state_dir: Path, runtime_dir: Path) -> None:
+        self.instance = uuid.uuid4().hex
+        self.config = config
+        self.places = Places(state_dir, runtime_dir)
+        self.events_file = EventsFile(state_dir / "events.jsonl")
+        self.stream = EventStream()
+        self.callbacks = Callbacks()
+        self.degraded: dict[str, str] = {}
+        self._lock = StateLock(state_dir / "lock")
+        self._observers: list[Observer] = []
+        self._strangers: frozenset[str] = frozenset()
+        self._opened: tuple[Runner, Host] | None = None
+
+    @property
+    def runner(self) -> Runner:
+        """The loop; there from ``open`` to ``close``."""
+        assert self._opened is not None, "enter the supervisor first"
+        return self._opened[0]
+
+    @property
+    def host(self) -> Host:
+        """The machine; there from ``open`` to ``close``."""
+        assert self._opened is not None, "enter the supervisor first"
+        return self._opened[1]
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell ``observer`` of every event from now on; before or after ``open``."""
+        self._observers.append(observer)
+        if self._opened is not None:
+            self.runner.add_observer(observer)
+
+    def lock(self) -> None:
+        """Make the state directory if need be, and take its lock.
+
+        Raises AlreadyLocked, UnsafeDirectory or OSError.
+        """
+        make_private_directory(self.places.state_dir)
+        self._lock.take()
+
+    def unlock(self) -> None:
+        """Give the state directory back."""
+        self._lock.release()
+
+    async def open(self) -> None:
+        """Begin to supervise: take up the survivors, but load nothing yet.  The lock is held already."""
+        host = Host(self.places, self._note_trouble)
+        runner = Runner(host)
+        self._opened = (runner, host)
+        observers: list[Observer] = [self.events_file, self.stream, self.callbacks, *self._observers]
+        for observer in observers:
+            runner.add_observer(observer)
+        host.open()
+        found = await take_stock(
+            host.store, self.places.state_dir, asyncio.get_running_loop().time(), time.time()
+        )
+        host.recall(found.records)
+        self._strangers = found.strangers
+        for key, message in found.troubles.items():
+            self._note_trouble(key, message)
+        if found.survivors:
+            runner.submit(Found(found.survivors))
+
+    def load(self, config: Config) -> None:
+        """Declare exactly the kernels of this configuration."""
+        self.config = config
+        self.runner.submit(self._load_event(config))
+
+    def plan(self, config: Config) -> tuple[planning.Planned, ...]:
+        """What ``load`` would do, kernel by kernel; does nothing."""
+        return planning.plan(self.runner.state, self._load_event(config), asyncio.get_running_loop().time())
+
+    def _load_event(self, config: Config) -> Load:
+        # A kernel that we do not understand is not ours to start a second time.
+        kernels = {name: kernel for name, kernel in config.kernels.items() if name not in self._strangers}
+        return Load(kernels, config.supervisor.max_concurrent_starts)
+
+    async def stop_all(self, *, now: bool = False) -> None:
+        """Stop every kernel, in parallel; returns when the last process is gone."""
+        self.runner.submit(Shutdown(now))
+        await self.runner.wait_all_gone()
+
+    async def close(self) -> None:
+        """End the supervision; kernels that run are left running."""
+        runner, host = self.runner, self.host
+        runner.close()
+        await runner.wait_effects()
+        await host.flush()
+        host.close()
+        self.stream.close()
+        await self.callbacks.close(CALLBACK_PATIENCE)
+        self.events_file.flush()
+        self._opened = None
+
+    def _note_trouble(self, key: str, message: str | None) -> None:
+        """Something is not as it should be (or is again), and the work goes on."""
+        if message is None:
+            self.degraded.pop(key, None)
+            log.warning("recovered: %s", key)
+        elif self.degraded.get(key) != message:
+            self.degraded[key] = message
+            log.error("%s", message)
+
+    # Questions
+
+    def kernel(self, name: str) -> Kernel:
+        """The state of a kernel.  Raises KeyError."""
+        return self.runner.state.kernels[name]
+
+    def names(self) -> list[str]:
+        """The kernels, in the order of the file."""
+        return list(self.runner.state.kernels)
+
+    def view(self, kernel: Kernel) -> dict[str, Any]:
+        """One kernel, as ``status`` shows it."""
+        clock = Clock.read(asyncio.get_running_loop().time())
+        name = kernel.name
+        return view(kernel, clock, self.places.connection_file(name), self.places.output_file(name))
+
+    # Orders
+
+    async def order(
+        self, order: Order, *, wait: bool = True, timeout: float | None = None
+    ) -> tuple[bool, str, Kernel | None]:
+        """Submit an order; tells whether it came to what was wanted, what came of it, and the kernel.
+
+        Raises OrderRefused.  The order stands, whatever becomes of the waiting.
+        """
+        refusal = self.runner.order(order)
+        if refusal is not None:
+            raise OrderRefused(refusal)
+        kernel = self.runner.state.kernels.get(order.kernel)
+        if not wait or isinstance(order, Interrupt | SendSignal):
+            return True, "accepted", kernel
+        try:
+            kernel = await self.runner.wait_settled(order.kernel, timeout)
+        except TimeoutError:
+            kernel = self.runner.state.kernels.get(order.kernel)
+            return False, f"not done after {timeout:g} s; the order stands", kernel
+        ok, message = outcome(order, kernel)
+        return ok, message, kernel
+
+
+def outcome(order: Order, kernel: Kernel | None) -> tuple[bool, str]:
+    """Whether the kernel has come to where the order wanted it, and the sentence that tells."""
+    wants_up = isinstance(order, Start | Restart | Reset)
+    if kernel is None:
+        return not wants_up, "removed"
+    match kernel.phase:
+        case Failed(reason=reason):
+            return not wants_up, f"failed: {reason}"
+        case Stopped():
+            return not wants_up, "stopped" if not wants_up else "stopped by a later order"
+        case Running():
+            process = process_of(kernel)
+            assert process is not None, "a running kernel has a process"
+            return wants_up, f"running (pid {process.pid})"
+        case _:
+            return False, "changing"

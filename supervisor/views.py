@@ -1,0 +1,114 @@
+"""A kernel's state as its operators read it: JSON-able, in wall-clock time.
+
+Owns the shape of a kernel in ``status`` (docs/api.md).  Decides nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from supervisor.config import KernelConfig
+from supervisor.core.lifecycle import pending_keys
+from supervisor.core.machine import is_responsive
+from supervisor.core.model import (
+    Backoff,
+    Death,
+    Failed,
+    Kernel,
+    Phase,
+    Queued,
+    Running,
+    Starting,
+    Stopping,
+    launched_of,
+    process_of,
+)
+
+PHASE_NAMES: dict[type, str] = {Queued: "starting"}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One instant in both clocks, so that monotonic instants can be told as dates."""
+
+    monotonic: float
+    wall: datetime
+
+    @classmethod
+    def read(cls, monotonic: float) -> Clock:
+        """The clock at ``monotonic``, which is now."""
+        return cls(monotonic, datetime.now(UTC))
+
+    def date(self, instant: float) -> str:
+        """A monotonic instant as ISO 8601 in UTC."""
+        moment = self.wall + timedelta(seconds=instant - self.monotonic)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def phase_name(phase: Phase) -> str:
+    """The operator's word for a phase; a queued kernel is starting to anyone but us."""
+    return PHASE_NAMES.get(type(phase), type(phase).__name__.lower())
+
+
+def view(kernel: Kernel, clock: Clock, connection_file: Path, output_file: Path) -> dict[str, Any]:
+    """One kernel, as ``GET /v1/kernels/NAME`` answers."""
+    process = process_of(kernel)
+    since = _spawned_at(kernel.phase)
+    config = launched_of(kernel) or kernel.declared
+    return {
+        "name": kernel.name,
+        "phase": phase_name(kernel.phase),
+        "want": kernel.want.value,
+        "pid": process.pid if process else None,
+        "generation": kernel.generation,
+        "since": clock.date(since) if since is not None else None,
+        "uptime": round(clock.monotonic - since, 3) if since is not None else None,
+        "restarts": kernel.restarts,
+        "last_death": _death(kernel.last_death, clock) if kernel.last_death else None,
+        "health": _health(kernel),
+        "connection_file": str(connection_file),
+        "output_file": str(output_file),
+        "pending": list(pending_keys(kernel)),
+        "next_start_at": clock.date(kernel.phase.until) if isinstance(kernel.phase, Backoff) else None,
+        "reason": kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
+        "launch": launch_label(config) if config else "",
+    }
+
+
+def launch_label(config: KernelConfig) -> str:
+    """What is launched, in a few words: the kernelspec, or the command."""
+    return config.kernelspec or shlex.join(config.argv or ())
+
+
+def _spawned_at(phase: Phase) -> float | None:
+    match phase:
+        case Starting(process=process, since=since) if process is not None:
+            return since
+        case Running(since=since) | Stopping(spawned_at=since):
+            return since
+        case _:
+            return None
+
+
+def _health(kernel: Kernel) -> str | None:
+    if not isinstance(kernel.phase, Running):
+        return None
+    return "ok" if is_responsive(kernel) else "unresponsive"
+
+
+def _death(death: Death, clock: Clock) -> dict[str, Any]:
+    return {
+        "at": clock.date(death.at),
+        "generation": death.generation,
+        "pid": death.pid,
+        "cause": death.exit.cause.value,
+        "exit_code": death.exit.code,
+        "signal": death.exit.signal,
+        "uptime": round(death.uptime, 3),
+        "output_tail": list(death.exit.output_tail),
+        "detail": death.exit.detail,
+    }

@@ -1,0 +1,203 @@
+"""A daemon without kernels: steers an in-memory story, so that door and command line can be tried."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from supervisor.control.api import Door, Limits
+from supervisor.control.steering import UnknownKernel
+from supervisor.core import events
+
+STARTED = "2025-01-31T12:00:00.000Z"
+
+
+def stamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def view_of(name: str, tmp: Path, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "phase": "running",
+        "want": "up",
+        "pid": 4242,
+        "generation": 1,
+        "since": STARTED,
+        "uptime": 10_800.5,
+        "restarts": 0,
+        "last_death": None,
+        "health": "ok",
+        "connection_file": str(tmp / f"kernel-{name}.json"),
+        "output_file": str(tmp / "output" / f"{name}.log"),
+        "pending": [],
+        "next_start_at": None,
+        "reason": "",
+        "launch": "python3",
+    } | fields
+
+
+class FakeSteering:
+    """Kernels as values; an order to a kernel in ``slow`` waits until ``release`` is set."""
+
+    def __init__(self, tmp: Path, names: Sequence[str] = ("analysis", "robot", "stats")) -> None:
+        self.tmp = tmp
+        self.instance = "instance-1"
+        self.views = {name: view_of(name, tmp) for name in names}
+        self.orders: list[events.Order] = []
+        self.ended: list[str] = []
+        self.refused: dict[str, str] = {}
+        self.slow: set[str] = set()
+        self.release = asyncio.Event()
+        self.mistakes: list[str] = []
+        self.degraded: list[str] = []
+        self.planned_path: str | None = None
+        self.lines: list[dict[str, Any]] = []
+        self.flood = False
+        self.followers = 0
+        self._told = asyncio.Condition()
+
+    def names(self) -> list[str]:
+        return list(self.views)
+
+    def _view(self, name: str) -> dict[str, Any]:
+        if name not in self.views:
+            raise UnknownKernel(name, self.names())
+        return self.views[name]
+
+    def status(self, names: Sequence[str] | None) -> dict[str, Any]:
+        return {
+            "instance": self.instance,
+            "pid": 1,
+            "version": "0.1.0",
+            "started_at": STARTED,
+            "config": {
+                "path": str(self.tmp / "kernels.toml"),
+                "loaded_at": STARTED,
+                "ahead_since": STARTED if self.mistakes else None,
+                "mistakes": self.mistakes,
+                "last_good_in_use": False,
+            },
+            "state_dir": str(self.tmp),
+            "events_file": str(self.tmp / "events.jsonl"),
+            "degraded": self.degraded,
+            "kernels": [self._view(name) for name in (self.names() if names is None else names)],
+        }
+
+    async def order(self, order: events.Order, *, wait: bool, timeout: float | None) -> dict[str, Any]:
+        view = self._view(order.kernel)
+        self.orders.append(order)
+        if order.kernel in self.refused:
+            return {"ok": False, "message": self.refused[order.kernel], "kernel": view}
+        if wait and order.kernel in self.slow:
+            view["phase"] = "stopping"
+            try:
+                async with asyncio.timeout(timeout):
+                    await self.release.wait()
+            except TimeoutError:
+                return {"ok": False, "message": f"still stopping after {timeout:g} s", "kernel": view}
+        match order:
+            case events.Stop():
+                view |= {"phase": "stopped", "pid": None, "want": "down"}
+            case events.Start() | events.Restart() | events.Reset():
+                view |= {"phase": "running", "pid": 4243, "generation": view["generation"] + 1}
+        return {"ok": True, "message": f"{order.kernel} is {view['phase']}", "kernel": view}
+
+    async def reload(self) -> dict[str, Any]:
+        changes = [{"kernel": "robot", "action": "restart", "keys": ["env"], "note": ""}]
+        if self.mistakes:
+            return {"accepted": False, "mistakes": self.mistakes, "changes": []}
+        return {"accepted": True, "mistakes": [], "changes": changes}
+
+    async def plan(self, path: str | None) -> dict[str, Any]:
+        self.planned_path = path
+        unchanged = {"kernel": "analysis", "action": "none", "keys": [], "note": ""}
+        outcome = await self.reload()
+        return {**outcome, "kernels": [unchanged, *outcome.pop("changes")]}
+
+    def connection(self, name: str) -> dict[str, Any]:
+        return {"path": self._view(name)["connection_file"], "content": {"ip": "127.0.0.1", "shell_port": 5}}
+
+    async def events(
+        self,
+        *,
+        follow: bool,
+        kernels: Sequence[str] | None,
+        event: str | None,
+        since: str | None,
+        last: int | None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        self.followers += 1
+        sent = 0
+        try:
+            after = datetime.fromisoformat(since) if since else None
+            past = [line for line in self.lines if self._is_wanted(line, kernels, event, after)]
+            for line in past if last is None else past[len(past) - last :]:
+                yield line
+            sent = len(self.lines)
+            while self.flood:
+                yield {"timestamp": stamp(), "event": "kernel.ready", "level": "info", "filler": "x" * 10_000}
+            while follow:
+                async with self._told:
+                    await self._told.wait_for(lambda: len(self.lines) > sent)
+                for line in self.lines[sent:]:
+                    if self._is_wanted(line, kernels, event, after):
+                        yield line
+                sent = len(self.lines)
+        finally:
+            self.followers -= 1
+
+    def _is_wanted(self, line, kernels, event, after) -> bool:  # type: ignore[no-untyped-def]
+        return (
+            (not kernels or line.get("kernel") in kernels)
+            and (event is None or line["event"] == event)
+            and (after is None or datetime.fromisoformat(line["timestamp"]) >= after)
+        )
+
+    async def tell(self, **fields: Any) -> None:
+        line = {"timestamp": stamp(), "level": "info", **fields}
+        async with self._told:
+            self.lines.append(line)
+            self._told.notify_all()
+
+    async def detach(self) -> None:
+        self.ended.append("detach")
+
+    async def shutdown(self, *, now: bool) -> None:
+        self.ended.append("shutdown now" if now else "shutdown")
+
+
+class FakeDaemon:
+    """The door on a fake, served by a loop in a thread of its own."""
+
+    def __init__(self, steering: FakeSteering, path: Path, limits: Limits | None = None) -> None:
+        self.steering = steering
+        self.path = path
+        self._limits = limits
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> FakeDaemon:
+        self._thread.start()
+        self.door = Door(self.steering, self.path, limits=self._limits)
+        self.run(self.door.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self.door.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+    def run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        async def calling() -> None:
+            function(*arguments)
+
+        self.run(calling())

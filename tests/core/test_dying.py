@@ -1,0 +1,306 @@
+"""Deaths: told, counted, tried again after a delay, or given up."""
+
+from __future__ import annotations
+
+from signal import SIGKILL
+
+import pytest
+
+from supervisor.config import BackoffConfig
+from supervisor.core.actions import SignalGroup, Spawn, Withdraw
+from supervisor.core.events import Start, Stop, Tick
+from supervisor.core.model import Backoff, Cause, Death, Exit, Failed, Stopped, Want
+from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, Story, config, running
+
+PATIENT = BackoffConfig(initial=1.0, next=4.0, factor=2.0, jitter=0.0)
+
+
+def die_again(story: Story, after: float, exit: Exit = CRASHED) -> None:
+    """The next run comes when it is due, becomes ready, and dies ``after`` seconds later."""
+    if story.phase == "Backoff":
+        story.tick()
+    story.runs()
+    story.now += after
+    story.exited(exit)
+
+
+def test_after_the_first_death_the_next_run_follows_at_once() -> None:
+    story = running()
+
+    assert [Spawn("a", 2, config())] == story.exited()
+    assert ["kernel.died", "kernel.restarting"] == story.last_events
+
+
+def test_a_death_is_remembered_with_its_run() -> None:
+    story = running()
+    story.now += 12.5
+    story.exited(KILLED)
+
+    assert Death(1, 1001, story.now, 12.5, KILLED) == story.kernel().last_death
+    assert 1 == story.kernel().restarts
+
+
+def test_delays_grow_with_each_death_in_a_row() -> None:
+    story = running(backoff=PATIENT, max_restarts=0)
+    waited = []
+    for _ in range(4):
+        story.exited(CRASHED)
+        phase = story.kernel().phase
+        assert isinstance(phase, Backoff)
+        waited.append((phase.attempt, phase.delay, phase.until - story.now))
+        story.tick()
+        story.runs()
+
+    assert [(1, 1.0, 1.0), (2, 4.0, 4.0), (3, 8.0, 8.0), (4, 16.0, 16.0)] == waited
+
+
+def test_no_run_begins_before_its_delay_is_over() -> None:
+    story = running(backoff=PATIENT)
+    story.exited()
+
+    assert [] == story.tick(0.99)
+    assert [Spawn] == [type(action) for action in story.tick(0.01)]
+
+
+def test_a_run_of_a_whole_window_ends_the_streak() -> None:
+    story = running(backoff=PATIENT, restart_window=30.0)
+    story.exited()
+    die_again(story, after=29.9)
+    assert 2 == story.kernel().streak
+    die_again(story, after=30.0)
+
+    assert 1 == story.kernel().streak
+    assert 1.0 == story.kernel().phase.delay  # type: ignore[union-attr]
+
+
+def test_the_time_that_a_spawn_took_is_not_time_alive() -> None:
+    story = running(backoff=PATIENT, restart_window=30.0)
+    story.exited()
+    story.tick()
+    story.now += 1000
+    story.spawn_failed()
+
+    assert 2 == story.kernel().streak
+    assert 0.0 == story.kernel().last_death.uptime  # type: ignore[union-attr]
+
+
+def test_one_death_more_than_max_restarts_in_the_window_is_a_failure() -> None:
+    story = running(max_restarts=2, restart_window=120.0)
+    story.exited(CRASHED)
+    die_again(story, after=1.0)
+    assert "Failed" != story.phase
+    die_again(story, after=1.0)
+
+    reason = "died 3 times within 120 s, last with exit code 7"
+    assert Failed(reason) == story.kernel().phase
+    assert ["kernel.died", "kernel.failed"] == story.last_events
+    assert {"reason": reason} == story.said("kernel.failed").fields
+    assert Want.UP is story.kernel().want
+    assert story.deadline is None
+
+
+def test_a_failed_kernel_has_no_connection_file() -> None:
+    story = running(max_restarts=1)
+    story.exited()
+    story.runs()
+
+    assert [Withdraw("a")] == story.exited()
+
+
+def test_deaths_outside_the_window_are_forgiven() -> None:
+    story = running(max_restarts=2, restart_window=50.0)
+    story.exited()
+    for _ in range(6):
+        die_again(story, after=26.0)
+        assert "Failed" != story.phase
+        assert len(story.kernel().failures) <= 2
+
+
+def test_without_a_limit_a_kernel_is_never_given_up() -> None:
+    story = running(max_restarts=0)
+    story.exited()
+    for _ in range(50):
+        die_again(story, after=0.0)
+
+    assert "Backoff" == story.phase
+
+
+def test_a_slow_crash_loop_ends_too() -> None:
+    story = running(max_restarts=5, restart_window=120.0)
+    for _ in range(6):
+        if story.phase != "Running":
+            die_again(story, after=10.0)
+        else:
+            story.exited()
+
+    assert "Failed" == story.phase
+
+
+@pytest.mark.parametrize("cause", [Cause.CRASHED, Cause.PORT_TAKEN, Cause.UNKNOWN])
+def test_a_spawn_that_fails_is_a_death_like_any_other(cause: Cause) -> None:
+    story = Story()
+    story.load(config(backoff=PATIENT))
+    story.spawn_failed(Exit(cause))
+
+    assert Backoff(story.now + 1.0, 1.0, 1) == story.kernel().phase
+    assert cause.value == story.said("kernel.died").fields["cause"]
+    assert story.said("kernel.died").pid is None
+
+
+def test_a_command_that_is_not_there_is_not_tried_again() -> None:
+    story = Story()
+    story.load(config(max_restarts=0))
+
+    assert [Withdraw("a")] == story.spawn_failed(NOT_FOUND)
+    assert Failed("no such file: /nowhere/python") == story.kernel().phase
+
+
+def test_a_clean_exit_is_restarted_by_default() -> None:
+    story = running()
+
+    assert [Spawn("a", 2, config())] == story.exited(CLEAN)
+
+
+@pytest.mark.parametrize("restart", ["on-failure", "never"])
+def test_a_clean_exit_is_a_stop_where_the_file_says_so(restart: str) -> None:
+    story = running(restart=restart)
+
+    assert [Withdraw("a")] == story.exited(CLEAN)
+    assert Stopped() == story.kernel().phase
+    assert Want.DOWN is story.kernel().want
+    assert ["kernel.died", "kernel.stopped"] == story.last_events
+
+
+def test_a_crash_is_restarted_on_failure() -> None:
+    story = running(restart="on-failure")
+
+    assert [Spawn] == [type(action) for action in story.exited(CRASHED)]
+
+
+def test_a_crash_is_a_failure_where_nothing_is_restarted() -> None:
+    story = running(restart="never")
+    story.exited(CRASHED)
+
+    assert Failed('ended with exit code 7, and restart = "never"') == story.kernel().phase
+
+
+def test_edited_rules_hold_for_the_next_death() -> None:
+    story = running(restart="always")
+    story.load(config(restart="never"))
+    story.exited(CRASHED)
+
+    assert "Failed" == story.phase
+
+
+def test_a_kernel_that_is_not_ready_in_time_is_killed_and_tried_again() -> None:
+    story = Story()
+    story.load(config(start_timeout=5.0))
+    story.spawned()
+    assert story.now + 5.0 == story.deadline
+
+    assert [SignalGroup("a", 1, SIGKILL)] == story.tick()
+    assert [Spawn] == [type(action) for action in story.exited(KILLED)]
+    died = story.said("kernel.died")
+    assert ("start-timeout", "SIGKILL", 5.0) == tuple(died.fields[k] for k in ("cause", "signal", "uptime"))
+    assert 1 == len(story.kernel().failures)
+
+
+def test_the_time_to_get_ready_runs_from_the_spawn() -> None:
+    story = Story()
+    story.load(config(start_timeout=5.0))
+    story.now += 60
+    assert story.deadline is None
+
+    story.spawned()
+    assert story.now + 5.0 == story.deadline
+
+
+def test_a_ready_kernel_has_no_deadline() -> None:
+    story = running(start_timeout=5.0)
+
+    assert story.deadline is None
+    assert [] == story.tick(1000)
+    assert "Running" == story.phase
+
+
+def test_a_kernel_that_never_gets_ready_is_given_up() -> None:
+    story = Story()
+    story.load(config(start_timeout=5.0, max_restarts=2))
+    for _ in range(3):
+        if story.phase == "Backoff":
+            story.tick()
+        story.spawned()
+        story.tick()
+        story.exited()
+
+    assert "Failed" == story.phase
+    assert "died 3 times within 120 s, last with SIGKILL (start-timeout)" == story.kernel().phase.reason  # type: ignore[union-attr]
+
+
+def test_at_most_so_many_start_at_a_time_and_the_oldest_is_next() -> None:
+    story = Story()
+    configs = [config(name) for name in "abcde"]
+    actions = story.load(*configs, max_concurrent_starts=2)
+    assert ["a", "b"] == [action.kernel for action in actions]
+
+    assert [] == story.spawned("b")
+    assert ["c"] == [action.kernel for action in story.ready("b")]
+    assert [Withdraw("a"), Spawn("d", 1, config("d"))] == story.spawn_failed(NOT_FOUND, "a")
+    assert "Queued" == type(story.kernel("e").phase).__name__
+
+
+def test_the_kernel_that_waits_longest_is_started_first() -> None:
+    story = Story()
+    story.load(
+        config("a", autostart=False), config("b", autostart=False), config("c"), max_concurrent_starts=1
+    )
+
+    story.tell(Start("b"))
+    story.now += 1
+    story.tell(Start("a"))
+
+    story.spawned("c")
+    assert ["b"] == [action.kernel for action in story.ready("c")]
+
+
+def test_a_raised_limit_starts_those_that_wait() -> None:
+    story = Story()
+    configs = [config(name) for name in "abc"]
+    story.load(*configs, max_concurrent_starts=1)
+
+    assert ["b", "c"] == [action.kernel for action in story.load(*configs, max_concurrent_starts=3)]
+
+
+def test_a_lowered_limit_waits_for_those_that_start() -> None:
+    story = Story()
+    configs = [config(name) for name in "abcd"]
+    story.load(*configs, max_concurrent_starts=3)
+    assert [] == story.load(*configs, max_concurrent_starts=1)
+
+    story.runs("a")
+    story.runs("b")
+    assert "Queued" == type(story.kernel("d").phase).__name__
+    story.runs("c")
+    assert "Starting" == type(story.kernel("d").phase).__name__
+
+
+def test_a_late_alarm_settles_every_deadline_that_has_passed() -> None:
+    story = Story()
+    story.load(config("a", backoff=PATIENT), config("b", start_timeout=2.0), config("c", stop_timeout=3.0))
+    story.spawn_failed(CRASHED, "a")
+    story.spawned("b")
+    story.runs("c")
+
+    story.tell(Stop("c"))
+    story.now += 1000
+
+    actions = story.tell(Tick())
+    assert ["SignalGroup", "SignalGroup", "Spawn"] == sorted(type(action).__name__ for action in actions)
+
+
+def test_an_alarm_with_nothing_due_changes_nothing() -> None:
+    story = running()
+    before = story.state
+
+    assert [] == story.tell(Tick())
+    assert before is story.state

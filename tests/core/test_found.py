@@ -1,0 +1,283 @@
+"""What an earlier supervisor left on record, and the file that follows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from supervisor.core.actions import Action, Adopt, Apply, AskToExit, Forget, Spawn, WatchIdle, Withdraw
+from supervisor.core.events import BecameIdle, Found, Shutdown, Start, Stop, Survivor
+from supervisor.core.model import Failed, Running, Starting, Stopped, Want
+from tests.core.story import CLEAN, CRASHED, KILLED, Story, config, process, running
+
+P7 = process(7)
+NEW = {"cwd": "/elsewhere"}
+
+
+def find(want: Want | None = Want.UP, **detail: Any) -> tuple[Story, list[Action]]:
+    """A supervisor that finds kernel ``a``, generation 7, and no other."""
+    story = Story()
+    launched = detail.pop("launched", config())
+    return story, story.tell(Found((Survivor("a", launched, 7, want, **detail),)))
+
+
+def test_a_living_kernel_is_adopted_as_it_is() -> None:
+    story, actions = find(process=P7, ready=True, uptime=500.0, restarts=3, streak=1, failures=(90.0,))
+
+    assert [Adopt("a", 7, P7, config())] == actions
+    assert ["kernel.adopted"] == story.last_events
+    assert (7, P7.pid) == (story.said("kernel.adopted").generation, story.said("kernel.adopted").pid)
+    assert Running(config(), P7, story.now - 500.0) == story.kernel().phase
+    kernel = story.kernel()
+    assert (7, 3, 1, (90.0,)) == (kernel.generation, kernel.restarts, kernel.streak, kernel.failures)
+    assert [] == story.load(config())
+    assert [] == story.last_published
+
+
+@pytest.mark.parametrize("want", [Want.UP, None])
+def test_a_living_kernel_is_never_restarted_for_the_supervisors_sake(want: Want | None) -> None:
+    story, _ = find(want, process=P7, ready=True)
+
+    assert [] == story.load(config())
+    assert "Running" == story.phase
+    assert [Spawn("a", 8, config())] == story.exited()
+
+
+def test_a_kernel_that_was_not_ready_yet_gets_the_time_to_become_so() -> None:
+    story, actions = find(launched=config(start_timeout=20.0), process=P7, uptime=500.0)
+
+    assert ["Adopt"] == [type(action).__name__ for action in actions]
+    assert isinstance(story.kernel().phase, Starting)
+    assert story.now + 20.0 == story.deadline
+    story.now += 1
+    story.ready()
+    assert "Running" == story.phase
+    assert 501.0 == story.said("kernel.ready").fields["took"]
+
+
+def test_the_edit_of_another_key_does_not_end_an_adopted_start() -> None:
+    story, _ = find(launched=config(start_timeout=20.0), process=P7, uptime=500.0)
+    story.load(config(start_timeout=20.0, max_restarts=9))
+
+    assert story.now + 20.0 == story.deadline
+
+
+def test_an_adopted_start_that_fails_is_stopped_like_any_other() -> None:
+    story, _ = find(launched=config(start_timeout=20.0), process=P7, uptime=500.0)
+    story.load(config(start_timeout=20.0))
+
+    assert ["SignalGroup"] == [type(action).__name__ for action in story.tick()]
+    assert [Spawn] == [type(action) for action in story.exited()]
+
+
+def test_a_living_kernel_that_was_to_be_stopped_is_stopped() -> None:
+    story, actions = find(Want.DOWN, process=P7, ready=True)
+
+    assert [Adopt("a", 7, P7, config()), AskToExit("a", 7)] == actions
+    assert ["kernel.adopted", "kernel.stopping"] == story.last_events
+    assert [] == story.load(config())
+    assert [Withdraw("a")] == story.exited()
+    assert Want.DOWN is story.kernel().want
+
+
+def test_a_kernel_that_died_meanwhile_is_a_death_and_comes_back_by_the_policy() -> None:
+    story, actions = find(exit=KILLED, uptime=9.0, failures=(95.0,), streak=1)
+
+    assert [] == actions
+    assert ["kernel.died", "kernel.restarting"] == story.last_events
+    died = story.said("kernel.died").fields
+    assert (True, 9.0, "SIGKILL") == (died["while_unsupervised"], died["uptime"], died["signal"])
+    assert ((95.0, story.now), 2) == (story.kernel().failures, story.kernel().streak)
+    assert [] == story.load(config())
+    assert [Spawn("a", 8, config())] == story.tick()
+
+
+def test_a_first_death_meanwhile_is_followed_by_a_run_at_once_with_the_settings_of_the_file() -> None:
+    story, actions = find(exit=KILLED)
+
+    assert [] == actions
+    assert story.now == story.deadline
+    assert [Spawn("a", 8, config(**NEW))] == story.load(config(**NEW))
+
+
+def test_a_death_too_many_meanwhile_is_a_failure() -> None:
+    story, actions = find(launched=config(max_restarts=1), exit=CRASHED, failures=(99.0,), streak=1)
+
+    assert [Withdraw("a")] == actions
+    assert "Failed" == story.phase
+    assert [] == story.load(config(max_restarts=1))
+
+
+def test_a_clean_exit_meanwhile_is_a_stop_where_the_file_says_so() -> None:
+    story, actions = find(launched=config(restart="on-failure"), exit=CLEAN)
+
+    assert [Withdraw("a")] == actions
+    assert [] == story.load(config(restart="on-failure"))
+    assert Stopped() == story.kernel().phase
+
+
+def test_the_end_of_a_kernel_that_was_to_be_stopped_is_no_death() -> None:
+    story, actions = find(Want.DOWN, exit=KILLED)
+
+    assert [Withdraw("a")] == actions
+    assert [] == story.last_published
+    assert [] == story.load(config())
+    assert Stopped() == story.kernel().phase
+
+
+def test_a_stopped_kernel_stays_stopped_and_has_no_connection_file() -> None:
+    story, actions = find(Want.DOWN)
+
+    assert [Withdraw("a")] == actions
+    assert [] == story.load(config())
+    assert [] == story.load(config(**NEW))
+    assert Stopped() == story.kernel().phase
+
+
+def test_a_kernel_that_was_waiting_to_be_started_is_due_at_once_even_without_autostart() -> None:
+    story, actions = find(Want.UP, launched=config(autostart=False), streak=2)
+
+    assert [] == actions
+    assert [] == story.load(config(autostart=False))
+    assert [Spawn("a", 8, config(autostart=False))] == story.tick()
+    assert 2 == story.kernel().streak
+
+
+@pytest.mark.parametrize("detail", [{}, {"exit": KILLED}, {"failed": "no such file"}])
+def test_after_an_orderly_shutdown_the_file_decides_and_nothing_is_held_against_a_kernel(
+    detail: dict[str, Any],
+) -> None:
+    story, actions = find(None, **detail, failures=(99.0,), streak=4)
+    assert [Withdraw("a")] == actions
+    assert [] == story.last_published
+
+    assert [Spawn("a", 8, config())] == story.load(config())
+    assert ((), 0) == (story.kernel().failures, story.kernel().streak)
+
+
+@pytest.mark.parametrize("settings", [{"autostart": False}, {"enabled": False}])
+def test_after_an_orderly_shutdown_the_file_may_decide_for_stopped(settings: dict[str, Any]) -> None:
+    story, _ = find(None)
+
+    assert [] == story.load(config(**settings))
+    assert Stopped() == story.kernel().phase
+    assert Want.DOWN is story.kernel().want
+
+
+def test_after_an_orderly_shutdown_an_order_may_come_before_the_file() -> None:
+    story, _ = find(None)
+
+    assert [] == story.tell(Stop("a"))
+    assert [] == story.load(config())
+    assert Stopped() == story.kernel().phase
+
+
+def test_a_failed_kernel_stays_failed_until_it_is_mended() -> None:
+    story, actions = find(failed="no such file: python")
+
+    assert [Withdraw("a")] == actions
+    assert [] == story.load(config())
+    assert Failed("no such file: python") == story.kernel().phase
+    assert [Spawn("a", 8, config(**NEW))] == story.load(config(**NEW))
+
+
+def test_a_failed_kernel_that_was_stopped_stays_so() -> None:
+    story, _ = find(Want.DOWN, failed="no such file: python")
+    story.load(config(**NEW))
+
+    assert Failed("no such file: python") == story.kernel().phase
+    assert [Spawn("a", 8, config(**NEW))] == story.tell(Start("a"))
+
+
+# The file that follows
+
+
+def test_an_adopted_kernel_with_an_edited_launch_key_is_restarted() -> None:
+    story, _ = find(process=P7, ready=True)
+    new = config(**NEW)
+
+    assert [Apply("a", new), AskToExit("a", 7, restart=True)] == story.load(new)
+    assert {"reason": "edited"} == story.said("kernel.stopping").fields
+    assert [Spawn("a", 8, new)] == story.exited()
+
+
+def test_an_adopted_kernel_with_other_edited_keys_only_has_them_applied() -> None:
+    story, _ = find(process=P7, ready=True)
+    new = config(stop_timeout=3.0)
+
+    assert [Apply("a", new)] == story.load(new)
+    assert "Running" == story.phase
+
+
+def test_an_adopted_kernel_waits_for_idle_where_the_file_says_so() -> None:
+    story, _ = find(process=P7, ready=True)
+    new = config(on_config_change="when-idle", **NEW)
+
+    assert [Apply("a", new), WatchIdle("a", 7)] == story.load(new)
+    assert [AskToExit("a", 7, restart=True)] == story.tell(BecameIdle("a", 7))
+
+
+def test_what_was_pending_for_an_earlier_supervisor_is_pending_still() -> None:
+    story, _ = find(process=P7, ready=True)
+    new = config(on_config_change="manual", **NEW)
+
+    assert [Apply("a", new)] == story.load(new)
+    assert [] == story.load(new)
+    assert "Running" == story.phase
+
+
+def test_an_adopted_kernel_that_is_gone_from_the_file_is_stopped() -> None:
+    story, _ = find(process=P7, ready=True)
+
+    assert [AskToExit("a", 7)] == story.load()
+    assert [Forget("a")] == story.exited()
+
+
+@pytest.mark.parametrize("detail", [{}, {"exit": KILLED}, {"failed": "no such file"}])
+@pytest.mark.parametrize("want", [Want.UP, Want.DOWN, None])
+def test_a_record_of_a_kernel_that_is_gone_from_the_file_is_forgotten(
+    want: Want | None, detail: dict[str, Any]
+) -> None:
+    story, _ = find(want, **detail)
+
+    assert [Forget("a")] == story.load()
+    assert {} == dict(story.state.kernels)
+    assert story.deadline is None
+
+
+def test_an_adopted_kernel_that_is_disabled_is_stopped() -> None:
+    story, _ = find(process=P7, ready=True)
+    off = config(enabled=False)
+
+    assert [Apply("a", off), AskToExit("a", 7)] == story.load(off)
+
+
+def test_a_dead_kernel_that_is_disabled_is_not_started() -> None:
+    story, _ = find(exit=KILLED)
+
+    assert [Withdraw("a")] == story.load(config(enabled=False))
+    assert story.deadline is None
+
+
+def test_a_kernel_that_is_known_already_is_not_found_a_second_time() -> None:
+    story = running()
+    before = story.state
+
+    assert [] == story.tell(Found((Survivor("a", config(), 7, Want.UP, process=P7, ready=True),)))
+    assert before == story.state
+
+
+def test_kernels_that_are_found_by_a_supervisor_that_is_stopping_are_stopped() -> None:
+    story = Story()
+    story.tell(Shutdown())
+    survivors = (
+        Survivor("a", config("a"), 7, Want.UP, process=P7, ready=True),
+        Survivor("b", config("b"), 3, Want.UP, exit=KILLED),
+        Survivor("c", config("c"), 3, Want.UP),
+    )
+    actions = story.tell(Found(survivors))
+
+    assert [Adopt("a", 7, P7, config("a")), AskToExit("a", 7), Withdraw("b"), Withdraw("c")] == actions
+    assert [Withdraw("a")] == story.exited()
+    assert {Stopped()} == {kernel.phase for kernel in story.state.kernels.values()}

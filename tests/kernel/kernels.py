@@ -1,0 +1,128 @@
+"""Real kernels for the tests, and a fake one that can be hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from supervisor.config import KernelConfig
+from supervisor.kernel import wire
+from supervisor.kernel.connection import Address, Connection
+from tests.kernel.programs import default_signals
+
+IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f")
+BASH_KERNEL = (sys.executable, "-m", "bash_kernel", "-f")
+DENO = (
+    shutil.which("deno", path=str(Path(sys.executable).parent)) or "deno",
+    "jupyter",
+    "--kernel",
+    "--conn",
+)
+
+
+def connection(tmp_path: Path, name: str = "a", **settings: object) -> Connection:
+    """An address chosen, held and written."""
+    made = Connection(name, tmp_path / f"kernel-{name}.json", tmp_path / "ipc")
+    made.choose(KernelConfig(name=name, **settings), "python3")  # type: ignore[arg-type]
+    made.hold()
+    made.write()
+    return made
+
+
+@contextmanager
+def running(argv: tuple[str, ...], at: Connection) -> Iterator[subprocess.Popen[bytes]]:
+    """A real kernel at an address; gone afterwards, with its children."""
+    process = subprocess.Popen(
+        [*argv, str(at.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=default_signals,
+        env={**os.environ, "IPYTHONDIR": str(at.path.parent / "ipython")},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+Frames = list[bytes]
+
+
+def signed_reply(key: str, request: Frames, content: bytes = b'{"status": "ok"}') -> Frames:
+    """A right answer to a request, both without the identity frame."""
+    header = {"msg_id": uuid.uuid4().hex, "msg_type": "kernel_info_reply"}
+    parts = [json.dumps(header).encode(), request[2], b"{}", content]
+    return [wire.DELIMITER, wire.signature(key, parts), *parts]
+
+
+@dataclass
+class FakeKernel:
+    """Three ROUTER sockets in a thread; what they answer is up to the test.
+
+    ``answer`` gets the channel and the request, and returns the answers.
+    ``seen`` counts the channels asked, and the message types on control and shell.
+    """
+
+    address: Address
+    answer: Callable[[str, Frames], list[Frames]] | None = None
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def honest(self, channel: str, request: Frames) -> list[Frames]:
+        """As a kernel should."""
+        return [request] if channel == "hb" else [signed_reply(self.address.key, request)]
+
+    @contextmanager
+    def serving(self) -> Iterator[FakeKernel]:
+        """Bound from the first moment inside until the end."""
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        sockets = {}
+        try:
+            for channel in ("hb", "control", "shell"):
+                sockets[channel] = context.socket(zmq.ROUTER)
+                sockets[channel].setsockopt(zmq.LINGER, 0)
+                sockets[channel].setsockopt(zmq.IPV6, int("[" in self.address.endpoint("hb")))
+                sockets[channel].bind(self.address.endpoint(channel))  # type: ignore[arg-type]
+            end = threading.Event()
+            thread = threading.Thread(target=self._serve, args=(sockets, end))
+            thread.start()
+            try:
+                yield self
+            finally:
+                end.set()
+                thread.join()
+        finally:
+            for each in sockets.values():
+                each.close()
+            context.term()
+
+    def _serve(self, sockets: dict[str, zmq.Socket[bytes]], end: threading.Event) -> None:
+        poller = zmq.Poller()
+        for each in sockets.values():
+            poller.register(each, zmq.POLLIN)
+        while not end.is_set():
+            ready = dict(poller.poll(20))
+            for channel, each in sockets.items():
+                if each in ready:
+                    identity, *request = each.recv_multipart()
+                    self.seen[channel] += 1
+                    if channel != "hb":
+                        self.seen[json.loads(request[2])["msg_type"]] += 1
+                    for frames in (self.answer or self.honest)(channel, request):
+                        each.send_multipart([identity, *frames])

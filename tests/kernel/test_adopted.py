@@ -1,0 +1,116 @@
+"""Kernels that another process started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from supervisor.kernel.adopted import AdoptedKernel
+from supervisor.kernel.process import identify
+from tests.kernel.programs import (
+    SLEEPER,
+    SUCCESSFUL,
+    TIMEOUT,
+    Stranger,
+    end,
+    open_files,
+    start,
+    state_of,
+    until,
+)
+from tests.kernel.test_process import TELLS_STRANGERS
+
+
+@pytest.fixture
+def stranger() -> Iterator[Stranger]:
+    found = Stranger(SLEEPER, reap=False)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("pidfds", [True, False])
+def test_another_process_with_its_pid_is_not_adopted(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch, pidfds: bool
+) -> None:
+    if not pidfds:
+        monkeypatch.delattr(os, "pidfd_open")
+    process = identify(stranger.pid)
+    for other in (replace(process, start_time=process.start_time + 1), replace(process, boot_id="another")):
+        with pytest.raises(ProcessLookupError):
+            AdoptedKernel(other, kernel_id="analysis")
+
+
+def test_a_process_that_is_gone_is_not_adopted() -> None:
+    popen = start(SUCCESSFUL)
+    process = identify(popen.pid)
+    popen.wait(TIMEOUT)
+
+    with pytest.raises(ProcessLookupError):
+        AdoptedKernel(process, kernel_id="analysis")
+
+
+async def test_it_tells_which_process_it_is(stranger: Stranger) -> None:
+    kernel = AdoptedKernel(identify(stranger.pid), kernel_id="analysis")
+
+    assert ("analysis", stranger.pid, identify(stranger.pid)) == (
+        kernel.kernel_id,
+        kernel.pid,
+        kernel.process,
+    )
+
+
+@pytest.mark.skipif(not TELLS_STRANGERS, reason="Linux tells how strangers ended since 6.15")
+async def test_its_exit_status_is_told_when_its_parent_takes_its_time(stranger: Stranger) -> None:
+    kernel = AdoptedKernel(identify(stranger.pid), kernel_id="analysis")
+    await kernel.signal(signal.SIGTERM)
+    until(lambda: state_of(stranger.pid) == "Z")
+    waiting = asyncio.gather(kernel.wait(), kernel.wait())
+    await asyncio.wait([waiting], timeout=0.05)
+    assert await kernel.is_alive() is False
+    assert kernel.returncode is None
+
+    stranger.reap()
+
+    assert [False, False] == await asyncio.wait_for(waiting, TIMEOUT)
+    assert -signal.SIGTERM == kernel.returncode
+
+
+async def test_a_parent_that_never_reaps_is_not_waited_for(stranger: Stranger) -> None:
+    kernel = AdoptedKernel(identify(stranger.pid), kernel_id="analysis")
+    await kernel.kill()
+
+    assert kernel.returncode is None
+    assert "Z" == state_of(stranger.pid)
+
+
+async def test_a_child_of_ours_may_be_adopted_too() -> None:
+    popen = start(SLEEPER)
+    try:
+        kernel = AdoptedKernel(identify(popen.pid), kernel_id="analysis")
+        waiting = asyncio.create_task(kernel.wait())
+
+        await kernel.signal(signal.SIGKILL)
+        popen.wait(TIMEOUT)
+
+        assert await asyncio.wait_for(waiting, TIMEOUT) is False
+        assert (-signal.SIGKILL if TELLS_STRANGERS else None) == kernel.returncode
+    finally:
+        end(popen)
+
+
+async def test_500_adoptions_leave_no_file_open() -> None:
+    files = open_files()
+    popen = start(SLEEPER)
+    try:
+        for _ in range(500):
+            kernel = AdoptedKernel(identify(popen.pid), kernel_id="analysis")
+            assert await kernel.is_alive()
+            await kernel.cleanup()
+        assert files == open_files()
+    finally:
+        end(popen)

@@ -1,0 +1,290 @@
+"""The events on disk: appended, rotated, kept through trouble, read back."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from supervisor.observe.events_file import EventsFile, replay
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def event(number: int, *, kernel: str = "a", name: str = "kernel.ready") -> dict[str, object]:
+    at = (START + timedelta(seconds=number)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"timestamp": at, "level": "info", "event": name, "kernel": kernel, "number": number}
+
+
+def numbers(events: Iterator[dict[str, object]]) -> list[object]:
+    return [found.get("number", found["event"]) for found in events]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.jsonl"
+
+
+class Disk:
+    """Makes the writes of an events file fail as a full disk does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free: int | None = None
+        self._write = os.write
+        monkeypatch.setattr("supervisor.observe.events_file.os.write", self.write)
+
+    def write(self, fd: int, data: bytes) -> int:
+        if self.free is None:
+            return self._write(fd, data)
+        if self.free == 0:
+            raise OSError(28, "No space left on device")
+        written = self._write(fd, data[: self.free])
+        self.free -= written
+        return written
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def test_each_event_is_one_line_of_json_with_the_leading_fields_first(path: Path) -> None:
+    EventsFile(path)({"number": 1, **event(1)})
+
+    line = path.read_text().splitlines()[0]
+    assert ["timestamp", "level", "event", "kernel", "number"] == list(json.loads(line))
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+
+
+def test_rotation_loses_nothing_and_keeps_every_file_below_its_bound(path: Path) -> None:
+    file = EventsFile(path, max_bytes=1000, backups=50)
+
+    for number in range(100):
+        file(event(number))
+
+    assert list(range(100)) == numbers(replay(path))
+    files = list(path.parent.iterdir())
+    assert 5 < len(files)
+    assert all(file.stat().st_size <= 1000 for file in files)
+
+
+def test_rotation_keeps_as_many_files_as_it_is_told(path: Path) -> None:
+    file = EventsFile(path, max_bytes=200, backups=2)
+
+    for number in range(50):
+        file(event(number))
+
+    assert {"events.jsonl", "events.jsonl.1", "events.jsonl.2"} == {
+        file.name for file in path.parent.iterdir()
+    }
+    assert 49 == list(numbers(replay(path)))[-1]
+
+
+def test_an_event_larger_than_the_file_may_be_is_kept_all_the_same(path: Path) -> None:
+    file = EventsFile(path, max_bytes=200, backups=3)
+
+    file(event(1))
+    file({**event(2), "output_tail": ["x" * 1000]})
+    file(event(3))
+
+    assert [1, 2, 3] == numbers(replay(path))
+
+
+def test_a_line_torn_by_a_crash_costs_only_itself(path: Path) -> None:
+    EventsFile(path)(event(1))
+    with path.open("a") as torn:
+        torn.write('{"timestamp": "2026-01')
+
+    EventsFile(path)(event(2))
+
+    assert [1, 2] == numbers(replay(path))
+
+
+def test_damage_is_left_out(path: Path) -> None:
+    file = EventsFile(path)
+    file(event(1))
+    with path.open("ab") as damaged:
+        damaged.write(b'\x00\x00\xff\n[1, 2]\n"text"\n\n' + b"[" * 100_000 + b"\n")
+    file(event(2))
+
+    assert [1, 2] == numbers(replay(path))
+    assert [1, 2] == numbers(replay(path, last=5))
+
+
+def test_a_full_disk_is_told_and_what_waited_is_written_in_order_later(path: Path, disk: Disk) -> None:
+    told: list[str | None] = []
+    file = EventsFile(path, on_change=told.append)
+    file(event(0))
+    disk.free = 20
+
+    for number in (1, 2, 3):
+        file(event(number))
+
+    assert file.degraded is not None
+    assert "No space left on device; 3 events wait" in file.degraded
+    assert [0] == numbers(replay(path))
+    assert [0, 1, 2, 3] == numbers(file.replay())
+
+    disk.free = None
+    file(event(4))
+
+    assert file.degraded is None
+    assert [0, 1, 2, 3, 4] == numbers(replay(path))
+    assert 2 == len(told)
+    assert "1 events wait" in str(told[0])
+    assert told[1] is None
+
+
+def test_beyond_the_bound_the_oldest_are_dropped_and_a_marker_stands_for_them(path: Path, disk: Disk) -> None:
+    file = EventsFile(path, max_waiting=3)
+    file(event(0))
+    disk.free = 0
+    for number in range(1, 11):
+        file(event(number))
+
+    assert "7 lost" in str(file.degraded)
+    disk.free = None
+    assert file.flush()
+
+    assert [0, "events.dropped", 8, 9, 10] == numbers(replay(path))
+    assert [7] == [found["dropped"] for found in replay(path, event="events.dropped")]
+
+
+def test_a_missing_directory_is_trouble_until_it_is_there(tmp_path: Path) -> None:
+    file = EventsFile(tmp_path / "state" / "events.jsonl")
+    file(event(1))
+    assert "No such file or directory" in str(file.degraded)
+
+    (tmp_path / "state").mkdir()
+    file(event(2))
+
+    assert file.degraded is None
+    assert [1, 2] == numbers(replay(file.path))
+
+
+def test_a_rotation_that_fails_is_told_and_events_are_still_written(path: Path) -> None:
+    file = EventsFile(path, max_bytes=300, backups=1)
+    path.with_name("events.jsonl.1").mkdir()
+
+    for number in range(6):
+        file(event(number))
+
+    assert "cannot rotate" in str(file.degraded)
+    assert 6 == len(path.read_text().splitlines())
+
+
+def test_a_deleted_file_is_made_anew(path: Path) -> None:
+    file = EventsFile(path)
+    file(event(1))
+    path.unlink()
+
+    file(event(2))
+
+    assert [2] == numbers(replay(path))
+
+
+@pytest.fixture
+def filled(path: Path) -> Path:
+    file = EventsFile(path, max_bytes=400, backups=50)
+    for number in range(30):
+        kernel, name = "ab"[number % 2], ("kernel.died", "kernel.ready", "kernel.ready")[number % 3]
+        file(event(number, kernel=kernel, name=name))
+    return path
+
+
+def test_replay_chooses_by_kernel_event_and_time(filled: Path) -> None:
+    assert list(range(0, 30, 2)) == numbers(replay(filled, kernels=["a"]))
+    assert list(range(0, 30, 3)) == numbers(replay(filled, event="kernel.died"))
+    assert [24] == numbers(
+        replay(filled, kernels=["a"], event="kernel.died", since=START + timedelta(seconds=20))
+    )
+    assert [28, 29] == numbers(replay(filled, since=START + timedelta(seconds=28)))
+    assert [28, 29] == numbers(
+        replay(filled, since=(START + timedelta(seconds=28)).astimezone().replace(tzinfo=None))
+    )
+    assert [] == numbers(replay(filled, kernels=[]))
+
+
+@pytest.mark.parametrize("last", [0, 1, 7, 29, 30, 1000])
+def test_the_last_are_the_same_as_the_end_of_all(filled: Path, last: int) -> None:
+    everything = list(range(30))
+
+    assert everything[len(everything) - min(last, 30) :] == numbers(replay(filled, last=last))
+    assert list(range(1, 30, 2))[-2:] == numbers(replay(filled, kernels=["b"], last=2))
+
+
+def test_the_last_are_found_across_blocks_of_a_large_file(path: Path) -> None:
+    file = EventsFile(path)
+    for number in range(400):
+        file({**event(number), "output_tail": ["ü" * (number * 7 % 900)]})
+    assert 3 * 64 * 1024 < path.stat().st_size
+
+    assert list(range(10, 400)) == numbers(replay(path, last=390))
+
+
+def test_replay_shows_what_was_there_when_it_was_called(path: Path) -> None:
+    file = EventsFile(path, max_bytes=300, backups=9)
+    for number in range(5):
+        file(event(number))
+
+    found = replay(path)
+    newest = replay(path, last=3)
+    for number in range(5, 30):
+        file(event(number))
+
+    assert [0, 1, 2, 3, 4] == numbers(found)
+    assert [2, 3, 4] == numbers(newest)
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_a_rotation_while_the_files_are_opened_neither_skips_nor_doubles(
+    path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    file = EventsFile(path, max_bytes=300, backups=50)
+    for number in range(12):
+        file(event(number))
+    opening, moments = Path.open, count(1)
+
+    def open_amid_rotation(name: Path, *arguments: str) -> IO[Any]:
+        opened = opening(name, *arguments)
+        if next(moments) == moment:
+            file._rotate()
+        return opened
+
+    monkeypatch.setattr(Path, "open", open_amid_rotation)
+
+    assert list(range(12)) == numbers(replay(path))
+    assert moment < next(moments)
+
+
+@pytest.mark.parametrize("last", [None, 2])
+def test_no_file_is_left_open_by_a_caller_that_does_not_read_on(filled: Path, last: int | None) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+
+    untouched = replay(filled, last=last)
+    begun = replay(filled, last=last)
+    next(begun)
+    del untouched, begun
+
+    assert before == set(Path("/proc/self/fd").iterdir())
+
+
+def test_no_file_is_no_events(path: Path) -> None:
+    assert [] == list(replay(path))
+    assert [] == list(replay(path, last=3))
+
+
+def test_a_read_file_needs_no_heavy_import() -> None:
+    check = (
+        "import sys, supervisor.observe.events_file; "
+        "sys.exit(bool({'structlog', 'msgspec', 'logging', 'asyncio', 'zmq', 'tornado'} & set(sys.modules)))"
+    )
+
+    assert 0 == subprocess.run([sys.executable, "-c", check], check=False).returncode

@@ -1,0 +1,161 @@
+"""The wording of events."""
+
+from typing import Any
+
+import pytest
+
+from supervisor.core.telling import LEVELS
+from supervisor.observe.console import render
+from supervisor.observe.sentence import _WORDS, sentence, span, tell
+
+RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
+
+
+@pytest.mark.parametrize(
+    ("expected", "event"),
+    [
+        (
+            "analysis died: killed by SIGKILL after 3 h 2 min (run 4, pid 4242)",
+            {"event": "kernel.died", **RUN, "signal": "SIGKILL", "cause": "killed", "uptime": 10920.5},
+        ),
+        (
+            "analysis died: crashed with SIGSEGV after 12 s (run 4, pid 4242)",
+            {"event": "kernel.died", **RUN, "signal": "SIGSEGV", "cause": "crashed", "uptime": 12.3},
+        ),
+        (
+            "analysis died: killed by SIGKILL, out of memory (run 4, pid 4242)",
+            {"event": "kernel.died", **RUN, "signal": "SIGKILL", "cause": "oom"},
+        ),
+        (
+            "analysis died: exited with code 0 after 0.5 s (run 4, pid 4242)",
+            {"event": "kernel.died", **RUN, "exit_code": 0, "cause": "exited", "uptime": 0.5},
+        ),
+        (
+            "analysis died: it cannot be launched (run 4): no such file: /no/python",
+            {
+                "event": "kernel.died",
+                "kernel": "analysis",
+                "generation": 4,
+                "pid": None,
+                "cause": "not-found",
+                "detail": "no such file: /no/python",
+            },
+        ),
+        (
+            "analysis died while no supervisor was there: nobody knows how",
+            {"event": "kernel.died", "kernel": "analysis", "cause": "unknown", "while_unsupervised": True},
+        ),
+        (
+            "analysis is ready after 0.41 s (run 4, pid 4242); connect with: jupyter console --existing a",
+            {"event": "kernel.ready", **RUN, "took": 0.412, "connect": "jupyter console --existing a"},
+        ),
+        (
+            "analysis restarts at once, attempt 1",
+            {"event": "kernel.restarting", "kernel": "analysis", "attempt": 1, "delay": 0.0},
+        ),
+        (
+            "analysis restarts in 1.5 s, attempt 2",
+            {"event": "kernel.restarting", "kernel": "analysis", "attempt": 2, "delay": 1.5},
+        ),
+        (
+            "analysis failed and is left alone: 6 deaths; kernel-supervisor reset analysis tries again",
+            {"event": "kernel.failed", "kernel": "analysis", "reason": "6 deaths"},
+        ),
+        (
+            "analysis does not answer its heartbeat, 3 missed in a row",
+            {"event": "kernel.unresponsive", "kernel": "analysis", "check": "heartbeat", "misses": 3},
+        ),
+        ("analysis was sent SIGUSR1", {"event": "kernel.signalled", "kernel": "analysis", "signum": 10}),
+        (
+            "supervisor is stopping (pid 1); waits for a, b",
+            {"event": "daemon.stopping", "pid": 1, "kernels": ["a", "b"]},
+        ),
+        (
+            "configuration rejected, 2 mistakes: /k.toml; in force is the configuration before it",
+            {
+                "event": "config.rejected",
+                "file": "/k.toml",
+                "mistakes": ["a", "b"],
+                "in_force": "the configuration before it",
+            },
+        ),
+        ("a: kernel.yawned (pid 3)", {"event": "kernel.yawned", "kernel": "a", "pid": 3}),
+    ],
+)
+def test_an_event_reads_as_a_sentence(expected: str, event: dict[str, object]) -> None:
+    assert expected == sentence(event)
+
+
+def test_every_event_of_the_machine_has_words() -> None:
+    assert set() == set(LEVELS) - set(_WORDS)
+
+
+@pytest.mark.parametrize("name", [*_WORDS, "", "new.event"])
+def test_an_event_without_its_fields_or_with_wrong_ones_is_told_all_the_same(name: str) -> None:
+    fields = "kernel generation pid uptime took delay signum kernels reason cause mistakes"
+    odd: dict[str, object] = {field: [object()] for field in fields.split()}
+
+    assert sentence({"event": name}) or name == ""
+    assert 1 == len(sentence({"event": name, **odd, "reason": "two\nlines"}).splitlines())
+
+
+def test_a_sentence_obeys_nothing_that_a_kernel_wrote() -> None:
+    assert (
+        "a failed and is left alone: \\x1b[2J\\r\\u2028; kernel-supervisor reset a tries again"
+        == sentence({"event": "kernel.failed", "kernel": "a", "reason": "\x1b[2J\r\u2028"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("expected", "seconds"),
+    [
+        ("0 s", 0),
+        ("0 s", -1),
+        ("4 ms", 0.0042),
+        ("0.41 s", 0.412),
+        ("3.2 s", 3.21),
+        ("10 s", 9.97),
+        ("1 min", 59.8),
+        ("3 min 4 s", 184),
+        ("1 h", 3600),
+        ("3 h 2 min", 10920),
+        ("2 d 5 h", 2 * 86400 + 5 * 3600 + 59),
+    ],
+)
+def test_a_span_is_told_in_its_two_largest_units(expected: str, seconds: float) -> None:
+    assert expected == span(seconds)
+
+
+def test_what_the_sentence_tells_is_not_told_twice_on_the_console() -> None:
+    event = {
+        "event": "kernel.died",
+        **RUN,
+        "signal": "SIGKILL",
+        "cause": "killed",
+        "restarts": 2,
+        "word": "a b",
+    }
+
+    assert {"pid", "signal", "generation"} <= tell(event)[1]
+    line = render(event, colour=False)
+
+    assert line.endswith('(run 4, pid 4242)  restarts=2 word="a b"')
+
+
+def test_the_console_shows_the_tail_below_with_escapes_made_harmless() -> None:
+    event = {
+        "event": "kernel.died",
+        "level": "warning",
+        "kernel": "a",
+        "output_tail": ["one", "\x1b]0;title\x07"],
+    }
+
+    lines = render(event, colour=False).splitlines()
+
+    assert ["         | one", "         | \\x1b]0;title\\x07"] == lines[1:]
+    assert "warning kernel.died" in lines[0]
+
+
+def test_the_console_colours_by_level() -> None:
+    assert "\x1b[31m" in render({"event": "kernel.failed", "level": "error", "kernel": "a"}, colour=True)
+    assert "\x1b" not in render({"event": "kernel.failed", "level": "error", "kernel": "a"}, colour=False)
