@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from typing import Any, cast
 from supervisor.config import Config, SupervisorConfig, reload_actions
 from supervisor.control.api import Door
 from supervisor.control.places import default_socket, default_state_dir, expand
+from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
 from supervisor.core.model import process_of
 from supervisor.kernel.lock import AlreadyLocked
@@ -136,13 +137,17 @@ class Daemon:
         supervision.add_observer(self._notify_status)
         self._listen_to_signals()
         door = Door(SteeredDaemon(self), self._socket)
-        await supervision.open()
+        supervision.open()
         try:
             self._tell_started()
-            self._accept(supervision.config)
+            await supervision.take_up()
+            self._apply(supervision.config)
+            # One that is in force only because the file is bad is kept as it is.
+            self._keep(self.file.keep if self.file.last_good_in_use else self.file.accept, supervision.config)
             await door.start()
             self.notifier.ready(self._status_line())
             self._begin(self._feed_watchdog())
+            self._begin(FileWatch(self.file.files, self.reload_soon).run())
             assert self._farewell is not None, "made in run"
             await self._leave(await self._farewell)
         finally:
@@ -164,7 +169,7 @@ class Daemon:
             socket=str(self._socket),
         )
         if self.file.last_good_in_use:
-            self._tell_rejected(self.file.mistakes, in_force="the last good configuration, which was kept")
+            self._tell_rejected(in_force="the last good configuration, which was kept")
 
     async def _leave(self, farewell: Farewell) -> None:
         supervision, tell = self.supervision, self.supervision.runner.tell
@@ -249,33 +254,41 @@ class Daemon:
                 self.notifier.ready(self._status_line())
 
     async def _reload(self) -> Rejected | None:
-        before = self.file.mistakes
         seen = await asyncio.to_thread(self.file.look)
         if isinstance(seen, Rejected):
-            if seen.mistakes != before:
-                self._tell_rejected(seen.mistakes, in_force="the configuration before it")
+            if seen.is_new:
+                self._tell_rejected(in_force="the configuration before it")
             return seen
         if seen is not None:
-            self.file.last_good_in_use = False
-            self._accept(seen.config)
+            self._apply(seen)
+            self._keep(self.file.accept, seen)
         return None
 
-    def _accept(self, config: Config) -> None:
+    def _apply(self, config: Config) -> None:
         supervision = self.supervision
-        old = supervision.config.supervisor
-        new = config.supervisor
+        old, new = supervision.config.supervisor, config.supervisor
         needs = [key for key in DAEMON_KEYS if getattr(old, key) != getattr(new, key)]
         if needs:
             log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
         self.logs.set_level(new.log_level)
-        names = list(config.kernels)
-        supervision.runner.tell("config.loaded", "info", file=str(self.file.path), kernels=names)
+        supervision.runner.tell(
+            "config.loaded", "info", file=str(self.file.path), kernels=list(config.kernels)
+        )
         supervision.load(config)
-        self.file.accept(config, supervision.places.state_dir)
 
-    def _tell_rejected(self, mistakes: tuple[str, ...], *, in_force: str) -> None:
+    def _keep(self, keep: Callable[[Config, Path], None], config: Config) -> None:
+        try:
+            keep(config, self.supervision.places.state_dir)
+        except OSError as error:
+            log.error("cannot keep the configuration for the next start: %s", error)
+
+    def _tell_rejected(self, *, in_force: str) -> None:
         self.supervision.runner.tell(
-            "config.rejected", "error", file=str(self.file.path), mistakes=list(mistakes), in_force=in_force
+            "config.rejected",
+            "error",
+            file=str(self.file.path),
+            mistakes=list(self.file.mistakes),
+            in_force=in_force,
         )
 
     # systemd
@@ -297,4 +310,4 @@ class Daemon:
         # Fed from the loop itself: a loop that hangs is a daemon that hangs.
         while (interval := self.notifier.watchdog_interval) is not None:
             self.notifier.watchdog()
-            await asyncio.sleep(interval / 3)
+            await asyncio.sleep(interval)

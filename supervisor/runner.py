@@ -47,6 +47,7 @@ class Runner:
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._observers: list[Observer] = []
+        self._failing: set[int] = set()
         self._mailbox: deque[Event] = deque()
         self._draining = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -64,7 +65,10 @@ class Runner:
             try:
                 observer(line)
             except Exception:
-                log.exception("an observer of %s failed", event)
+                # Once: an observer that always fails must not fill the log.
+                if id(observer) not in self._failing:
+                    self._failing.add(id(observer))
+                    log.exception("an observer of %s failed; its further failures are not told", event)
 
     def submit(self, event: Event) -> list[Action]:
         """Decide about ``event`` and start what is to be done; returns the decision's actions.

@@ -14,7 +14,7 @@ from pathlib import Path
 from supervisor.config import Config
 from supervisor.kernel.files import write_atomically
 from supervisor.runner import timestamp
-from supervisor.toml_file import ConfigError, Loaded, effective_toml, load, parse
+from supervisor.toml_file import ConfigError, effective_toml, load, parse
 
 LAST_GOOD = "last-good.toml"
 
@@ -27,10 +27,11 @@ class Rejected:
     """The file has mistakes; the configuration before it stays in force."""
 
     mistakes: tuple[str, ...]
+    is_new: bool
 
 
 class SettingsFile:
-    """One file, looked at again and again."""
+    """One file and what it includes, looked at again and again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,13 +39,13 @@ class SettingsFile:
         self.ahead_since: str | None = None
         self.mistakes: tuple[str, ...] = ()
         self.last_good_in_use = False
-        self._read: Loaded | None = None
         self._digest = ""
         self._files: tuple[Path, ...] = (path,)
 
     def files(self) -> tuple[Path, ...]:
-        """The files that were read at the last look, and the directories that may get new ones."""
-        return self._files
+        """What was read at the last look, and the directories that included files may come into."""
+        directories = {file.parent for file in self._files if file.parent != self.path.parent}
+        return (*self._files, *sorted(directories))
 
     def load_first(self, state_dir_of: Callable[[str | None], Path]) -> Config:
         """The configuration to start with.
@@ -54,7 +55,7 @@ class SettingsFile:
         ConfigError.
         """
         try:
-            self._read = load(self.path)
+            read = load(self.path)
         except ConfigError as error:
             kept = state_dir_of(self._named_state_dir()) / LAST_GOOD
             if not kept.exists():
@@ -63,29 +64,39 @@ class SettingsFile:
             self._reject(error)
             self.last_good_in_use = True
             return config
-        return self._read.config
+        self._digest, self._files = read.digest, read.files
+        return read.config
 
-    def look(self) -> Loaded | Rejected | None:
-        """Read the file: what is in it, its mistakes, or ``None`` if it is as it was at the last look."""
+    def look(self) -> Config | Rejected | None:
+        """Read the file: what it says, its mistakes, or ``None`` if it says what is in force.
+
+        What it says is in force only once it is accepted.
+        """
         try:
             read = load(self.path)
         except ConfigError as error:
             return self._reject(error)
-        if self._read is not None and read.digest == self._read.digest and not self.mistakes:
-            return None
-        self._read = read
-        return read
+        is_in_force = read.digest == self._digest and not self.mistakes
+        self._digest, self._files = read.digest, read.files
+        return None if is_in_force else read.config
 
     def _reject(self, error: ConfigError) -> Rejected:
-        self.mistakes = tuple(str(mistake) for mistake in error.mistakes)
+        mistakes = tuple(str(mistake) for mistake in error.mistakes)
+        is_new = mistakes != self.mistakes or error.digest != self._digest
+        self.mistakes, self._digest = mistakes, error.digest
+        self._files = error.files or self._files
         self.ahead_since = self.ahead_since or timestamp()
-        return Rejected(self.mistakes)
+        return Rejected(mistakes, is_new)
 
     def accept(self, config: Config, state_dir: Path) -> None:
-        """The configuration is in force: keep it for a start after a crash, when the file may be bad."""
-        if not self.last_good_in_use:
-            self.mistakes = ()
-            self.ahead_since = None
+        """What was read is in force: keep it for a start after a crash, when the file may be bad."""
+        self.last_good_in_use = False
+        self.mistakes = ()
+        self.ahead_since = None
+        self.keep(config, state_dir)
+
+    def keep(self, config: Config, state_dir: Path) -> None:
+        """Keep what is in force now.  Raises OSError."""
         self.loaded_at = timestamp()
         write_atomically(state_dir / LAST_GOOD, effective_toml(config).encode())
 

@@ -53,9 +53,6 @@ class SteeredDaemon:
         """The daemon, its file, and its kernels."""
         file, supervision = self._daemon.file, self._supervision
         kernels = [self._kernel(name) for name in (self.names() if names is None else names)]
-        degraded = list(supervision.degraded.values())
-        if trouble := supervision.events_file.degraded:
-            degraded.append(trouble)
         return {
             "instance": self.instance,
             "pid": os.getpid(),
@@ -70,7 +67,7 @@ class SteeredDaemon:
             },
             "state_dir": str(supervision.places.state_dir),
             "events_file": str(supervision.events_file.path),
-            "degraded": degraded,
+            "degraded": list(supervision.degraded.values()),
             "kernels": [supervision.view(kernel) for kernel in kernels],
         }
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from supervisor.core.model import Failed, Kernel, Running, Stopped, process_of
 from supervisor.kernel.host import Host
 from supervisor.kernel.lock import StateLock
 from supervisor.kernel.places import Places
-from supervisor.kernel.record import make_private_directory
+from supervisor.kernel.record import RecordStore, make_private_directory
 from supervisor.kernel.survivors import take_stock
 from supervisor.observe.callbacks import Callbacks
 from supervisor.observe.events_file import EventsFile
+from supervisor.observe.redaction import redact
 from supervisor.observe.stream import EventStream
 from supervisor.runner import Observer, Runner
 from supervisor.views import Clock, view
@@ -60,7 +62,9 @@ class Supervision:
         self.instance = uuid.uuid4().hex
         self.config = config
         self.places = Places(state_dir, runtime_dir)
-        self.events_file = EventsFile(state_dir / "events.jsonl")
+        self.events_file = EventsFile(
+            state_dir / "events.jsonl", on_change=lambda trouble: self._note_trouble("events", trouble)
+        )
         self.stream = EventStream()
         self.callbacks = Callbacks()
         self.degraded: dict[str, str] = {}
@@ -99,18 +103,22 @@ class Supervision:
         """Give the state directory back."""
         self._lock.release()
 
-    async def open(self) -> None:
-        """Begin to supervise: take up the survivors, but load nothing yet.  The lock is held already."""
-        host = Host(self.places, self._note_trouble)
+    def open(self) -> None:
+        """Begin to supervise, with no kernels yet.  The lock is held already."""
+        store = RecordStore(self.places.records)
+        host = Host(self.places, store, self._note_trouble)
         runner = Runner(host)
         self._opened = (runner, host)
-        observers: list[Observer] = [self.events_file, self.stream, self.callbacks, *self._observers]
+        observers: list[Observer] = [self._hide_key, self.events_file, self.stream, self.callbacks]
+        observers += self._observers
         for observer in observers:
             runner.add_observer(observer)
         host.open()
-        found = await take_stock(
-            host.store, self.places.state_dir, asyncio.get_running_loop().time(), time.time()
-        )
+
+    async def take_up(self) -> None:
+        """Take up the kernels that an earlier supervisor left; before the first ``load``."""
+        runner, host = self.runner, self.host
+        found = await take_stock(store, self.places.state_dir, asyncio.get_running_loop().time(), time.time())
         host.recall(found.records)
         self._strangers = found.strangers
         for key, message in found.troubles.items():
@@ -148,6 +156,13 @@ class Supervision:
         await self.callbacks.close(CALLBACK_PATIENCE)
         self.events_file.flush()
         self._opened = None
+
+    def _hide_key(self, event: Mapping[str, object]) -> None:
+        """Whatever a kernel writes into its output, its key gets into no line of ours."""
+        if event["event"] in ("kernel.starting", "kernel.adopted"):
+            address = self.host.entry(str(event["kernel"])).connection.address
+            if address is not None:
+                redact(address.key)
 
     def _note_trouble(self, key: str, message: str | None) -> None:
         """Something is not as it should be (or is again), and the work goes on."""

@@ -59,7 +59,7 @@ def chosen_by(arguments: Namespace, views: Sequence[View]) -> list[View]:
     if arguments.all and arguments.names:
         raise Quit(USAGE, f"{arguments.verb}: both names and --all are given", "give one of them")
     if not arguments.all and not arguments.names:
-        raise Quit(USAGE, f"{arguments.verb}: which kernels?", "give names, quoted patterns, or --all")
+        raise Quit(USAGE, f"{arguments.verb}: no kernel is named", "give names, quoted patterns, or --all")
     return list(views) if arguments.all else chosen(views, arguments.names)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from supervisor.cli import words
 from supervisor.cli.asking import View, chosen_by, client_of, get
-from supervisor.cli.exits import DONE, FAILED
+from supervisor.cli.exits import DONE, FAILED, USAGE
 from supervisor.cli.screen import Transient, complain, harmless, say, say_json
 from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, target
 
@@ -40,7 +40,7 @@ def give(arguments: Namespace) -> int:
         say_json({"ok": all(result["ok"] for result in results), "results": results})
     elif not names:
         say("no kernel is declared")
-    return DONE if all(result["ok"] for result in results) else FAILED
+    return waiting.code
 
 
 def fields_of(arguments: Namespace) -> dict[str, Any]:
@@ -63,6 +63,14 @@ class _Waiting:
         self._transient = Transient()
         self._looked_at = time.monotonic()
         self.results: list[Result] = []
+        self._was_misused = False
+
+    @property
+    def code(self) -> int:
+        """The exit code that the results make."""
+        if self._was_misused:
+            return USAGE
+        return DONE if all(result["ok"] for result in self.results) else FAILED
 
     @property
     def unsettled(self) -> list[str]:
@@ -103,7 +111,9 @@ class _Waiting:
         name, connection = self._open.pop(descriptor)
         with connection:
             try:
-                result = _result(name, connection.receive())
+                answer = connection.receive()
+                self._was_misused = self._was_misused or answer.status == 400
+                result = _result(name, answer)
             except Broken:
                 self._client.connect().close()  # no daemon any more: that is the thing to tell
                 message = "the daemon ended before the outcome was known"

@@ -89,7 +89,7 @@ class EventsRequest(Request, frozen=True, kw_only=True):
     kernel: Annotated[tuple[str, ...], Meta(description="only of these kernels; may be repeated")] = ()
     event: Annotated[str | None, Meta(description="only this event, such as kernel.died")] = None
     since: Annotated[str | None, Meta(description="ISO 8601 instant; UTC where it names no zone")] = None
-    last: Annotated[int | None, Meta(ge=0, description="at most so many of the past")] = None
+    last: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="at most so many of the past")] = None
 
 
 Asked = TypeVar("Asked", bound=Request)

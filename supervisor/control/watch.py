@@ -129,7 +129,9 @@ class FileWatch:
             observer.start()
         except OSError as error:
             # Out of inotify watches, mostly.  The looks in intervals go on.
-            log.warning("cannot watch the configuration, it is looked at every %g s: %s", LOOK_INTERVAL, error)
+            log.warning(
+                "cannot watch the configuration, it is looked at every %g s: %s", LOOK_INTERVAL, error
+            )
         self._observer, self._watched = observer, wanted
 
     def _is_well(self, observer: BaseObserver) -> bool:

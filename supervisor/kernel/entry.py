@@ -17,13 +17,15 @@ from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Exit, Kernel, ProcessId, State
 from supervisor.kernel.adopted import AdoptedKernel
-from supervisor.kernel.connection import Address, Connection, PortTaken
+from supervisor.kernel.channel import Channel
+from supervisor.kernel.connection import Address, PortTaken
+from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.identity import identify
-from supervisor.kernel.keeper import Keeper, Trouble
-from supervisor.kernel.launch import Command, LaunchError, resolve, spawn
+from supervisor.kernel.keeper import Keeper, Store, Trouble
+from supervisor.kernel.launch import Command, LaunchError
 from supervisor.kernel.output import OutputFile
 from supervisor.kernel.places import Places
-from supervisor.kernel.record import MARK_VARIABLE, Record, RecordStore, mark
+from supervisor.kernel.record import MARK_VARIABLE, Record, mark
 from supervisor.kernel.run import Handle, OutputOfRun, Run
 from supervisor.kernel.stream import Position
 from supervisor.kernel.subproc import KernelManager
@@ -37,15 +39,19 @@ Report = Callable[[Fact], object]
 class Entry:
     """One kernel on this machine."""
 
-    def __init__(self, name: str, places: Places, store: RecordStore, trouble: Trouble) -> None:
+    def __init__(
+        self, name: str, places: Places, store: Store, trouble: Trouble, equipment: Equipment
+    ) -> None:
         self.name = name
-        self.connection = Connection(name, places.connection_file(name), places.runtime_dir / "ipc")
+        self.connection = equipment.connect(name, places)
         self.output = OutputFile(places.output_file(name))
         self.keeper = Keeper(store, name, trouble)
         self.run: Run | None = None
         # The settings in force; a launch and an edit of live keys set them.
         self.config: KernelConfig | None = None
         self._places = places
+        self._equipment = equipment
+        self._launcher = equipment.launcher
         self._known: tuple[Kernel, State] | None = None
         self._output_from: Position | None = None
         # Launch, withdrawal and removal are carried out in the order of their decisions.
@@ -72,7 +78,7 @@ class Entry:
         await self.keeper.flush()
         the_mark = mark(self._places.state_dir, self.name, generation)
         popen = await asyncio.to_thread(
-            spawn, command, self.connection.path, self.output.path, {MARK_VARIABLE: the_mark}
+            self._launcher.spawn, command, self.connection.path, self.output.path, {MARK_VARIABLE: the_mark}
         )
         handle = KernelManager(popen, kernel_id=self.name)
         process = handle.process or identify(popen.pid)
@@ -80,7 +86,7 @@ class Entry:
 
     def _prepare(self, config: KernelConfig) -> Command:
         """All that must be so before the process is there; blocks for a file or two."""
-        command = resolve(config)
+        command = self._launcher.resolve(config)
         self.connection.choose(config, command.kernel_name)
         if config.hold_ports:
             self.connection.hold()
@@ -98,7 +104,7 @@ class Entry:
             self.config = effect.config
             try:
                 handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                mode = await asyncio.to_thread(_interrupt_mode, effect.config)
+                mode = await asyncio.to_thread(self._interrupt_mode, effect.config)
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
                 return
@@ -110,7 +116,18 @@ class Entry:
         self, generation: int, process: ProcessId, handle: Handle, the_mark: str, mode: str, report: Report
     ) -> Run:
         output = OutputOfRun(self.output, self._output_from or Position())
-        return Run(self.name, generation, process, handle, self.connection, output, the_mark, mode, report)
+        assert self.connection.address is not None, "a run has an address before it has a process"
+        channel = Channel(self.connection.address, context=self._equipment.context)
+        return Run(
+            self.name, generation, process, handle, self.connection, channel, output, the_mark, mode, report
+        )
+
+    def _interrupt_mode(self, config: KernelConfig) -> str:
+        try:
+            return self._launcher.resolve(config).interrupt_mode
+        except LaunchError:
+            # Its kernelspec is gone, which is no reason to harm the living.
+            return config.interrupt_mode or "signal"
 
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
@@ -123,8 +140,10 @@ class Entry:
             # The next start then chooses another; a living kernel is reached by its connection file.
             log.warning("the address of kernel %s on record is of no use: %s", self.name, error)
 
-    def trim_output(self) -> None:
-        """Keep the output of a living kernel within its limits."""
+    def look_after(self) -> None:
+        """What a living kernel needs from time to time: its output within its limits."""
+        if self.run is not None:
+            self.run.note_well()
         if self.config is not None:
             self.output.trim(self.config.output.max_bytes, self.config.output.backups)
 
@@ -169,14 +188,6 @@ class Entry:
         if self.run is not None:
             self.run.close()
         self.connection.close()
-
-
-def _interrupt_mode(config: KernelConfig) -> str:
-    try:
-        return resolve(config).interrupt_mode
-    except LaunchError:
-        # Its kernelspec is gone, which is no reason to harm the living.
-        return config.interrupt_mode or "signal"
 
 
 def _describe_failure(error: LaunchError | OSError) -> Exit:

@@ -25,30 +25,34 @@ from supervisor.core.actions import (
 from supervisor.core.events import Fact
 from supervisor.core.model import Kernel, State
 from supervisor.kernel.entry import Entry
-from supervisor.kernel.keeper import Trouble
+from supervisor.kernel.equipment import Equipment
+from supervisor.kernel.keeper import Store, Trouble
 from supervisor.kernel.places import Places
-from supervisor.kernel.record import Record, RecordStore
+from supervisor.kernel.record import Record
 
 log = logging.getLogger(__name__)
 
 # How often the output of running kernels is looked at, in seconds.
-TRIM_INTERVAL = 10.0
+CARE_INTERVAL = 10.0
 
 
 class Host:
     """This machine, for one supervisor."""
 
-    def __init__(self, places: Places, trouble: Trouble) -> None:
+    def __init__(
+        self, places: Places, store: Store, trouble: Trouble, equipment: Equipment | None = None
+    ) -> None:
         self.places = places
-        self.store = RecordStore(places.records)
+        self._store = store
+        self._equipment = equipment or Equipment()
         self._trouble = trouble
         self._entries: dict[str, Entry] = {}
-        self._trimmer: asyncio.Task[None] | None = None
+        self._caretaker: asyncio.Task[None] | None = None
 
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
         if kernel not in self._entries:
-            self._entries[kernel] = Entry(kernel, self.places, self.store, self._trouble)
+            self._entries[kernel] = Entry(kernel, self.places, self._store, self._trouble, self._equipment)
         return self._entries[kernel]
 
     def remember(self, kernel: Kernel, state: State) -> None:
@@ -97,13 +101,13 @@ class Host:
 
     def open(self) -> None:
         """Begin to look after the output files; on the running loop."""
-        self._trimmer = asyncio.get_running_loop().create_task(self._trim())
+        self._caretaker = asyncio.get_running_loop().create_task(self._look_after())
 
-    async def _trim(self) -> None:
+    async def _look_after(self) -> None:
         while True:
-            await asyncio.sleep(TRIM_INTERVAL)
+            await asyncio.sleep(CARE_INTERVAL)
             entries = [entry for entry in self._entries.values() if entry.run is not None]
-            await asyncio.to_thread(_trim_all, entries)
+            await asyncio.to_thread(_look_after_all, entries)
 
     async def flush(self) -> None:
         """Return once every record has been written, or has failed to be."""
@@ -112,16 +116,16 @@ class Host:
 
     def close(self) -> None:
         """Let go of everything; kernels and files are left as they are."""
-        if self._trimmer is not None:
-            self._trimmer.cancel()
+        if self._caretaker is not None:
+            self._caretaker.cancel()
         for entry in self._entries.values():
             entry.close()
         self._entries.clear()
 
 
-def _trim_all(entries: Iterable[Entry]) -> None:
+def _look_after_all(entries: Iterable[Entry]) -> None:
     for entry in entries:
         try:
-            entry.trim_output()
+            entry.look_after()
         except OSError as error:
             log.warning("cannot trim the output of kernel %s: %s", entry.name, error)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
-from supervisor.kernel.record import Record, RecordStore
+from supervisor.kernel.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,16 @@ log = logging.getLogger(__name__)
 RETRY_INTERVAL = 2.0
 
 Trouble = Callable[[str, str | None], None]
+
+
+class Store(Protocol):
+    """Where records go; both block, and raise OSError."""
+
+    def write(self, record: Record) -> None:
+        """Replace the record of its kernel."""
+
+    def remove(self, name: str) -> None:
+        """Forget the kernel."""
 
 
 class Keeper:
@@ -27,7 +38,7 @@ class Keeper:
     longer than one attempt.
     """
 
-    def __init__(self, store: RecordStore, kernel: str, trouble: Trouble) -> None:
+    def __init__(self, store: Store, kernel: str, trouble: Trouble) -> None:
         self._store = store
         self._kernel = kernel
         self._trouble = trouble

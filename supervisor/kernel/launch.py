@@ -174,20 +174,25 @@ def spawn(
     options.pop("process_group", None)
     # Always: a group signal to a kernel in our own group would reach us.
     options |= {"start_new_session": True, "cwd": cwd, "env": env}
-    fd = _open_output(output) if output is not None else None
+    fd = None if output is None else _open_output(output)
     try:
         if fd is not None:
             options = {"stdout": fd, "stderr": fd, **options}
-        with _default_signals():
-            return subprocess.Popen(argv, **options)
-    except OSError as error:
-        raise _launch_error(error, str(options["executable"]), cwd) from error
-    except ValueError:
-        # Not chained: the original may show an environment value.
-        raise LaunchError("argv, env or cwd has a character that cannot be passed on: mend it") from None
+        return _start(argv, options)
     finally:
         if fd is not None:
             os.close(fd)
+
+
+def _start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    try:
+        with _default_signals():
+            return subprocess.Popen(argv, **options)
+    except OSError as error:
+        raise _launch_error(error, str(options["executable"]), options["cwd"]) from error
+    except ValueError:
+        # Not chained: the original may show an environment value.
+        raise LaunchError("argv, env or cwd has a character that cannot be passed on: mend it") from None
 
 
 def _spec(config: KernelConfig) -> KernelSpec:

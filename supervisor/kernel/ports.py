@@ -32,7 +32,7 @@ Place = tuple[str, int]
 """An address to bind and a port."""
 
 
-class PortTaken(OSError):  # noqa: N818  a fact that is reported as `port-taken`
+class PortTaken(OSError):
     """Somebody else uses a port (or socket file) that the kernel needs; ``port`` is which."""
 
     def __init__(self, port: int, where: str, what: str = "is in use by another program") -> None:

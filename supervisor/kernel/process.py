@@ -165,6 +165,8 @@ def _ask_exit(pidfd: int) -> tuple[bool, int | None]:
         return True, None
     import fcntl
 
+    if (status := _zombie_status(pidfd)) is not None:
+        return True, os.waitstatus_to_exitcode(status)
     try:
         answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, _PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
     except OSError:  # ENOTTY before Linux 6.13, ESRCH before 6.15
@@ -173,6 +175,33 @@ def _ask_exit(pidfd: int) -> tuple[bool, int | None]:
     if not mask & _PIDFD_INFO_EXIT:
         return False, None
     return True, os.waitstatus_to_exitcode(status)
+
+
+def _zombie_status(pidfd: int) -> int | None:
+    """The wait status of a process that its parent has not reaped yet (proc(5): field 52 of ``stat``).
+
+    Shown to whoever may trace the process: its own user, if with no fewer
+    capabilities.  To others it is 0, so they are not told.
+    """
+    try:
+        pid = _pid_of(pidfd)
+        if (PROC / str(pid)).stat().st_uid not in (os.geteuid(), os.getuid()) and os.geteuid() != 0:
+            return None
+        fields = read_proc(pid, "stat").rpartition(b")")[2].split()
+        # Still the same, so what was read in between was about it and not about the pid's next owner.
+        if fields[0] != b"Z" or _pid_of(pidfd) != pid:
+            return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return int(fields[49])
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid that a pidfd stands for, -1 once it is reaped (pidfd_open(2))."""
+    for line in (PROC / "self/fdinfo" / str(pidfd)).read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise ProcessLookupError
 
 
 # What an ended process leaves behind

@@ -70,12 +70,12 @@ class Run:
         process: ProcessId,
         handle: Handle,
         connection: Connection,
+        channel: Channel,
         output: OutputOfRun,
         mark: str,
         interrupt_mode: str,
         report: Report,
     ) -> None:
-        assert connection.address is not None, "a run has an address before it has a process"
         self.generation = generation
         self.process = process
         self.interrupt_mode = interrupt_mode
@@ -86,7 +86,7 @@ class Run:
         self._mark = mark
         self._report = report
         self._oom = OomWatch(process)
-        self._channel = Channel(connection.address)
+        self._channel = channel
         self._monitor: Monitor | None = None
         self._ready = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,6 +147,10 @@ class Run:
         if escaped:
             pids = tuple(process.pid for process in escaped)
             self._report(Escaped(self._kernel, self.generation, pids))
+
+    def note_well(self) -> None:
+        """Alive at this moment: what the OOM killer did until now explains no later death."""
+        self._oom.renew()
 
     def apply(self, config: KernelConfig) -> None:
         """Check with other settings from now on."""

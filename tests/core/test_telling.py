@@ -35,7 +35,9 @@ def test_a_start_is_told_when_its_process_exists_and_again_when_it_is_ready() ->
 
     story.now += 0.41234
     story.tell(Ready("a", 1, connect="hb"))
-    assert [Publish("a", "kernel.ready", "info", 1, 1001, {"took": 0.412, "connect": "hb"})] == story.last_published
+    assert [
+        Publish("a", "kernel.ready", "info", 1, 1001, {"took": 0.412, "connect": "hb"})
+    ] == story.last_published
 
 
 @pytest.mark.parametrize(

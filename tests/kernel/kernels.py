@@ -51,7 +51,7 @@ def running(argv: tuple[str, ...], at: Connection) -> Iterator[subprocess.Popen[
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=default_signals,
+        preexec_fn=default_signals,  # noqa: PLW1509  it makes one system call
         env={**os.environ, "IPYTHONDIR": str(at.path.parent / "ipython")},
     )
     try:

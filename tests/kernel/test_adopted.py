@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from supervisor.kernel.adopted import AdoptedKernel
+from supervisor.kernel.identity import LINUX
 from supervisor.kernel.process import identify
 from tests.kernel.programs import (
     SLEEPER,
@@ -21,7 +22,6 @@ from tests.kernel.programs import (
     open_files,
     start,
     state_of,
-    until,
 )
 from tests.kernel.test_process import TELLS_STRANGERS
 
@@ -64,28 +64,15 @@ async def test_it_tells_which_process_it_is(stranger: Stranger) -> None:
     )
 
 
-@pytest.mark.skipif(not TELLS_STRANGERS, reason="Linux tells how strangers ended since 6.15")
+@pytest.mark.skipif(not LINUX, reason="the status of a zombie is read from /proc")
 async def test_its_exit_status_is_told_when_its_parent_takes_its_time(stranger: Stranger) -> None:
     kernel = AdoptedKernel(identify(stranger.pid), kernel_id="analysis")
+
     await kernel.signal(signal.SIGTERM)
-    until(lambda: state_of(stranger.pid) == "Z")
-    waiting = asyncio.gather(kernel.wait(), kernel.wait())
-    await asyncio.wait([waiting], timeout=0.05)
-    assert await kernel.is_alive() is False
-    assert kernel.returncode is None
 
-    stranger.reap()
-
-    assert [False, False] == await asyncio.wait_for(waiting, TIMEOUT)
-    assert -signal.SIGTERM == kernel.returncode
-
-
-async def test_a_parent_that_never_reaps_is_not_waited_for(stranger: Stranger) -> None:
-    kernel = AdoptedKernel(identify(stranger.pid), kernel_id="analysis")
-    await kernel.kill()
-
-    assert kernel.returncode is None
+    assert [False, False] == await asyncio.wait_for(asyncio.gather(kernel.wait(), kernel.wait()), TIMEOUT)
     assert "Z" == state_of(stranger.pid)
+    assert -signal.SIGTERM == kernel.returncode
 
 
 async def test_a_child_of_ours_may_be_adopted_too() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_client import BlockingKernelClient
+from jupyter_client import AsyncKernelClient
 
 from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.model import Check
@@ -42,7 +42,7 @@ KERNELS = {
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(TIMEOUT):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  conditions of other threads and processes
             await asyncio.sleep(0.01)
 
 
@@ -71,7 +71,7 @@ class Talk:
     def __init__(self, at: Connection) -> None:
         assert at.address is not None
         self.channel = Channel(at.address)
-        self.client = BlockingKernelClient()
+        self.client = AsyncKernelClient()
         self.client.load_connection_file(str(at.path))
 
     async def ready(self) -> Channel:
@@ -79,9 +79,9 @@ class Talk:
             await self.channel.wait_ready()
         return self.channel
 
-    async def start_client(self) -> BlockingKernelClient:
+    async def start_client(self) -> AsyncKernelClient:
         self.client.start_channels()
-        await asyncio.to_thread(self.client.wait_for_ready, timeout=TIMEOUT)
+        await self.client.wait_for_ready(timeout=TIMEOUT)
         return self.client
 
 
@@ -110,13 +110,13 @@ async def test_a_kernel_is_ready_then_busy_then_idle(kind: str, at: Connection, 
         for _ in range(3):
             client.execute(half_a_second)
         # All of the client's requests have been sent; its queue is what is waited for.
-        await until(lambda: client.iopub_channel.msg_ready())
+        await client.get_iopub_msg(timeout=TIMEOUT)
         assert await channel.is_busy(SHORT)
         assert await channel.kernel_info(TIMEOUT) is not None
         async with asyncio.timeout(TIMEOUT):
             await channel.wait_idle()
 
-        replies = [await asyncio.to_thread(client.get_shell_msg, timeout=SHORT) for _ in range(3)]
+        replies = [await client.get_shell_msg(timeout=SHORT) for _ in range(3)]
         assert ["execute_reply"] * 3 == [reply["msg_type"] for reply in replies]
 
 
@@ -148,7 +148,7 @@ async def test_a_busy_kernel_is_interrupted_by_message(at: Connection, talk: Tal
         channel = await talk.ready()
         client = await talk.start_client()
         client.execute(EVER)
-        await until(lambda: client.iopub_channel.msg_ready())
+        await client.get_iopub_msg(timeout=TIMEOUT)
         assert await channel.is_busy(SHORT)
 
         assert await channel.interrupt_request()
@@ -164,7 +164,7 @@ async def test_a_client_after_us_still_gets_its_welcome_on_iopub(at: Connection,
         await channel.wait_idle()
 
         talk.client.start_channels()
-        first = await asyncio.to_thread(talk.client.get_iopub_msg, timeout=TIMEOUT)
+        first = await talk.client.get_iopub_msg(timeout=TIMEOUT)
 
         assert "iopub_welcome" == first["msg_type"]
 
@@ -215,12 +215,8 @@ async def test_a_shutdown_request_to_a_dying_kernel_does_not_reach_its_successor
     with running(IPYKERNEL, at) as second:
         await talk.ready()
         client = await talk.start_client()
-        assert (
-            "ok"
-            == (await asyncio.to_thread(client.execute, "1", reply=True, timeout=TIMEOUT))["content"][
-                "status"
-            ]
-        )
+        reply = await client.execute("1", reply=True, timeout=TIMEOUT)
+        assert "ok" == reply["content"]["status"]
 
         assert await channel.kernel_info(TIMEOUT) is not None
         assert second.poll() is None
@@ -355,7 +351,8 @@ async def test_a_kernel_that_serves_kernel_info_on_shell_only_is_ready_and_is_as
         monitor.start()
         await until(lambda: fake.seen["hb"] >= beats + 5)
         monitor.stop()
-        assert asked_on_control == fake.seen["control"]
+        # One more may have been on its way.
+        assert fake.seen["control"] <= asked_on_control + 1
         assert Check.PROBE not in missed
 
 

@@ -103,7 +103,7 @@ def test_a_kept_port_gives_way_to_a_configured_one_of_another_channel(tmp_path: 
 
 
 def test_a_port_configured_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PortTaken, match="port 12345 .*twice"):
+    with pytest.raises(PortTaken, match=r"12345 on .* is configured twice"):
         new(tmp_path).choose(with_ports(shell=12345, hb=12345), "python3")
 
 
@@ -197,8 +197,16 @@ def test_an_address_survives_its_file(five: tuple[int, ...], key: str, kernel_na
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("key", None), ("shell_port", "1"), ("hb_port", True), ("iopub_port", 0), ("stdin_port", 65536)]
-    + [("ip", 7), ("transport", "udp"), ("signature_scheme", "hmac-md5")],
+    [
+        ("key", None),
+        ("shell_port", "1"),
+        ("hb_port", True),
+        ("iopub_port", 0),
+        ("stdin_port", 65536),
+        ("ip", 7),
+        ("transport", "udp"),
+        ("signature_scheme", "hmac-md5"),
+    ],
 )
 def test_what_is_no_address_is_refused_without_telling_the_key(field: str, value: object) -> None:
     good = Address("tcp", LOCAL, 1, 2, 3, 4, 5, key="secret").to_mapping()

@@ -249,21 +249,18 @@ async def test_a_wait_goes_on_when_its_pidfd_is_closed(sleeper: subprocess.Popen
         (("sh", "-c", "kill -SEGV $$"), -signal.SIGSEGV),
     ],
 )
-async def test_the_exit_status_of_a_stranger_is_told_once_its_parent_has_reaped_it(
+async def test_the_exit_status_of_a_stranger_is_told_before_and_after_its_parent_has_reaped_it(
     argv: tuple[str, ...], expected: int
 ) -> None:
     stranger = Stranger(argv, reap=False)
     try:
         pidfd = open_pidfd(identify(stranger.pid))
         until(lambda: has_ended(pidfd))
-        assert await stranger_returncode(pidfd, 0.02) is None
 
-        told = asyncio.create_task(stranger_returncode(pidfd, TIMEOUT))
-        await asyncio.wait([told], timeout=0.02)
-        assert not told.done()
+        assert expected == await stranger_returncode(pidfd, 0.0)
         stranger.reap()
 
-        assert expected == await told
+        assert expected == await stranger_returncode(pidfd, TIMEOUT)
         assert expected == stranger_wait_status(pidfd)
         os.close(pidfd)
     finally:
@@ -271,8 +268,8 @@ async def test_the_exit_status_of_a_stranger_is_told_once_its_parent_has_reaped_
 
 
 @pytest.mark.parametrize("error", [errno.ENOTTY, errno.ESRCH])
-async def test_an_older_kernel_tells_nothing_and_is_not_asked_twice(
-    zombie: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, error: int
+async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_asked_twice(
+    monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     asked = []
 
@@ -280,13 +277,23 @@ async def test_an_older_kernel_tells_nothing_and_is_not_asked_twice(
         asked.append(arguments)
         raise OSError(error, "older")
 
-    pidfd = open_pidfd(identify(zombie.pid))
-    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    stranger = Stranger(SLEEPER)
+    try:
+        pidfd = open_pidfd(identify(stranger.pid))
+        os.kill(stranger.pid, signal.SIGKILL)
+        until(lambda: not is_there(stranger.pid))
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
 
-    assert await stranger_returncode(pidfd) is None
-    assert 1 == len(asked)
-    assert stranger_wait_status(pidfd) is None
-    os.close(pidfd)
+        assert await stranger_returncode(pidfd) is None
+        assert 1 == len(asked)
+        assert stranger_wait_status(pidfd) is None
+        os.close(pidfd)
+    finally:
+        stranger.close()
+
+
+def is_there(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
 
 
 # What an ended process leaves behind

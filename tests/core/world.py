@@ -1,0 +1,386 @@
+"""A small operating system in memory, with a host that carries out effects on it.
+
+Owns processes, records, connection files and the clock, and sees to the
+contract: every action of the machine is checked against it, every step against
+the invariants.  Answers come late and in any order.  The supervisor can crash
+at any moment; processes and records stay.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from signal import SIGKILL, SIGTERM
+
+from supervisor.config import KernelConfig, changed_launch_keys
+from supervisor.core.actions import (
+    Action,
+    Adopt,
+    Apply,
+    AskToExit,
+    Forget,
+    InterruptKernel,
+    Refuse,
+    SignalGroup,
+    Spawn,
+    WatchIdle,
+    Withdraw,
+)
+from supervisor.core.events import (
+    BecameIdle,
+    Event,
+    Exited,
+    Found,
+    Load,
+    Ready,
+    Reset,
+    Restart,
+    Shutdown,
+    Spawned,
+    SpawnFailed,
+    Start,
+    Stop,
+    Survivor,
+    Tick,
+)
+from supervisor.core.lifecycle import pending_keys
+from supervisor.core.machine import decide, next_deadline
+from supervisor.core.model import (
+    Cause,
+    Course,
+    Exit,
+    Failed,
+    Kernel,
+    ProcessId,
+    Running,
+    Starting,
+    State,
+    Stopped,
+    Want,
+    launched_of,
+    process_of,
+)
+from tests.core.oracle import Oracle
+from tests.core.records import Record
+
+ENDS = [
+    Exit(Cause.EXITED, code=0),
+    Exit(Cause.CRASHED, code=7),
+    Exit(Cause.KILLED, signal="SIGKILL"),
+    Exit(Cause.PORT_TAKEN, code=1),
+]
+KILLED = ENDS[2]
+PATIENCE = 20_000
+
+
+@dataclass
+class Process:
+    """A process, whoever knows of it."""
+
+    id: ProcessId
+    kernel: str
+    generation: int
+    config: KernelConfig
+    born: float
+    is_polite: bool = True
+    is_stubborn: bool = False
+    ready_after: float | None = 0.1
+    is_alive: bool = True
+    is_watched: bool = False
+    exit: Exit = KILLED
+
+
+class World:
+    """The machine, its host and its surroundings."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.now = 1000.0
+        self.state = State()
+        self.file = Load({})
+        self.oracle = Oracle()
+        self.processes: dict[str, Process] = {}
+        self.records: dict[str, Record] = {}
+        self.connection_files: set[str] = set()
+        self.in_force: dict[str, KernelConfig] = {}
+        self.spawning: set[str] = set()
+        self.spawns = 0
+        self.is_kind = False
+        self._epoch = 0
+        self._pid = 100
+        self._agenda: list[tuple[float, int, int | None, Callable[[], None]]] = []
+        self._entries = 0
+
+    # Time
+
+    def _delay(self) -> float:
+        return self.random.choice([0.0, 0.001, 0.05, 0.4, 3.0])
+
+    def _later(self, delay: float, happen: Callable[[], None], *, outlives_us: bool = False) -> None:
+        self._entries += 1
+        entry = (self.now + delay, self._entries, None if outlives_us else self._epoch, happen)
+        heapq.heappush(self._agenda, entry)
+
+    def _report(self, fact: Event, delay: float | None = None) -> None:
+        self._later(self._delay() if delay is None else delay, lambda: self.submit(fact))
+
+    def step(self) -> bool:
+        """Let the next thing happen, an answer or the alarm; ``False`` when nothing is due any more."""
+        alarm = next_deadline(self.state)
+        happening = self._agenda[0][0] if self._agenda else None
+        if alarm is None and happening is None:
+            return False
+        if happening is None or (alarm is not None and alarm <= happening):
+            assert alarm is not None
+            self.now = max(self.now, alarm)
+            self.submit(Tick())
+            return True
+        self.now = max(self.now, happening)
+        _, _, epoch, happen = heapq.heappop(self._agenda)
+        if epoch in (None, self._epoch):
+            happen()
+        return True
+
+    def run_until_quiet(self) -> None:
+        """Let everything happen that is due; it has to come to an end."""
+        for _ in range(PATIENCE):
+            if not self.step():
+                return
+        raise AssertionError("it never settles")
+
+    # The runner
+
+    def submit(self, event: Event) -> list[Action]:
+        """One decision, with what has to hold of every decision; its effects begin."""
+        before, spelled = self.state, repr(self.state)
+        self._foresee(event)
+        after, actions = decide(before, event, self.now)
+        assert spelled == repr(before), "decide changes nothing in place"
+        assert (after, actions) == decide(before, event, self.now), "the same question has the same answer"
+        self._check_decision(before, after, event, actions)
+        self.state = after
+        for name, kernel in after.kernels.items():
+            if before.kernels.get(name) is not kernel:
+                self._remember(kernel)
+        for action in actions:
+            self._perform(action)
+        return actions
+
+    def _check_decision(self, before: State, after: State, event: Event, actions: list[Action]) -> None:
+        for name, kernel in after.kernels.items():
+            if name in before.kernels:
+                assert kernel.generation - before.kernels[name].generation in (0, 1)
+        spawns = [action for action in actions if isinstance(action, Spawn)]
+        assert not spawns or after.course is Course.SERVING, "nothing is started while closing"
+        starting = sum(isinstance(kernel.phase, Starting) for kernel in after.kernels.values())
+        assert not spawns or starting <= after.max_concurrent_starts
+        if isinstance(event, Tick):
+            deadline = next_deadline(after)
+            assert deadline is None or deadline > self.now, "every passed deadline is settled"
+        if isinstance(event, Load):
+            assert (after, []) == decide(after, event, self.now), "the same file twice does nothing"
+
+    def _foresee(self, event: Event) -> None:
+        """Tell the oracle, before the machine has answered."""
+        oracle = self.oracle
+        match event:
+            case Load(kernels=kernels) if not oracle.is_closing:
+                runs = {name for name, kernel in self.state.kernels.items() if launched_of(kernel)}
+                oracle.loaded(kernels, runs)
+            case Found(survivors=survivors):
+                oracle.taken_up(survivors)
+            case Shutdown():
+                oracle.closing()
+            case Exited(kernel=name, exit=exit):
+                if isinstance(self.state.kernels[name].phase, Starting | Running):
+                    oracle.ended(name, exit)
+            case _:
+                pass
+
+    def order(self, order: Start | Stop | Restart | Reset) -> None:
+        """Give an order; it is refused exactly when it has to be."""
+        name = order.kernel
+        refused = self.oracle.refuses(order, name, is_known=name in self.state.kernels)
+        if not refused:
+            self.oracle.ordered(name, Want.DOWN if isinstance(order, Stop) else Want.UP)
+        actions = self.submit(order)
+        assert refused == any(isinstance(action, Refuse) for action in actions)
+
+    def load(self, file: Load) -> None:
+        """The file is edited and read."""
+        self.file = file
+        self.submit(file)
+
+    def _remember(self, kernel: Kernel) -> None:
+        self.records[kernel.name] = Record.of(kernel, self.state)
+
+    # The host
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self._spawn(action)
+            case Adopt(kernel=name, generation=generation, process=id, config=config, ready=ready):
+                process = self.processes[name]
+                assert (process.id, process.generation) == (id, generation)
+                self.in_force[name] = config
+                self._watch(process, is_ready=ready)
+            case Withdraw(kernel=name):
+                assert name not in self.spawning
+                assert name not in self.processes, "the file of a living kernel stays"
+                self.connection_files.discard(name)
+            case Forget(kernel=name):
+                assert name not in self.state.kernels
+                assert name not in self.processes
+                assert name not in self.spawning
+                self.connection_files.discard(name)
+                self.records.pop(name, None)
+            case Apply(kernel=name, config=config):
+                assert process_of(self.state.kernels[name]) is not None
+                self.in_force[name] = config
+            case AskToExit() | SignalGroup() | WatchIdle() | InterruptKernel():
+                self._reach(action)
+            case _:
+                pass
+
+    def _spawn(self, spawn: Spawn) -> None:
+        name = spawn.kernel
+        assert name not in self.processes, "never two processes for a kernel"
+        assert name not in self.spawning, "never two spawns in flight"
+        assert spawn.generation == self.state.kernels[name].generation
+        assert self.file.kernels[name] == spawn.config
+        assert spawn.config.enabled
+        self.spawning.add(name)
+        self.spawns += 1
+        self.connection_files.add(name)
+        fails = not self.is_kind and self.random.random() < 0.15
+        happen = (lambda: self._spawn_fails(spawn)) if fails else (lambda: self._is_born(spawn))
+        self._later(self._delay(), happen)
+
+    def _spawn_fails(self, spawn: Spawn) -> None:
+        self.spawning.discard(spawn.kernel)
+        cause = self.random.choice([Cause.NOT_FOUND, Cause.PORT_TAKEN, Cause.CRASHED])
+        self._report(SpawnFailed(spawn.kernel, spawn.generation, Exit(cause)), delay=0.0)
+
+    def _is_born(self, spawn: Spawn) -> None:
+        name = spawn.kernel
+        assert name not in self.processes, "never two processes for a kernel"
+        self.spawning.discard(name)
+        self._pid += 1
+        process = Process(
+            ProcessId(self._pid, self._pid, "boot"), name, spawn.generation, spawn.config, self.now
+        )
+        if not self.is_kind:
+            process.is_polite = self.random.random() < 0.6
+            process.is_stubborn = self.random.random() < 0.4
+            process.ready_after = self.random.choice([None, 0.0, 0.1, 2.0])
+            if self.random.random() < 0.2:
+                how = self.random.choice(ENDS)
+                self._later(self._delay(), lambda: self.die(process, how), outlives_us=True)
+        self.processes[name] = process
+        self.in_force[name] = spawn.config
+        self._later(self._delay(), lambda: self._is_known(process))
+
+    def _is_known(self, process: Process) -> None:
+        self.submit(Spawned(process.kernel, process.generation, process.id))
+        self._watch(process, is_ready=False)
+
+    def _watch(self, process: Process, *, is_ready: bool) -> None:
+        process.is_watched = True
+        if not process.is_alive:
+            self._report(Exited(process.kernel, process.generation, process.exit))
+        elif not is_ready and process.ready_after is not None:
+            self._later(process.ready_after, lambda: self._is_ready(process))
+
+    def _is_ready(self, process: Process) -> None:
+        if process.is_alive:
+            self.submit(Ready(process.kernel, process.generation))
+
+    def _reach(self, action: AskToExit | SignalGroup | WatchIdle | InterruptKernel) -> None:
+        kernel = self.state.kernels[action.kernel]
+        known = process_of(kernel)
+        assert known is not None, "only a known process is reached"
+        assert action.generation == kernel.generation
+        process = self.processes.get(action.kernel)
+        if process is None:
+            return  # It has died already; its Exited is under way.
+        assert process.id == known
+        match action:
+            case AskToExit():
+                dies = process.is_polite
+            case SignalGroup(signum=signum):
+                dies = signum == SIGKILL or (signum == SIGTERM and not process.is_stubborn)
+            case _:
+                dies = False
+        if dies:
+            self._later(self._delay(), lambda: self.die(process, KILLED), outlives_us=True)
+        if isinstance(action, WatchIdle):
+            self._report(BecameIdle(action.kernel, action.generation))
+
+    def die(self, process: Process, how: Exit) -> None:
+        """The process ends; its supervisor learns of it later."""
+        if not process.is_alive:
+            return
+        process.is_alive = False
+        process.exit = how
+        del self.processes[process.kernel]
+        if process.is_watched:
+            self._report(Exited(process.kernel, process.generation, how))
+
+    # Supervisors come and go
+
+    def crash(self) -> None:
+        """The supervisor is gone, with all that it was about to do or to hear."""
+        self._epoch += 1
+        self.spawning.clear()
+        self.state = State()
+        for process in self.processes.values():
+            process.is_watched = False
+
+    def take_over(self) -> None:
+        """A new supervisor finds what the last one left, and reads the file."""
+        survivors = tuple(self._survivor(name) for name in self.records)
+        self.submit(Found(survivors))
+        self.submit(self.file)
+
+    def _survivor(self, name: str) -> Survivor:
+        process = self.processes.get(name)
+        found = (process.id, process.generation) if process else None
+        return self.records[name].survivor(found, self.now)
+
+    # What has to hold once nothing is due any more
+
+    def settle(self) -> None:
+        """From here on nothing goes wrong; then everything is as it is wanted."""
+        self.is_kind = True
+        for process in self.processes.values():
+            process.ready_after = 0.1
+        self.run_until_quiet()
+        self.is_kind = False
+        self.check_settled()
+
+    def check_settled(self) -> None:
+        """What is so is what is wanted."""
+        assert set(self.state.kernels) == set(self.file.kernels)
+        assert set(self.processes) <= set(self.file.kernels)
+        for name, kernel in self.state.kernels.items():
+            process = self.processes.get(name)
+            assert self.oracle.want[name] is kernel.want
+            wanted = kernel.want is Want.UP and not isinstance(kernel.phase, Failed)
+            assert wanted == (process is not None), "alive if and only if wanted and not failed"
+            assert wanted == (name in self.connection_files)
+            if process is None:
+                assert isinstance(kernel.phase, Stopped | Failed)
+                continue
+            assert isinstance(kernel.phase, Running)
+            assert process.id == kernel.phase.process
+            self._check_settings(kernel, process)
+
+    def _check_settings(self, kernel: Kernel, process: Process) -> None:
+        declared = self.file.kernels[kernel.name]
+        assert declared == kernel.declared == self.in_force[kernel.name]
+        behind = changed_launch_keys(process.config, declared)
+        assert behind == pending_keys(kernel)
+        assert not behind or declared.on_config_change == "manual"
