@@ -116,6 +116,7 @@ class Daemon:
         self._socket = socket
         self._farewell: asyncio.Future[Farewell] | None = None
         self._reloading = asyncio.Lock()
+        self._reload_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status = ""
 
@@ -147,6 +148,7 @@ class Daemon:
             await door.start()
             self.notifier.ready(self._status_line())
             self._begin(self._feed_watchdog())
+            self._begin(self._reload_when_asked())
             self._begin(FileWatch(self.file.files, self.reload_soon).run())
             assert self._farewell is not None, "made in run"
             await self._leave(await self._farewell)
@@ -237,12 +239,14 @@ class Daemon:
     # The file
 
     def reload_soon(self) -> None:
-        """Read the file; many requests at once are one."""
-        if not self._reloading.locked():
-            self._begin(self._reload_quietly())
+        """Read the file; many requests at once are one, and none during a reading is lost."""
+        self._reload_wanted.set()
 
-    async def _reload_quietly(self) -> None:
-        await self.reload()
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            await self.reload()
 
     async def reload(self) -> Rejected | None:
         """Read the file now; returns its mistakes if it was not accepted."""

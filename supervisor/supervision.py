@@ -105,7 +105,7 @@ class Supervision:
 
     def open(self) -> None:
         """Begin to supervise, with no kernels yet.  The lock is held already."""
-        store = RecordStore(self.places.records)
+        self._store = store = RecordStore(self.places.records)
         host = Host(self.places, store, self._note_trouble)
         runner = Runner(host)
         self._opened = (runner, host)
@@ -118,7 +118,8 @@ class Supervision:
     async def take_up(self) -> None:
         """Take up the kernels that an earlier supervisor left; before the first ``load``."""
         runner, host = self.runner, self.host
-        found = await take_stock(store, self.places.state_dir, asyncio.get_running_loop().time(), time.time())
+        now = asyncio.get_running_loop().time()
+        found = await take_stock(self._store, self.places.state_dir, now, time.time())
         host.recall(found.records)
         self._strangers = found.strangers
         for key, message in found.troubles.items():

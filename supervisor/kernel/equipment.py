@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.config import KernelConfig
@@ -52,6 +52,6 @@ def make_connection(kernel: str, places: Places) -> Connection:
 class Equipment:
     """``context`` is the zmq context of our own sockets; ``None``: the one of the process."""
 
-    launcher: Launcher = Launcher()
+    launcher: Launcher = field(default_factory=Launcher)
     connect: Callable[[str, Places], Connection] = make_connection
     context: Context | None = None

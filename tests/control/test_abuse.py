@@ -1,0 +1,263 @@
+"""What a hostile or broken client does to the door, and what it does not do to the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.control.api import Limits
+from supervisor.core import events
+from tests.control.conftest import DEADLINE, ask, curl, raw, read_all, wait_until
+from tests.control.fake_steering import FakeDaemon, FakeSteering
+
+HUGE = 100_000_000
+
+
+def is_well(daemon: FakeDaemon) -> bool:
+    return ask(daemon, "GET", "/v1/status").status == 200
+
+
+@pytest.fixture
+def hasty(steering: FakeSteering, tmp_path: Path) -> Iterator[FakeDaemon]:
+    """A door that loses its patience soon."""
+    limits = Limits(
+        idle_timeout=0.2,
+        body_timeout=0.2,
+        stalled_timeout=0.2,
+        parting_timeout=0.2,
+        connections=4,
+        followers=2,
+    )
+    with FakeDaemon(steering, tmp_path / "hasty", limits) as opened:
+        yield opened
+
+
+def memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_a_body_of_100_mb_is_refused_without_being_kept(daemon: FakeDaemon, steering: FakeSteering) -> None:
+    before = memory()
+    piece = b"x" * 100_000
+    with raw(daemon) as sock:
+        sock.sendall(f"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: {HUGE}\r\n\r\n".encode())
+        try:
+            for _ in range(HUGE // len(piece)):
+                sock.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        head, _, body = read_all(sock).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert "the body is larger than 1048576 bytes" == json.loads(body)["error"]
+    assert memory() - before < HUGE // 2
+    assert is_well(daemon)
+
+
+def test_a_body_of_100_mb_in_chunks_is_refused_without_being_kept(daemon: FakeDaemon) -> None:
+    before = memory()
+    piece = b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
+    with raw(daemon) as sock:
+        sock.sendall(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            for _ in range(HUGE // 100_000):
+                sock.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        answer = read_all(sock)
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert memory() - before < HUGE // 2
+    assert is_well(daemon)
+
+
+def test_curl_reads_why_its_large_body_is_refused(daemon: FakeDaemon, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * 5_000_000)
+
+    code, body = curl(daemon, "--data-binary", f"@{large}", "http://localhost/v1/plan")
+
+    assert (413, "no request needs that") == (code, body["hint"])
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff" * 500 + b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /v1/status HTTP/9.9\r\n\r\n",
+        b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+        b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"y" * 5_000_000,
+    ],
+)
+def test_garbage_is_refused_and_hung_up_on(daemon: FakeDaemon, garbage: bytes) -> None:
+    with raw(daemon) as sock:
+        try:
+            sock.sendall(garbage)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        answer = read_all(sock)
+
+    assert b"" == answer or answer.startswith(b"HTTP/1.1 400 ")
+    assert is_well(daemon)
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"now":' * 10_000])
+def test_a_body_that_is_not_json_is_told_so(daemon: FakeDaemon, body: bytes) -> None:
+    with raw(daemon) as sock:
+        head = f"POST /v1/kernels/robot/stop HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        head, _, told = read_all(sock).decode().partition("\r\n\r\n")
+
+    assert head.startswith("HTTP/1.1 400 ")
+    assert json.loads(told)["error"].startswith("the body is not JSON")
+    assert is_well(daemon)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"",
+        b"GET /v1/sta",
+        b"GET /v1/status HTTP/1.1\r\nHost:",
+        b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc",
+    ],
+)
+def test_half_a_request_is_hung_up_on_after_a_while(hasty: FakeDaemon, half: bytes) -> None:
+    with raw(hasty) as sock:
+        sock.sendall(half)
+
+        assert b"" == read_all(sock)
+    assert is_well(hasty)
+
+
+def test_an_idle_connection_is_hung_up_on_after_its_answer(hasty: FakeDaemon) -> None:
+    with raw(hasty) as sock:
+        sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_one_connection_too_many_is_told_so(steering: FakeSteering, tmp_path: Path) -> None:
+    with FakeDaemon(steering, tmp_path / "few", Limits(connections=4)) as few:
+        held = [raw(few) for _ in range(4)]
+        for sock in held:
+            sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+        with raw(few) as sock:
+            assert read_all(sock).startswith(b"HTTP/1.1 503 ")
+        for sock in held:
+            sock.close()
+
+        wait_until(lambda: ask(few, "GET", "/v1/status").status == 200)
+
+
+def test_one_follower_too_many_is_told_so(hasty: FakeDaemon, steering: FakeSteering) -> None:
+    held = []
+    for number in range(2):
+        sock = raw(hasty)
+        sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        held.append(sock)
+        wait_until(lambda number=number: steering.followers == number + 1)
+
+    answer = ask(hasty, "GET", "/v1/events", follow=True)
+
+    assert (503, "too many clients follow already") == (answer.status, answer.body["error"])
+    for sock in held:
+        sock.close()
+    wait_until(lambda: steering.followers == 0)
+
+
+def test_a_follower_that_does_not_read_is_dropped_with_a_gap_marker(
+    hasty: FakeDaemon, steering: FakeSteering
+) -> None:
+    steering.flood = True
+    before = memory()
+    with raw(hasty) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: steering.followers == 1)
+        assert is_well(hasty)
+        wait_until(lambda: steering.followers == 0)
+        assert memory() - before < 50_000_000
+        told = read_all(sock)
+    steering.flood = False
+
+    assert b'"event":"kernel.ready"' in told
+    assert is_well(hasty)
+
+
+def test_a_dropped_follower_that_reads_again_finds_the_gap_last(
+    steering: FakeSteering, tmp_path: Path
+) -> None:
+    steering.flood = True
+    limits = Limits(stalled_timeout=0.2, parting_timeout=DEADLINE)
+    with FakeDaemon(steering, tmp_path / "patient", limits) as patient, raw(patient) as sock:
+        sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: steering.followers == 1)
+        exchange = next(iter(patient.door._callers._open.values()))
+        wait_until(lambda: exchange._connection._write_finished)
+
+        told = read_all(sock)
+
+    last = [line for line in told.splitlines() if line.startswith(b"{")][-1]
+    assert "stream.gap" == json.loads(last)["event"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_refused_by_the_mode_of_the_file_and_by_the_door(
+    daemon: FakeDaemon, steering: FakeSteering
+) -> None:
+    for directory in (daemon.path.parent, *daemon.path.parents):
+        if directory.stat().st_uid == 0 and str(directory).startswith("/tmp/pytest"):
+            directory.chmod(0o755)
+    script = (
+        "import os, socket, sys\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "sock = socket.socket(socket.AF_UNIX)\n"
+        "try:\n"
+        "    sock.connect(sys.argv[1])\n"
+        "except PermissionError:\n"
+        "    print('refused by the mode'); raise SystemExit\n"
+        "sock.sendall(b'POST /v1/shutdown HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\n\\r\\n')\n"
+        "print(sock.recv(1000).decode())\n"
+    )
+    command = [sys.executable, "-c", script, str(daemon.path)]
+
+    by_mode = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+    daemon.path.chmod(0o666)
+    by_door = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+    assert "refused by the mode\n" == by_mode
+    assert by_door.startswith("HTTP/1.1 403 Forbidden")
+    assert "this daemon belongs to another user" in by_door
+    assert [] == steering.ended
+
+
+def test_twenty_restarts_and_a_stop_at_once_are_all_answered(
+    daemon: FakeDaemon, steering: FakeSteering
+) -> None:
+    socks = [raw(daemon) for _ in range(21)]
+    for number, sock in enumerate(socks):
+        verb = "stop" if number == 20 else "restart"
+        sock.sendall(
+            f"POST /v1/kernels/robot/{verb} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+    answers = [read_all(sock) for sock in socks]
+    for sock in socks:
+        sock.close()
+
+    assert [True] * 21 == [answer.startswith(b"HTTP/1.1 200 ") for answer in answers]
+    assert 20 == steering.orders.count(events.Restart("robot"))
+    assert 1 == steering.orders.count(events.Stop("robot"))

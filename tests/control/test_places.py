@@ -1,0 +1,116 @@
+"""Where daemon and clients look; both use the same functions, so they agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from supervisor.control import places
+from supervisor.control.places import PlaceError, default_config, default_socket, default_state_dir, lead
+
+STATE = Path("/state")
+
+
+def test_the_state_directory_is_systemds_where_there_is_one() -> None:
+    assert Path("/var/lib/one") == default_state_dir({"STATE_DIRECTORY": "/var/lib/one:/var/lib/two"})
+
+
+@pytest.mark.parametrize("state_home", [None, "/elsewhere"])
+def test_the_state_directory_is_the_one_of_platformdirs(
+    monkeypatch: pytest.MonkeyPatch, state_home: str | None
+) -> None:
+    monkeypatch.setenv("HOME", "/home/user")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    environ = {"HOME": "/home/user"}
+    if state_home:
+        monkeypatch.setenv("XDG_STATE_HOME", state_home)
+        environ["XDG_STATE_HOME"] = state_home
+
+    assert platformdirs.user_state_path("kernel-supervisor", appauthor=False) == default_state_dir(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_given", "expected"),
+    [
+        ({}, False, "/state/control.sock"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7"}, False, "/run/user/7/kernel-supervisor/control.sock"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7"}, True, "/state/control.sock"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7", "RUNTIME_DIRECTORY": "/run/ks"}, True, "/run/ks/control.sock"),
+    ],
+)
+def test_the_socket_is_the_units_then_the_state_directorys_then_the_users(
+    environ: dict[str, str], is_given: bool, expected: str
+) -> None:
+    assert Path(expected) == default_socket(environ, STATE, state_dir_is_given=is_given)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_socket_comes_before_all_else(here: Path) -> None:
+    (here / "k.toml").write_text('[supervisor]\nsocket = "/c.sock"\n')
+    environ = {"KERNEL_SUPERVISOR_SOCKET": "/e.sock", "HOME": "/h"}
+
+    assert (Path("/s.sock"),) == lead(environ, socket="/s.sock", config="k.toml").sockets
+    assert (Path("/c.sock"),) == lead(environ, config="k.toml").sockets
+    assert (Path("/e.sock"),) == lead(environ).sockets
+
+
+def test_the_default_places_are_tried_one_after_the_other(here: Path) -> None:
+    found = lead({"HOME": "/h", "XDG_RUNTIME_DIR": "/run/user/7"}).sockets
+
+    assert (
+        Path("/run/user/7/kernel-supervisor/control.sock"),
+        Path("/h/.local/state/kernel-supervisor/control.sock"),
+        Path("/run/kernel-supervisor/control.sock"),
+    ) == found
+
+
+def test_a_configuration_with_a_state_directory_leads_there_and_nowhere_else(here: Path) -> None:
+    (here / "k.toml").write_text('[supervisor]\nstate_dir = "state"\n')
+
+    found = lead({"HOME": "/h", "XDG_RUNTIME_DIR": "/run/user/7"}, config="k.toml")
+
+    assert ((here / "state/control.sock",), here / "state") == (found.sockets, found.state_dir)
+
+
+def test_the_configuration_that_run_would_take_counts_as_named(here: Path) -> None:
+    (here / "kernels.toml").write_text('[supervisor]\nsocket = "own.sock"\n')
+
+    assert (here / "own.sock",) == lead({"HOME": "/h"}).sockets
+
+
+def test_a_configuration_here_that_cannot_be_read_is_no_obstacle(here: Path) -> None:
+    (here / "kernels.toml").write_text("[[[")
+
+    assert Path("/run/kernel-supervisor/control.sock") in lead({"HOME": "/h"}).sockets
+
+
+def test_a_named_configuration_that_cannot_be_read_is_told(here: Path) -> None:
+    (here / "k.toml").write_text("[[[")
+
+    with pytest.raises(PlaceError, match=r"k\.toml: cannot be read"):
+        lead({}, config="k.toml")
+    with pytest.raises(PlaceError, match="No such file"):
+        lead({}, config="missing.toml")
+
+
+def test_the_default_configuration_is_the_first_that_exists(here: Path) -> None:
+    environ = {"HOME": str(here / "home")}
+    own = here / "home/.config/kernel-supervisor/kernels.toml"
+
+    assert default_config(environ) in {None, Path("/etc/kernel-supervisor/kernels.toml")}
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert own == default_config(environ)
+    (here / "config").mkdir()
+    (here / "config/kernels.toml").touch()
+    assert Path("config/kernels.toml") == default_config(environ)
+    (here / "kernels.toml").touch()
+    assert Path("kernels.toml") == default_config(environ)
+    assert Path("/named.toml") == default_config(environ | {places.CONFIG_VARIABLE: "/named.toml"})
