@@ -142,10 +142,11 @@ class Daemon:
         try:
             self._tell_started()
             await supervision.take_up()
+            # Before anything is started: a socket that another daemon serves is a reason not to.
+            await door.start()
             self._apply(supervision.config)
             # One that is in force only because the file is bad is kept as it is.
             self._keep(self.file.keep if self.file.last_good_in_use else self.file.accept, supervision.config)
-            await door.start()
             self.notifier.ready(self._status_line())
             self._begin(self._feed_watchdog())
             self._begin(self._reload_when_asked())

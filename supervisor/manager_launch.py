@@ -8,7 +8,6 @@ kernel that ends with us.  Never decides when to launch.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from supervisor.config import KernelConfig
+from supervisor.config import CONNECTION_FILE, KernelConfig
 from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
 from supervisor.kernel.equipment import Launcher
@@ -71,9 +70,19 @@ class Launch:
     def formatted(self, connection_file: Path, extra_arguments: Sequence[str] | None = None) -> list[str]:
         """The command as it is launched.  Raises LaunchError."""
         argv, resource_dir = self.argv(extra_arguments)
-        words = {name: value for name, value in self.options.items() if isinstance(value, str)}
         expanded = [os.path.expanduser(element) for element in argv]  # noqa: PTH111 - not all are paths
-        return format_argv(expanded, str(connection_file), resource_dir, words)
+        return format_argv(expanded, str(connection_file), resource_dir, self.words)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The launch keywords that fill ``{names}``."""
+        return {name: value for name, value in self.options.items() if isinstance(value, str)}
+
+    @property
+    def path(self) -> dict[str, str]:
+        """The PATH on which the command is looked for, if ``env`` gives one."""
+        env = self.options.get("env") or {}
+        return {"PATH": env["PATH"]} if "PATH" in env else {}
 
 
 class ManagerLauncher(Launcher):
@@ -88,18 +97,22 @@ class ManagerLauncher(Launcher):
         self.error = None
         launch = self.launch
         try:
-            argv, _ = launch.argv(())
-            own = msgspec.structs.replace(
-                config,
-                # With a kernelspec, its environment and interrupt mode count.
-                kernelspec=None if launch.kernel_cmd else launch.kernel_name,
-                argv=argv,
-                extra_arguments=launch.extra_arguments,
-                cwd=str(launch.options.get("cwd") or "."),
-            )
-            return resolve(own, prefer_own_python=True)
+            argv, resource_dir = launch.argv()
+        except LaunchError as error:
+            self.error = _no_kernelspec(error, launch.kernel_name)
+            raise
+        own = msgspec.structs.replace(
+            config,
+            # Its environment and its interrupt mode count, whatever the command is made of.
+            kernelspec=None if launch.kernel_cmd else launch.kernel_name,
+            argv=tuple(format_argv(argv, CONNECTION_FILE, resource_dir, launch.words)),
+            cwd=str(launch.options.get("cwd") or "."),
+            env=launch.path,
+        )
+        try:
+            return resolve(own)
         except (LaunchError, OSError) as error:
-            self.error = _as_builtin(error, launch)
+            self.error = _as_builtin(error)
             raise
 
     def spawn(
@@ -110,7 +123,7 @@ class ManagerLauncher(Launcher):
         try:
             return spawn(command, connection_file, output, {**tie, **mark}, self.launch.options)
         except LaunchError as error:
-            self.error = _as_builtin(error, self.launch)
+            self.error = _as_builtin(error)
             raise
         except Exception as error:
             # A keyword that Popen does not know; every launch must be answered.
@@ -118,23 +131,18 @@ class ManagerLauncher(Launcher):
             raise LaunchError(f"cannot be launched: {error}") from error
 
 
-_QUOTED = re.compile(r'"([^"]*)"')
-
-
-def _as_builtin(error: LaunchError | OSError, launch: Launch) -> Exception:
-    """The exception that ``Popen`` and jupyter_client have for it."""
-    if isinstance(error, OSError):
+def _no_kernelspec(error: LaunchError, name: str) -> Exception:
+    if name.lower() in kernelspec.installed():
         return RuntimeError(str(error))
-    if not launch.kernel_cmd and launch.kernel_name.lower() not in kernelspec.installed():
-        missing = str(error).startswith("kernelspec")
-        if missing and launch.kernel_name.lower() not in kernelspec.NATIVE_NAMES:
-            from jupyter_client.kernelspec import NoSuchKernel
+    from jupyter_client.kernelspec import NoSuchKernel
 
-            return NoSuchKernel(launch.kernel_name)
+    return NoSuchKernel(name)
+
+
+def _as_builtin(error: LaunchError | OSError) -> Exception:
+    """The exception that ``Popen`` has for it."""
+    if isinstance(error, OSError):
+        return error
     if error.cause is not Cause.NOT_FOUND:
         return RuntimeError(str(error))
-    named = _QUOTED.search(str(error))
-    path = Path(named[1]) if named else None
-    if path is None or not path.is_absolute() or not path.exists():
-        return FileNotFoundError(str(error))
-    return PermissionError(str(error)) if "may not be" in str(error) else RuntimeError(str(error))
+    return (PermissionError if "may not be" in str(error) else FileNotFoundError)(str(error))

@@ -1,0 +1,307 @@
+"""The supervision of one kernel for one manager: a runner and a host of its own, no records.
+
+Owns them from the first start to the last cleanup, and the private directory
+with the kernel's output.  Decides nothing: the core does, as for the daemon.
+All methods belong to the loop's thread, but those that say otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from supervisor.config import KernelConfig
+from supervisor.core.actions import AskToExit, Effect, Withdraw
+from supervisor.core.events import Exited, Fact, Interrupt, Load, Restart, SendSignal, Start, Stop
+from supervisor.core.model import (
+    Backoff,
+    Failed,
+    Kernel,
+    Queued,
+    Running,
+    State,
+    Stopped,
+    Stopping,
+    process_of,
+)
+from supervisor.kernel.connection import Connection
+from supervisor.kernel.equipment import Equipment, NoRecords
+from supervisor.kernel.host import Host
+from supervisor.kernel.places import Places
+from supervisor.manager_callbacks import RestartCallbacks
+from supervisor.manager_launch import ManagerLauncher
+from supervisor.manager_thread import LoopThread
+from supervisor.observe.sentence import sentence
+from supervisor.runner import Runner
+
+log = logging.getLogger(__name__)
+
+_LEVELS = {"error": logging.WARNING, "warning": logging.WARNING}
+# SIGTERM gets 2 s, SIGKILL 5 s (core.lifecycle), and once more, in seconds.
+LADDER_PATIENCE = 12.0
+# SIGINT in the first moments ends an ipykernel: an interrupt waits this long for readiness, in seconds.
+READY_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Farewell:
+    """What a stop says to the kernel, and what it leaves.
+
+    ``ask``: send a ``shutdown_request``; ``restart``: it says so, and the
+    connection file stays.
+    """
+
+    ask: bool = True
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class ManagerPlaces(Places):
+    """The connection file where the manager wants it."""
+
+    file: Path = Path()
+
+    def connection_file(self, kernel: str) -> Path:  # noqa: ARG002 - there is one kernel
+        """Where the manager wants it."""
+        return self.file
+
+
+class _Attended:
+    """The host, with the manager's wishes about a stop, and an ear for the ends of runs."""
+
+    def __init__(self, host: Host, callbacks: RestartCallbacks) -> None:
+        self.farewell = Farewell()
+        self._host = host
+        self._callbacks = callbacks
+
+    def remember(self, kernel: Kernel, state: State) -> None:
+        self._host.remember(kernel, state)
+
+    async def perform(self, effect: Effect, report: Callable[[Fact], object]) -> None:
+        match effect:
+            case AskToExit() if not self.farewell.ask:
+                return
+            case AskToExit() if self.farewell.restart:
+                effect = replace(effect, restart=True)
+            case Withdraw() if self.farewell.restart:
+                return
+            case _:
+                pass
+        await self._host.perform(effect, lambda fact: self._heard(fact, report))
+
+    def _heard(self, fact: Fact, report: Callable[[Fact], object]) -> None:
+        if isinstance(fact, Exited):
+            self._callbacks.note(fact.exit)
+        report(fact)
+
+
+class Session:
+    """One kernel under supervision."""
+
+    def __init__(
+        self,
+        thread: LoopThread,
+        connection: Connection,
+        launcher: ManagerLauncher,
+        callbacks: RestartCallbacks,
+    ) -> None:
+        self.thread = thread
+        self.name = connection.name
+        self.is_closed = False
+        self._connection = connection
+        self._callbacks = callbacks
+        self._launcher = launcher
+        self._directory = Path(tempfile.mkdtemp(prefix="kernel-supervisor-"))
+        self._opened: tuple[Runner, Host, _Attended] | None = None
+        self._abandonment: asyncio.Task[None] | None = None
+
+    # To be read from any thread: the state is a value that is replaced whole.
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel as it is now; ``None`` before it is declared."""
+        return self._opened[0].state.kernels.get(self.name) if self._opened else None
+
+    @property
+    def is_managing(self) -> bool:
+        """Whether the kernel has a run, or is to have one."""
+        kernel = self.kernel
+        return kernel is not None and not isinstance(kernel.phase, Stopped | Failed)
+
+    # On the loop
+
+    async def open(self) -> None:
+        """Begin to supervise; nothing is declared yet."""
+        places = ManagerPlaces(self._directory, self._connection.path.parent, self._connection.path)
+        equipment = Equipment(self._launcher, lambda _kernel, _places: self._connection, self.thread.context)
+        host = Host(places, NoRecords(), _note_trouble, equipment)
+        attended = _Attended(host, self._callbacks)
+        runner = Runner(attended)
+        runner.add_observer(self._observe)
+        host.open()
+        self._opened = (runner, host, attended)
+
+    @property
+    def _runner(self) -> Runner:
+        assert self._opened is not None, "open comes first"
+        return self._opened[0]
+
+    @property
+    def _state(self) -> Kernel:
+        return self._runner.state.kernels[self.name]
+
+    def _observe(self, line: Mapping[str, object]) -> None:
+        log.log(_LEVELS.get(str(line["level"]), logging.DEBUG), "kernel %s", sentence(line))
+        match line["event"]:
+            case "kernel.died":
+                death = self._state.last_death
+                assert death is not None, "it is told of"
+                self._callbacks.note(death.exit)
+            case "kernel.restarting":
+                self._callbacks.call("restart")
+            case "kernel.failed":
+                self._callbacks.call("dead")
+            case _:
+                pass
+
+    def declare(self, config: KernelConfig) -> None:
+        """These settings are in force from now on."""
+        self._runner.submit(Load({self.name: config}))
+
+    def start(self, config: KernelConfig, *, new_ports: bool = False) -> int:
+        """Have it started; returns the generation before."""
+        self._attended.farewell = Farewell()
+        self.declare(config)
+        before = self._state.generation
+        # Of a kernel without a run, a restart is a start.
+        self._runner.submit(Restart(self.name, new_ports=True) if new_ports else Start(self.name))
+        return before
+
+    def restart(self, config: KernelConfig, *, now: bool, new_ports: bool) -> int:
+        """Have it restarted; returns the generation before."""
+        self._attended.farewell = Farewell(restart=True)
+        self.declare(config)
+        before = self._state.generation
+        self._runner.submit(Restart(self.name, now, new_ports))
+        return before
+
+    @property
+    def _attended(self) -> _Attended:
+        assert self._opened is not None, "open comes first"
+        return self._opened[2]
+
+    def stop(self, config: KernelConfig, farewell: Farewell, *, now: bool = False) -> None:
+        """Have it stopped, as ``farewell`` says."""
+        self._attended.farewell = farewell
+        self.declare(config)
+        self._runner.submit(Stop(self.name, now))
+
+    async def wait_launched(self, before: int) -> None:
+        """Wait until a run after generation ``before`` has a process, or had one.
+
+        Otherwise it is stopped, and the reason raised: FileNotFoundError and
+        others where the launch failed, RuntimeError where another order came.
+        """
+        while True:
+            kernel = self._state
+            death = kernel.last_death
+            if kernel.generation > before:
+                if process_of(kernel) is not None:
+                    return
+                if death is not None and death.generation > before:
+                    if death.pid is not None:
+                        return
+                    self._runner.submit(Stop(self.name))
+                    raise self._launcher.error or RuntimeError(f"cannot start the kernel: {death.exit.detail}")
+            if isinstance(kernel.phase, Stopped | Failed):
+                raise RuntimeError("the kernel was shut down before it had started")
+            await self._runner.wait_for_change()
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until it is ready.  TimeoutError after so many seconds, RuntimeError if it is stopped or given up."""
+        async with asyncio.timeout(timeout):
+            while not isinstance((phase := self._state.phase), Running):
+                if isinstance(phase, Failed):
+                    raise RuntimeError(f"the kernel was given up: {phase.reason}")
+                if isinstance(phase, Stopped):
+                    raise RuntimeError("the kernel is not running")
+                await self._runner.wait_for_change()
+
+    async def wait_stopped(self, timeout: float) -> None:
+        """Wait until it has no run and is to have none, or is wanted up again by a later order.
+
+        Raises RuntimeError after so many seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self.is_managing and isinstance(self._state.phase, Stopping | Backoff | Queued):
+                    await self._runner.wait_for_change()
+        except TimeoutError:
+            raise RuntimeError(f"the kernel has not ended {timeout:g} s after it was told to") from None
+
+    async def interrupt(self) -> None:
+        """Interrupt it, by signal or message; RuntimeError if it has no process."""
+        try:
+            await self.wait_ready(READY_PATIENCE)
+        except TimeoutError:
+            await self.signal(2)  # it never said that it is a Jupyter kernel
+        else:
+            await self._order(Interrupt(self.name))
+
+    async def signal(self, signum: int) -> None:
+        """Signal its process group; RuntimeError if it has no process."""
+        await self._order(SendSignal(self.name, signum))
+
+    async def _order(self, order: Interrupt | SendSignal) -> None:
+        if (refusal := self._runner.order(order)) is not None:
+            raise RuntimeError(refusal)
+        # The effect is a task that the order has begun; by the second turn of the loop it has acted.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def forget_files(self) -> None:
+        """Remove the connection file and let go of the ports, whatever runs."""
+        self._connection.release()
+        await asyncio.to_thread(self._connection.remove)
+
+    async def close(self) -> None:
+        """End the supervision; a kernel that runs is left alone, and so is its connection file."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        assert self._opened is not None, "open comes first"
+        runner, host, _ = self._opened
+        address = self._connection.address
+        runner.close()
+        await runner.wait_effects()
+        host.close()
+        if address is not None:
+            # The address stays the kernel's own, for a start to come and for clients that know it.
+            self._connection.adopt(address)
+        await asyncio.to_thread(shutil.rmtree, self._directory, True)
+
+    def abandon(self) -> None:
+        """Nobody holds the manager any more: close once nothing is managed.  From any thread."""
+        self.thread.loop.call_soon_threadsafe(self._begin_to_end)
+
+    def _begin_to_end(self) -> None:
+        self._abandonment = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        while self.is_managing and not self.is_closed:
+            await self._runner.wait_for_change()
+        if not self.is_closed:
+            await self.close()
+            self.thread.release()
+
+
+def _note_trouble(key: str, message: str | None) -> None:
+    log.warning("%s: %s", key, message or "recovered")
+
+
+Work = Callable[[Session], Awaitable[object]]
