@@ -12,8 +12,8 @@ from supervisor.version import __version__
 
 if TYPE_CHECKING:
     from supervisor.config import KernelConfig
+    from supervisor.embedded import Supervisor
     from supervisor.manager import KernelManager, run_kernel, start_new_kernel
-    from supervisor.supervision import Supervisor
 
 __all__ = ["KernelConfig", "KernelManager", "Supervisor", "__version__", "run_kernel", "start_new_kernel"]
 

@@ -51,7 +51,7 @@ class BackoffConfig(Settings, frozen=True):
 class HeartbeatConfig(Settings, frozen=True):
     """Asking the heartbeat channel, which most kernels answer even while they execute."""
 
-    interval: Annotated[float, _seconds("seconds between two")] = 5.0
+    interval: Annotated[float, _seconds("seconds between two", ge=0.05)] = 5.0
     misses: Annotated[int, Meta(description="unanswered in a row until it counts as unresponsive", ge=1)] = 3
     action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
 
@@ -59,7 +59,7 @@ class HeartbeatConfig(Settings, frozen=True):
 class ProbeConfig(Settings, frozen=True):
     """Asking ``kernel_info`` on the control channel."""
 
-    interval: Annotated[float, _seconds("seconds between two")] = 10.0
+    interval: Annotated[float, _seconds("seconds between two", ge=0.05)] = 10.0
     misses: Annotated[int, Meta(description="unanswered in a row until it counts as unresponsive", ge=1)] = 6
     action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
 

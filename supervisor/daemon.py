@@ -7,6 +7,7 @@ kernels do is decided and carried out elsewhere.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -18,7 +19,14 @@ from typing import Any, cast
 
 from supervisor.config import Config, SupervisorConfig, reload_actions
 from supervisor.control.api import Door
-from supervisor.control.places import default_socket, default_state_dir, expand
+from supervisor.control.places import (
+    PlaceError,
+    default_socket,
+    default_state_dir,
+    expand,
+    named_in,
+    state_alias,
+)
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
 from supervisor.core.model import process_of
@@ -62,7 +70,7 @@ def run(
     """
     file = SettingsFile(config.absolute())
     try:
-        loaded = file.load_first(lambda named: state_dir or place_state_dir(named, file.path))
+        loaded = file.load_first(lambda: state_dir or named_state_dir(file.path))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
@@ -79,6 +87,14 @@ def run(
         return 1
     finally:
         logs.close()
+
+
+def named_state_dir(file: Path) -> Path:
+    """The state directory of a file that has mistakes: what it names all the same, else the default place."""
+    try:
+        return named_in(file).state_dir or default_state_dir(os.environ)
+    except PlaceError:
+        return default_state_dir(os.environ)
 
 
 def place_state_dir(named: str | None, file: Path) -> Path:
@@ -137,7 +153,8 @@ class Daemon:
         supervision.add_observer(EventLog())
         supervision.add_observer(self._notify_status)
         self._listen_to_signals()
-        door = Door(SteeredDaemon(self), self._socket)
+        alias = state_alias(supervision.places.state_dir)
+        door = Door(SteeredDaemon(self), self._socket, alias=alias)
         supervision.open()
         try:
             self._tell_started()
@@ -189,6 +206,8 @@ class Daemon:
 
     async def _tell_progress(self) -> None:
         while True:
+            # systemd would kill the daemon, and the kernels would be nobody's.
+            self.notifier.extend_timeout(6 * PROGRESS_INTERVAL)
             await asyncio.sleep(PROGRESS_INTERVAL)
             self.supervision.runner.tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
 
@@ -312,6 +331,8 @@ class Daemon:
             self.notifier.status(line)
 
     async def _feed_watchdog(self) -> None:
+        if self.notifier.watchdog_interval is not None:
+            faulthandler.enable(2)  # SIGABRT is how systemd ends a daemon that hangs: it then tells where
         # Fed from the loop itself: a loop that hangs is a daemon that hangs.
         while (interval := self.notifier.watchdog_interval) is not None:
             self.notifier.watchdog()

@@ -37,17 +37,24 @@ class RestartCallbacks:
     @property
     def last_exit(self) -> Exit | None:
         """How the last run ended; within a callback, the end that it is called for."""
+        return self.told_exit or self._last_exit
+
+    @property
+    def told_exit(self) -> Exit | None:
+        """Within a callback, the end that it is called for."""
         told: Exit | None = getattr(self._told, "exit", None)
-        return told if told is not None else self._last_exit
+        return told
 
     def note(self, exit: Exit) -> None:
         """A run has ended like this."""
         self._last_exit = exit
 
     def add(self, callback: Callback, event: str) -> None:
-        """Call ``callback`` at each ``event``.  ValueError for an unknown one, TypeError for what is no function."""
+        """Call ``callback`` at each ``event``.  ValueError for an unknown one, TypeError for no function."""
         if inspect.iscoroutinefunction(callback):
-            raise TypeError("callback: is a coroutine function: give a plain one, or use supervisor.Supervisor")
+            raise TypeError(
+                "callback: is a coroutine function: give a plain one, or use supervisor.Supervisor"
+            )
         if not callable(callback):
             raise TypeError(f"callback: {type(callback).__name__} object is not callable")
         with self._lock:
@@ -84,8 +91,7 @@ class RestartCallbacks:
                 if not self._waiting:
                     self._is_calling = False
                     return
-                exit, due = self._waiting.popleft()
-            self._told.exit = exit
+                self._told.exit, due = self._waiting.popleft()
             for callback in due:
                 try:
                     callback()

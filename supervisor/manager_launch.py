@@ -48,7 +48,7 @@ class Launch:
                 # Nobody empties it across restarts, and a full pipe stops the kernel.
                 raise ValueError(f"{stream}: a pipe would block the kernel: give a file, or DEVNULL")
         return Launch(
-            self.kernel_name,
+            str(options.pop("kernel_name", self.kernel_name)),
             tuple(options.pop("kernel_cmd", self.kernel_cmd)),
             tuple(options.pop("extra_arguments", self.extra_arguments)),
             bool(options.pop("independent", self.independent)),
@@ -72,6 +72,14 @@ class Launch:
         argv, resource_dir = self.argv(extra_arguments)
         expanded = [os.path.expanduser(element) for element in argv]  # noqa: PTH111 - not all are paths
         return format_argv(expanded, str(connection_file), resource_dir, self.words)
+
+    def missing(self, error: LaunchError) -> Exception:
+        """What jupyter_client raises where ``argv`` raised this: NoSuchKernel, or RuntimeError."""
+        if self.kernel_name.lower() in kernelspec.installed():
+            return RuntimeError(str(error))
+        from jupyter_client.kernelspec import NoSuchKernel
+
+        return NoSuchKernel(self.kernel_name)
 
     @property
     def words(self) -> dict[str, str]:
@@ -99,7 +107,7 @@ class ManagerLauncher(Launcher):
         try:
             argv, resource_dir = launch.argv()
         except LaunchError as error:
-            self.error = _no_kernelspec(error, launch.kernel_name)
+            self.error = launch.missing(error)
             raise
         own = msgspec.structs.replace(
             config,
@@ -129,14 +137,6 @@ class ManagerLauncher(Launcher):
             # A keyword that Popen does not know; every launch must be answered.
             self.error = error
             raise LaunchError(f"cannot be launched: {error}") from error
-
-
-def _no_kernelspec(error: LaunchError, name: str) -> Exception:
-    if name.lower() in kernelspec.installed():
-        return RuntimeError(str(error))
-    from jupyter_client.kernelspec import NoSuchKernel
-
-    return NoSuchKernel(name)
 
 
 def _as_builtin(error: LaunchError | OSError) -> Exception:

@@ -10,20 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from supervisor.config import KernelConfig
 from supervisor.core.actions import AskToExit, Effect, Withdraw
-from supervisor.core.events import Exited, Fact, Interrupt, Load, Restart, SendSignal, Start, Stop
+from supervisor.core.events import Exited, Fact, Interrupt, Load, Restart, SendSignal, Stop
 from supervisor.core.model import (
     Backoff,
     Failed,
     Kernel,
     Queued,
     Running,
+    Starting,
     State,
     Stopped,
     Stopping,
@@ -52,12 +56,13 @@ READY_PATIENCE = 5.0
 class Farewell:
     """What a stop says to the kernel, and what it leaves.
 
-    ``ask``: send a ``shutdown_request``; ``restart``: it says so, and the
-    connection file stays.
+    ``ask``: send a ``shutdown_request``; ``restart``: which says that the
+    kernel will be back; ``keep_file``: the connection file stays.
     """
 
     ask: bool = True
     restart: bool = False
+    keep_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class _Attended:
                 return
             case AskToExit() if self.farewell.restart:
                 effect = replace(effect, restart=True)
-            case Withdraw() if self.farewell.restart:
+            case Withdraw() if self.farewell.keep_file:
                 return
             case _:
                 pass
@@ -119,6 +124,7 @@ class Session:
         self._directory = Path(tempfile.mkdtemp(prefix="kernel-supervisor-"))
         self._opened: tuple[Runner, Host, _Attended] | None = None
         self._abandonment: asyncio.Task[None] | None = None
+        self._ordered = 0
 
     # To be read from any thread: the state is a value that is replaced whole.
 
@@ -156,37 +162,43 @@ class Session:
         return self._runner.state.kernels[self.name]
 
     def _observe(self, line: Mapping[str, object]) -> None:
-        log.log(_LEVELS.get(str(line["level"]), logging.DEBUG), "kernel %s", sentence(line))
+        ordered_in_vain = self._could_not_be_launched()
+        level = logging.DEBUG if ordered_in_vain else _LEVELS.get(str(line["level"]), logging.DEBUG)
+        if line["event"] == "kernel.failed":
+            log.log(level, "kernel %s is given up: %s", self.name, line["reason"])
+        else:
+            log.log(level, "kernel %s", sentence(line))
         match line["event"]:
             case "kernel.died":
                 death = self._state.last_death
                 assert death is not None, "it is told of"
                 self._callbacks.note(death.exit)
-            case "kernel.restarting":
+            case "kernel.restarting" if not ordered_in_vain:
                 self._callbacks.call("restart")
-            case "kernel.failed":
+            case "kernel.failed" if not ordered_in_vain:
                 self._callbacks.call("dead")
             case _:
                 pass
+
+    def _could_not_be_launched(self) -> bool:
+        """Whether this is about an ordered launch that failed: whoever ordered it gets an exception."""
+        death = self._state.last_death
+        return death is not None and death.pid is None and death.generation == self._ordered
 
     def declare(self, config: KernelConfig) -> None:
         """These settings are in force from now on."""
         self._runner.submit(Load({self.name: config}))
 
     def start(self, config: KernelConfig, *, new_ports: bool = False) -> int:
-        """Have it started; returns the generation before."""
-        self._attended.farewell = Farewell()
-        self.declare(config)
-        before = self._state.generation
-        # Of a kernel without a run, a restart is a start.
-        self._runner.submit(Restart(self.name, new_ports=True) if new_ports else Start(self.name))
-        return before
+        """Have it started; returns the generation before.  Of one without a run, a restart is a start."""
+        return self.restart(config, now=False, new_ports=new_ports)
 
     def restart(self, config: KernelConfig, *, now: bool, new_ports: bool) -> int:
         """Have it restarted; returns the generation before."""
-        self._attended.farewell = Farewell(restart=True)
+        self._attended.farewell = Farewell()
         self.declare(config)
         before = self._state.generation
+        self._ordered = before + 1
         self._runner.submit(Restart(self.name, now, new_ports))
         return before
 
@@ -195,10 +207,18 @@ class Session:
         assert self._opened is not None, "open comes first"
         return self._opened[2]
 
-    def stop(self, config: KernelConfig, farewell: Farewell, *, now: bool = False) -> None:
-        """Have it stopped, as ``farewell`` says."""
-        self._attended.farewell = farewell
-        self.declare(config)
+    def change(self, **settings: object) -> None:
+        """Change live settings; what it was launched with stays."""
+        if (kernel := self.kernel) is not None and kernel.declared is not None:
+            self.declare(msgspec.structs.replace(kernel.declared, **settings))
+
+    def stop(self, farewell: Farewell, patience: float, *, now: bool = False) -> None:
+        """Have it stopped as ``farewell`` says; signals follow after ``patience`` seconds."""
+        if self.kernel is None:
+            return
+        if not isinstance(self._state.phase, Stopping):
+            self._attended.farewell = farewell
+        self.change(stop_timeout=patience)
         self._runner.submit(Stop(self.name, now))
 
     async def wait_launched(self, before: int) -> None:
@@ -217,13 +237,15 @@ class Session:
                     if death.pid is not None:
                         return
                     self._runner.submit(Stop(self.name))
-                    raise self._launcher.error or RuntimeError(f"cannot start the kernel: {death.exit.detail}")
+                    raise self._launcher.error or RuntimeError(
+                        f"cannot start the kernel: {death.exit.detail}"
+                    )
             if isinstance(kernel.phase, Stopped | Failed):
                 raise RuntimeError("the kernel was shut down before it had started")
             await self._runner.wait_for_change()
 
     async def wait_ready(self, timeout: float) -> None:
-        """Wait until it is ready.  TimeoutError after so many seconds, RuntimeError if it is stopped or given up."""
+        """Wait until it is ready.  TimeoutError after so many seconds, RuntimeError if it will not be."""
         async with asyncio.timeout(timeout):
             while not isinstance((phase := self._state.phase), Running):
                 if isinstance(phase, Failed):
@@ -247,11 +269,14 @@ class Session:
     async def interrupt(self) -> None:
         """Interrupt it, by signal or message; RuntimeError if it has no process."""
         try:
-            await self.wait_ready(READY_PATIENCE)
+            if isinstance(self._state.phase, Starting | Queued):
+                await self.wait_ready(READY_PATIENCE)
         except TimeoutError:
-            await self.signal(2)  # it never said that it is a Jupyter kernel
-        else:
+            pass  # it never said that it is a Jupyter kernel
+        if isinstance(self._state.phase, Running):
             await self._order(Interrupt(self.name))
+        else:
+            await self.signal(signal.SIGINT)
 
     async def signal(self, signum: int) -> None:
         """Signal its process group; RuntimeError if it has no process."""
@@ -264,10 +289,11 @@ class Session:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    async def forget_files(self) -> None:
-        """Remove the connection file and let go of the ports, whatever runs."""
+    async def let_go(self, *, connection_file: bool) -> None:
+        """Let go of ports and connection file, whatever runs; a later launch has them again."""
         self._connection.release()
-        await asyncio.to_thread(self._connection.remove)
+        if connection_file:
+            await asyncio.to_thread(self._connection.remove)
 
     async def close(self) -> None:
         """End the supervision; a kernel that runs is left alone, and so is its connection file."""
@@ -279,6 +305,7 @@ class Session:
         address = self._connection.address
         runner.close()
         await runner.wait_effects()
+        await host.flush()
         host.close()
         if address is not None:
             # The address stays the kernel's own, for a start to come and for clients that know it.
@@ -302,6 +329,3 @@ class Session:
 
 def _note_trouble(key: str, message: str | None) -> None:
     log.warning("%s: %s", key, message or "recovered")
-
-
-Work = Callable[[Session], Awaitable[object]]

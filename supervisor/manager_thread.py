@@ -21,7 +21,7 @@ from supervisor.kernel.line import Context
 T = TypeVar("T")
 
 
-class Gone(Exception):  # noqa: N818 - says what is so
+class Gone(Exception):
     """The thread has ended, or was asked for something that it can only do itself."""
 
 
@@ -136,7 +136,7 @@ def _forget() -> None:
 def _leave() -> None:
     """At the end of the interpreter: stop before what the loop needs is torn down."""
     if (thread := _current) is not None and thread.loop.is_running():
-        thread._end()  # noqa: SLF001
+        thread._end()
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,7 +6,6 @@ long as kernels depend on it.  Reads files; decides nothing about kernels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,6 @@ from supervisor.runner import timestamp
 from supervisor.toml_file import ConfigError, effective_toml, load, parse
 
 LAST_GOOD = "last-good.toml"
-
-# A file with a mistake may still tell where its state is; nothing else of it is believed.
-_STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class SettingsFile:
         directories = {file.parent for file in self._files if file.parent != self.path.parent}
         return (*self._files, *sorted(directories))
 
-    def load_first(self, state_dir_of: Callable[[str | None], Path]) -> Config:
+    def load_first(self, state_dir: Callable[[], Path]) -> Config:
         """The configuration to start with.
 
         If the file has mistakes, and a supervisor has left kernels in its
@@ -57,7 +53,7 @@ class SettingsFile:
         try:
             read = load(self.path)
         except ConfigError as error:
-            kept = state_dir_of(self._named_state_dir()) / LAST_GOOD
+            kept = state_dir() / LAST_GOOD
             if not kept.exists():
                 raise
             config = parse(kept.read_bytes(), kept)
@@ -99,13 +95,6 @@ class SettingsFile:
         """Keep what is in force now.  Raises OSError."""
         self.loaded_at = timestamp()
         write_atomically(state_dir / LAST_GOOD, effective_toml(config).encode())
-
-    def _named_state_dir(self) -> str | None:
-        try:
-            found = _STATE_DIR.search(self.path.read_text("utf-8", "replace"))
-        except OSError:
-            return None
-        return found[1] if found else None
 
 
 def forget_last_good(state_dir: Path) -> None:

@@ -150,10 +150,9 @@ class _Reading:
                 what = f"{quoted(pattern)} is this file too: put the others into a directory of their own"
                 self._tell(self.main, where, what)
             fragments |= dict.fromkeys(path for path in paths if not _same_file(path, self.main))
-        if len(fragments) > _MOST_FILES:
-            self._tell(
-                self.main, (key.name,), f"{len(fragments)} files, more than {_MOST_FILES}: include fewer"
-            )
+        if max(len(patterns), len(fragments)) > _MOST_FILES:
+            self._tell(self.main, (key.name,), f"more than {_MOST_FILES} files: include fewer")
+            self.unread = True
             return []
         return list(fragments)
 

@@ -69,6 +69,11 @@ KEY_MISTAKES = [
     ("hold_ports = 1", "hold_ports: 1 is an integer, not a boolean: write true or false"),
     ("restart = true", 'restart: true is not one of "always", "on-failure", "never"'),
     ("cwd = 2020-01-01", "cwd: 2020-01-01 is a date, not a string: put it in quotes"),
+    ('cwd = ["~"]', "cwd: is an array, not a string: write a string"),
+    ("restart = [1]", 'restart: this array is not one of "always", "on-failure", "never"'),
+    ("restart = 07:32:00", 'restart: 07:32:00 is not one of "always", "on-failure", "never"'),
+    ("stop_timeout = 1e400", "stop_timeout: inf is not a finite number: write one, such as 10.0"),
+    ('max_restarts = "five"', 'max_restarts: "five" is a string, not an integer: write one, such as 5'),
     ('cwd = ""', 'cwd: "" is empty: write a value, or remove the key'),
     (
         r'cwd = "a\u0000"',
@@ -168,6 +173,11 @@ FILE_MISTAKES = [
         f"[defaults]\nports.hb = 7000\n[kernels.a]\n{SPEC}[kernels.b]\n{SPEC}",
         "defaults.ports.hb: 7000 is used by kernels.a (hb) and kernels.b (hb): give each kernel its own",
     ),
+    (
+        f'[defaults]\n{SPEC}argv = ["{{connection_file}}"]\n[kernels.a]\n[kernels.b]\n',
+        "defaults.argv: argv and kernelspec are both given: keep one of them",
+    ),
+    ("include = [" + "'x', " * 1001 + f"]\n[kernels.a]\n{SPEC}", "include: more than 1000 files: include fewer"),
     (f"include = 3\n[kernels.a]\n{SPEC}", "include: 3 is an integer, not an array of strings: write strings in brackets"),
     (f'include = ["**"]\n[kernels.a]\n{SPEC}', 'include[0]: "**" is not a file or pattern: write one, such as "kernels.d/*.toml"'),
 ]  # fmt: skip

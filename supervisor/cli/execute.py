@@ -93,7 +93,7 @@ def _channels(connection_file: str) -> Iterator[Any]:
         channels.stop_channels()
 
 
-class _Ended(Exception):  # noqa: N818 - the conversation is over before its answer
+class _Ended(Exception):
     """The answer is not waited for any longer; the text says why."""
 
 
@@ -163,7 +163,8 @@ class _Printer:
                 stream.flush()
             case "execute_result" | "display_data" | "update_display_data":
                 data = content.get("data") or {}
-                sys.stdout.write(f"{data.get('text/plain') or _untold(data)}\n")
+                text = str(data.get("text/plain") or _untold(data))
+                sys.stdout.write(f"{text if has_colour(sys.stdout) else _ESCAPES.sub('', text)}\n")
                 sys.stdout.flush()
             case "error":
                 sys.stdout.flush()
@@ -195,8 +196,8 @@ def _untold(data: Message) -> str:
 
 
 def _traceback(content: Message) -> str:
-    lines = content.get("traceback") or [f"{content.get('ename')}: {content.get('evalue')}"]
-    text = "\n".join(map(str, lines))
+    error = f"{content.get('ename') or 'error'}: {content.get('evalue')}"
+    text = "\n".join(map(str, content.get("traceback") or [error]))
     return text if has_colour(sys.stderr) else _ESCAPES.sub("", text)
 
 

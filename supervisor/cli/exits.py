@@ -9,7 +9,7 @@ NO_DAEMON = 3
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
 
 
-class Quit(Exception):  # noqa: N818 - an end that is foreseen, not an error of the program
+class Quit(Exception):
     """End with this code, after saying what is wrong and what to do."""
 
     def __init__(self, code: int, message: str = "", hint: str = "") -> None:

@@ -27,7 +27,7 @@ _MAX_LINE = 1 << 16
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 
 
-class NoDaemon(Exception):  # noqa: N818 - says what is so, as all names here
+class NoDaemon(Exception):
     """No daemon answers; ``tried`` tells where it was looked for and what was found."""
 
     def __init__(self, tried: Sequence[tuple[Path, str]]) -> None:
@@ -35,7 +35,7 @@ class NoDaemon(Exception):  # noqa: N818 - says what is so, as all names here
         self.tried = tuple(tried)
 
 
-class Broken(Exception):  # noqa: N818
+class Broken(Exception):
     """The connection ended before the answer did, or what came is no answer."""
 
 

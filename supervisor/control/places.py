@@ -8,6 +8,7 @@ Imports stay light, because every verb of the command line passes here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ SUN_PATH_MAX = 107 if os.uname().sysname == "Linux" else 103
 """Bytes of a Unix socket's path, less the final zero (unix(7))."""
 
 Environment = Mapping[str, str]
+
+# How a place is written in a file that is not valid TOML as a whole.
+_NAMED_LINE = re.compile(r"""^[ \t]*(state_dir|socket)[ \t]*=[ \t]*["']([^"'\n]+)["']""", re.MULTILINE)
 
 
 class PlaceError(Exception):
@@ -100,14 +104,21 @@ class Named(NamedTuple):
 
 
 def named_in(config: Path) -> Named:
-    """The places that a configuration file names.  Raises PlaceError when it cannot be read."""
+    """The places that a configuration file names, also if it has mistakes elsewhere.
+
+    The daemon goes on with the file that it read before, so it is to be found
+    by one that is half edited, too.  Raises PlaceError when there is no such file.
+    """
     import tomli
 
     try:
-        table = tomli.loads(config.read_text("utf-8")).get("supervisor", {})
-    except (OSError, ValueError) as mistake:
-        reason = mistake.strerror if isinstance(mistake, OSError) else str(mistake)
-        raise PlaceError(f"{config}: cannot be read: {reason}") from None
+        text = config.read_text("utf-8", "replace")
+    except OSError as error:
+        raise PlaceError(f"{config}: cannot be read: {error.strerror}") from None
+    try:
+        table = tomli.loads(text).get("supervisor", {})
+    except ValueError:
+        table = dict(_NAMED_LINE.findall(text))
     if not isinstance(table, dict):
         return Named()
     base = config.absolute().parent

@@ -15,7 +15,7 @@ Fields = dict[str, Any]
 """A JSON object.  Enums, paths and tuples in it are fine: the door encodes them."""
 
 
-class UnknownKernel(LookupError):  # noqa: N818 - says what is so, as all names here
+class UnknownKernel(LookupError):
     """No kernel of this name is declared; ``known`` are the names that are."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:

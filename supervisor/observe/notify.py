@@ -56,6 +56,10 @@ class Notifier:
         """Tell that the daemon is on its way out."""
         return self._send("STOPPING=1", *_status(status), patience=_PATIENCE)
 
+    def extend_timeout(self, seconds: float) -> bool:
+        """Ask for so much time from now, beyond what the unit allows for starting or stopping."""
+        return self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}", patience=_PATIENCE)
+
     def status(self, text: str) -> bool:
         """Show one line in ``systemctl status``."""
         return self._send(*_status(text))

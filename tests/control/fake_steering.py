@@ -143,7 +143,8 @@ class FakeSteering:
                 yield {"timestamp": stamp(), "event": "kernel.ready", "level": "info", "filler": "x" * 10_000}
             while follow:
                 async with self._told:
-                    await self._told.wait_for(lambda: len(self.lines) > sent)
+                    while len(self.lines) == sent:
+                        await self._told.wait()
                 for line in self.lines[sent:]:
                     if self._is_wanted(line, kernels, event, after):
                         yield line

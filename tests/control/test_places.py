@@ -91,9 +91,13 @@ def test_a_configuration_here_that_cannot_be_read_is_no_obstacle(here: Path) -> 
     assert Path("/run/kernel-supervisor/control.sock") in lead({"HOME": "/h"}).sockets
 
 
-def test_a_named_configuration_that_cannot_be_read_is_told(here: Path) -> None:
-    (here / "k.toml").write_text("[[[")
+def test_a_half_edited_configuration_still_tells_where_its_daemon_is(here: Path) -> None:
+    (here / "k.toml").write_text('[supervisor]\nstate_dir = "state"\n[[[')
 
+    assert here / "state" == lead({}, config=str(here / "k.toml")).state_dir
+
+
+def test_a_named_configuration_that_cannot_be_read_is_told(here: Path) -> None:
     with pytest.raises(PlaceError, match=r"k\.toml: cannot be read"):
         lead({}, config="k.toml")
     with pytest.raises(PlaceError, match="No such file"):

@@ -139,6 +139,16 @@ class Supervision(RuleBasedStateMachine):
         if kernel is not None:
             self.world.submit(Answered(name, kernel.generation, check))
 
+    @rule(name=names, back=st.integers(1, 3), fact=st.sampled_from([Spawned, SpawnFailed, Ready, Exited]))
+    def a_fact_of_an_earlier_run_comes_late(self, name: str, back: int, fact: type) -> None:
+        kernel = self.world.state.kernels.get(name)
+        if kernel is not None and kernel.generation > back:
+            what = {Spawned: (process(9),), SpawnFailed: (ENDS[1],), Exited: (ENDS[1],)}
+            before = self.world.state
+            late = fact(name, kernel.generation - back, *what.get(fact, ()))
+            assert [] == self.world.submit(late)
+            assert before == self.world.state
+
     @rule(edited=st.none() | files)
     def the_supervisor_crashes_and_the_next_takes_over(self, edited: Load | None) -> None:
         self.world.crash()
@@ -178,13 +188,15 @@ class Supervision(RuleBasedStateMachine):
 
 
 Supervision.TestCase.settings = settings(
-    max_examples=150,
-    stateful_step_count=40,
+    max_examples=200,
+    stateful_step_count=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestSupervision = Supervision.TestCase
+# Only a failure takes long: hypothesis looks for the shortest story for up to five minutes.
+TestSupervision.pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_kernel_shut_down_while_dying_is_never_resurrected() -> None:
@@ -251,6 +263,7 @@ anything: st.SearchStrategy[Event] = st.one_of(
 )
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 10.0]), anything), max_size=40), files)
 def test_no_event_in_any_state_raises_even_when_every_contract_is_broken(

@@ -58,6 +58,7 @@ from supervisor.core.model import (
     Starting,
     State,
     Stopped,
+    Stopping,
     Want,
     launched_of,
     process_of,
@@ -107,6 +108,7 @@ class World:
         self.in_force: dict[str, KernelConfig] = {}
         self.spawning: set[str] = set()
         self.spawns = 0
+        self.generations: dict[str, int] = {}
         self.is_kind = False
         self._epoch = 0
         self._pid = 100
@@ -132,13 +134,12 @@ class World:
         happening = self._agenda[0][0] if self._agenda else None
         if alarm is None and happening is None:
             return False
-        if happening is None or (alarm is not None and alarm <= happening):
-            assert alarm is not None
+        if alarm is not None and (happening is None or alarm <= happening):
             self.now = max(self.now, alarm)
             self.submit(Tick())
             return True
-        self.now = max(self.now, happening)
-        _, _, epoch, happen = heapq.heappop(self._agenda)
+        at, _, epoch, happen = heapq.heappop(self._agenda)
+        self.now = max(self.now, at)
         if epoch in (None, self._epoch):
             happen()
         return True
@@ -171,7 +172,7 @@ class World:
     def _check_decision(self, before: State, after: State, event: Event, actions: list[Action]) -> None:
         for name, kernel in after.kernels.items():
             if name in before.kernels:
-                assert kernel.generation - before.kernels[name].generation in (0, 1)
+                self._check_kernel(before.kernels[name], kernel)
         spawns = [action for action in actions if isinstance(action, Spawn)]
         assert not spawns or after.course is Course.SERVING, "nothing is started while closing"
         starting = sum(isinstance(kernel.phase, Starting) for kernel in after.kernels.values())
@@ -181,6 +182,14 @@ class World:
             assert deadline is None or deadline > self.now, "every passed deadline is settled"
         if isinstance(event, Load):
             assert (after, []) == decide(after, event, self.now), "the same file twice does nothing"
+
+    def _check_kernel(self, before: Kernel, after: Kernel) -> None:
+        assert after.generation - before.generation in (0, 1), "generations never fall"
+        if after.generation != before.generation:
+            return
+        assert process_of(before) in (None, process_of(after)) or launched_of(after) is None
+        if isinstance(before.phase, Stopping) and isinstance(after.phase, Stopping):
+            assert after.phase.step >= before.phase.step, "no step of the ladder is taken back"
 
     def _foresee(self, event: Event) -> None:
         """Tell the oracle, before the machine has answered."""
@@ -193,8 +202,9 @@ class World:
                 oracle.taken_up(survivors)
             case Shutdown():
                 oracle.closing()
-            case Exited(kernel=name, exit=exit):
-                if isinstance(self.state.kernels[name].phase, Starting | Running):
+            case Exited(kernel=name, generation=generation, exit=exit):
+                kernel = self.state.kernels[name]
+                if kernel.generation == generation and isinstance(kernel.phase, Starting | Running):
                     oracle.ended(name, exit)
             case _:
                 pass
@@ -237,6 +247,7 @@ class World:
                 assert name not in self.spawning
                 self.connection_files.discard(name)
                 self.records.pop(name, None)
+                self.generations.pop(name, None)
             case Apply(kernel=name, config=config):
                 assert process_of(self.state.kernels[name]) is not None
                 self.in_force[name] = config
@@ -250,6 +261,8 @@ class World:
         assert name not in self.processes, "never two processes for a kernel"
         assert name not in self.spawning, "never two spawns in flight"
         assert spawn.generation == self.state.kernels[name].generation
+        assert spawn.generation > self.generations.get(name, 0), "each run has a number of its own"
+        self.generations[name] = spawn.generation
         assert self.file.kernels[name] == spawn.config
         assert spawn.config.enabled
         self.spawning.add(name)

@@ -1,7 +1,8 @@
-"""Real kernels for the tests, and a fake one that can be hostile."""
+"""Real kernels for the tests, a fake one that can be hostile, and talking to them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
+from jupyter_client import AsyncKernelClient
 
 from supervisor.config import KernelConfig
 from supervisor.kernel import wire
+from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, Connection
-from tests.kernel.programs import default_signals
+from tests.kernel.programs import TIMEOUT, default_signals
 
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f")
 BASH_KERNEL = (sys.executable, "-m", "bash_kernel", "-f")
@@ -42,18 +45,24 @@ def connection(tmp_path: Path, name: str = "a", **settings: object) -> Connectio
     return made
 
 
+def output_of(at: Connection) -> Path:
+    """What kernels at this address wrote."""
+    return at.path.with_suffix(".output")
+
+
 @contextmanager
 def running(argv: tuple[str, ...], at: Connection) -> Iterator[subprocess.Popen[bytes]]:
     """A real kernel at an address; gone afterwards, with its children."""
-    process = subprocess.Popen(
-        [*argv, str(at.path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=default_signals,  # noqa: PLW1509  it makes one system call
-        env={**os.environ, "IPYTHONDIR": str(at.path.parent / "ipython")},
-    )
+    with output_of(at).open("ab") as output:
+        process = subprocess.Popen(
+            [*argv, str(at.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=default_signals,  # noqa: PLW1509  it makes one system call
+            env={**os.environ, "IPYTHONDIR": str(at.path.parent / "ipython")},
+        )
     try:
         yield process
     finally:
@@ -126,3 +135,35 @@ class FakeKernel:
                         self.seen[json.loads(request[2])["msg_type"]] += 1
                     for frames in (self.answer or self.honest)(channel, request):
                         each.send_multipart([identity, *frames])
+
+
+class Talk:
+    """A channel that is closed in the end, and a client of jupyter_client."""
+
+    def __init__(self, at: Connection) -> None:
+        assert at.address is not None
+        self.channel = Channel(at.address)
+        self.client = AsyncKernelClient()
+        self.client.load_connection_file(str(at.path))
+
+    async def ready(self) -> Channel:
+        async with asyncio.timeout(TIMEOUT):
+            await self.channel.wait_ready()
+        return self.channel
+
+    async def start_client(self) -> AsyncKernelClient:
+        self.client.start_channels()
+        await self.client.wait_for_ready(timeout=TIMEOUT)
+        return self.client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():  # noqa: ASYNC110  conditions of other threads and processes
+            await asyncio.sleep(0.01)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Returns once it stands still."""
+    os.kill(process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)

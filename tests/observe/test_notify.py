@@ -30,6 +30,7 @@ def test_each_message_is_one_datagram(manager: tuple[str, socket.socket]) -> Non
         (notifier.ready("2 running"), b"READY=1\nSTATUS=2 running"),
         (notifier.status("3 running,\n1 failed"), b"STATUS=3 running, 1 failed"),
         (notifier.stopping("bye"), b"STOPPING=1\nSTATUS=bye"),
+        (notifier.extend_timeout(1.5), b"EXTEND_TIMEOUT_USEC=1500000"),
         (notifier.watchdog(), b"WATCHDOG=1"),
     ]:
         assert told

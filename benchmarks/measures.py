@@ -1,0 +1,163 @@
+"""What is measured of each contestant, in rounds that alternate between them.
+
+Owns the rounds.  Every function returns numbers; none judges them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from benchmarks import asking
+from benchmarks.contestants import BOOT, CONTESTANTS, Contestant
+from benchmarks.processes import Late, children, is_alive, processor_time, proportional, resident, wait_until
+
+Samples = dict[str, dict[str, list[float]]]
+"""Per measure, per contestant, the values: seconds, MB (10^6 bytes), or per cent of a core."""
+
+IDLE = 30.0
+_BETWEEN = 1.5  # seconds from an answer to the next kill, as supervisord needs startsecs = 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def deaths(directory: Path, rounds: int) -> Samples:
+    """SIGKILL of one kernel: until there is a new process, until it answers where the old one did."""
+    samples: Samples = defaultdict(lambda: defaultdict(list))
+    with ExitStack() as stack:
+        contestants = []
+        for kind in CONTESTANTS:
+            contestant = kind(directory, 1)
+            stack.callback(contestant.end)
+            contestant.begin()
+            contestants.append(contestant)
+        for contestant in contestants:
+            contestant.wait_ready()
+        time.sleep(max(contestant.settle for contestant in contestants))
+        for number in range(rounds):
+            # A new order each time: nobody is always measured after the same neighbour.
+            for contestant in random.sample(contestants, len(contestants)):
+                process, answer = _one_death(contestant)
+                samples["death_to_process"][contestant.name].append(process)
+                samples["death_to_answer"][contestant.name].append(answer)
+            _say(f"  deaths: round {number + 1} of {rounds}")
+    return samples
+
+
+def _one_death(contestant: Contestant) -> tuple[float, float]:
+    # At any moment of the intervals in which some of them look.
+    time.sleep(_BETWEEN + random.uniform(0, 3))
+    where, old = contestant.addresses(), contestant.kernel(0)
+    assert old is not None, f"{contestant.name} has lost its kernel"
+    begin = time.perf_counter()
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: contestant.kernel(0) not in (None, old), 30, f"{contestant.name}: a new process", 0.0005)
+    process = time.perf_counter() - begin
+    return process, asking.wait_answers(where, BOOT) - begin
+
+
+def many(directory: Path, count: int, rounds: int, sweeps: int) -> Samples:
+    """Start of the manager, memory and processor time at rest, and all kernels killed at once."""
+    samples: Samples = defaultdict(lambda: defaultdict(list))
+
+    def note(measure: str, contestant: Contestant, value: float) -> None:
+        samples[f"{measure}_{count}"][contestant.name].append(value)
+
+    for sweep in range(sweeps):
+        for kind in random.sample(CONTESTANTS, len(CONTESTANTS)):
+            contestant = kind(directory, count)
+            try:
+                begin = time.perf_counter()
+                contestant.begin()
+                note("start", contestant, contestant.wait_ready() - begin)
+                _rest(contestant, note)
+                for _ in range(rounds):
+                    note("all_killed", contestant, _all_killed(contestant))
+                    time.sleep(max(_BETWEEN, contestant.settle / 4))
+            finally:
+                contestant.end()
+            _say(f"  {count} kernels: sweep {sweep + 1} of {sweeps}: {contestant.name}")
+    return samples
+
+
+def _rest(contestant: Contestant, note: Callable[[str, Contestant, float], None]) -> None:
+    time.sleep(max(3.0, contestant.settle))
+    begin, used = time.perf_counter(), processor_time(contestant.pid)
+    time.sleep(IDLE)
+    share = (processor_time(contestant.pid) - used) / (time.perf_counter() - begin)
+    note("idle", contestant, share * 100)
+    note("rss", contestant, resident(contestant.pid))
+    note("pss", contestant, proportional(contestant.pid))
+
+
+def _all_killed(contestant: Contestant) -> float:
+    where, old = contestant.addresses(), contestant.kernels()
+    assert len(old) == contestant.count, f"{contestant.name} has lost kernels"
+    begin = time.perf_counter()
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, old)), 30, "the killed kernels end")
+    return asking.wait_answers(where, BOOT) - begin
+
+
+Survival = dict[str, tuple[int, bool, bool]]
+"""Per contestant: kernels alive after the manager's death, taken up by the next one, kept alive by it."""
+
+
+def survival(directory: Path, count: int) -> Survival:
+    """SIGKILL of the manager, and what becomes of its kernels."""
+    found: Survival = {}
+    for kind in CONTESTANTS:
+        contestant = kind(directory, count)
+        try:
+            contestant.begin()
+            contestant.wait_ready()
+            time.sleep(max(1.5, contestant.settle))
+            found[contestant.name] = _survive(contestant)
+        finally:
+            contestant.end()
+        _say(f"  survival: {contestant.name}: {found[contestant.name]}")
+    return found
+
+
+def _survive(contestant: Contestant) -> tuple[int, bool, bool]:
+    old = contestant.kernels()
+    assert len(old) == contestant.count, f"{contestant.name} has lost kernels"
+    contestant.kill_manager()
+    time.sleep(3.0)
+    alive = [pid for pid in old if is_alive(pid)]
+    contestant.begin()
+    started: set[int] = set()
+    deadline = time.perf_counter() + 10.0
+    while time.perf_counter() < deadline:
+        started.update(pid for pid in children(contestant.pid) if contestant.is_kernel(pid))
+        time.sleep(0.005)
+    # Taken up: all of them live on, and no second process was started for any.
+    is_taken_up = alive == old and all(map(is_alive, old)) and not started
+    return len(alive), is_taken_up, is_taken_up and _comes_back(contestant, alive[0])
+
+
+def _comes_back(contestant: Contestant, pid: int) -> bool:
+    where = contestant.addresses()
+    os.kill(pid, signal.SIGKILL)
+    try:
+        wait_until(lambda: not is_alive(pid), 10, "the kernel ends")
+        asking.wait_answers(where, 20)
+    except Late:
+        return False
+    return bool(contestant.kernels())
+
+
+def spread(values: Iterable[float]) -> tuple[float, float, float]:
+    """Median, least and largest."""
+    values = list(values)
+    return median(values), min(values), max(values)

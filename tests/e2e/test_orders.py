@@ -1,0 +1,153 @@
+"""Many orders at once, signals to the daemon, two daemons, and the end of one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Scene, wait_for
+
+
+@pytest.mark.parametrize("last", ["stop", "start"])
+def test_twenty_restarts_at_once_and_a_last_order_end_as_the_last_order_says(scene: Scene, last: str) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    scene.start("a", "b")
+    other = scene.kernel("b")["pid"]
+    begin = threading.Barrier(20)
+    accepted: list[int] = []
+
+    def restart(number: int) -> None:
+        begin.wait(30)
+        accepted.append(scene.order("restart", "a", wait=False, now=number % 2 == 0).status)
+
+    threads = [threading.Thread(target=restart, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [202] * 20 == accepted
+    if last == "start":
+        scene.order("stop", "a", wait=False)
+
+    assert 200 == scene.order(last, "a").status
+
+    assert ("stopped" if last == "stop" else "running") == scene.kernel("a")["phase"]
+    assert (last == "start") == scene.connection_file("a").exists()
+    assert [scene.kernel("a")["pid"]] * (last == "start") == scene.leaders("a")
+    assert other == scene.kernel("b")["pid"]
+
+
+def test_a_second_daemon_on_the_same_state_directory_names_the_first_and_disturbs_nothing(
+    scene: Scene,
+) -> None:
+    scene.write(scene.mini("a"))
+    first = scene.start("a")
+    before = _files(scene.state_dir)
+    pids = scene.pids()
+
+    second = scene.command("run", str(scene.config))
+
+    assert 1 == second.code
+    assert str(first.pid) in second.err
+    assert "Traceback" not in second.err
+    assert before == _files(scene.state_dir)
+    assert pids == scene.pids()
+    assert 200 == scene.order("restart", "a").status
+
+
+def _files(directory: Path) -> dict[str, tuple[int, int, int]]:
+    stats = {str(file.relative_to(directory)): file.lstat() for file in directory.rglob("*")}
+    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def test_a_storm_of_signals_loads_next_to_nothing_and_sigterm_ends_it_all(scene: Scene) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    daemon = scene.start("a", "b")
+    pids = scene.pids()
+    scene.write(scene.mini("a", max_restarts="9"), scene.mini("b"))
+
+    for number in range(500):
+        daemon.send_signal(signal.SIGHUP)
+        daemon.send_signal((signal.SIGUSR1, signal.SIGWINCH, signal.SIGCHLD)[number % 3])
+    scene.wait_event("config.loaded", 2)
+    assert pids == scene.pids()
+    for _ in range(500):
+        daemon.send_signal(signal.SIGHUP)
+    assert 0 == scene.stop()
+
+    assert 2 == len(scene.events("config.loaded"))
+    assert [] == scene.processes()
+    assert 1 == len(scene.events("daemon.stopped"))
+
+
+def test_sigterm_stops_all_kernels_and_leaves_no_connection_file(scene: Scene) -> None:
+    scene.write(*(scene.mini(name) for name in "abcd"))
+    scene.start(*"abcd")
+
+    assert 0 == scene.stop()
+
+    assert [] == scene.processes()
+    assert [] == list(scene.runtime_dir.glob("kernel-*.json"))
+    assert 4 == len(scene.events("kernel.stopped", exit_code=0))
+    assert 3 == scene.command("status", "--config", str(scene.config)).code
+
+
+def test_a_second_sigterm_does_not_wait_for_a_kernel_that_refuses(scene: Scene) -> None:
+    stubborn = ("--ignore", "SIGTERM,SIGINT", "--ignore-shutdown")
+    scene.write(scene.mini("a", *stubborn, stop_timeout="3600.0"))
+    daemon = scene.start("a")
+    daemon.send_signal(signal.SIGTERM)
+    scene.wait_event("daemon.stopping")
+
+    assert 0 == scene.stop()
+
+    assert "SIGKILL" == scene.wait_event("kernel.stopped", kernel="a")["signal"]
+    assert [] == scene.processes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_refused_by_the_mode_of_the_socket(scene: Scene, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as public:
+        Path(public).chmod(0o755)
+        scene.socket = Path(public, "control.sock")
+        scene.write(scene.mini("a"), supervisor=f'socket = "{scene.socket}"')
+        scene.start("a")
+
+        assert 0o600 == scene.socket.stat().st_mode & 0o777
+        child = os.fork()
+        if child == 0:
+            os._exit(_refused(scene.socket))
+
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert 0 == scene.stop()
+
+
+def _refused(path: Path) -> int:
+    """In the child, as nobody: 0 if the connection is refused for the right reason."""
+    try:
+        os.setgid(65534)
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(path))
+        return 1
+    except PermissionError:
+        return 0
+    except BaseException:
+        return 2
+
+
+def test_status_tells_what_it_is_told_while_a_kernel_starts_for_long(scene: Scene) -> None:
+    scene.write(scene.mini("slow", "--start-delay", "1.0"), scene.mini("b"))
+    scene.start("b")
+
+    assert "starting" == scene.kernel("slow")["phase"]
+
+    scene.wait_running("slow")
+    wait_for(lambda: scene.events("kernel.ready", kernel="slow"), "it is told")

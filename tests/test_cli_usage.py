@@ -1,0 +1,246 @@
+"""The command line without a daemon: help, mistakes, where it looks, what it imports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.verbs import VERBS
+from supervisor.cli.words import ago, how_it_died, span
+from tests.control.cli_tools import ROOT, begin, environment, run
+from tests.control.fake_steering import FakeDaemon, FakeSteering
+
+ASKING = [verb for verb, what in VERBS.items() if what.asks_daemon]
+NEEDS = {
+    **{verb: ["--all"] for verb in ("start", "stop", "restart", "interrupt", "kill", "reset")},
+    **{verb: ["robot"] for verb in ("output", "connection", "console")},
+    "signal": ["TERM", "--all"],
+    "exec": ["robot", "1"],
+}
+
+
+def test_no_argument_is_help(tmp_path: Path) -> None:
+    code, out, err = run(tmp_path)
+
+    assert (0, "") == (code, err)
+    for verb in VERBS:
+        assert f"  {verb} " in out
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "systemd"])
+def test_each_verb_has_help(tmp_path: Path, verb: str) -> None:
+    code, out, _ = run(tmp_path, verb, "--help")
+
+    assert 0 == code
+    assert out.startswith(f"usage: kernel-supervisor {verb}")
+
+
+def test_version_is_told(tmp_path: Path) -> None:
+    assert run(tmp_path, "--version").out.startswith("kernel-supervisor ")
+
+
+@pytest.mark.parametrize("verb", ASKING)
+def test_without_a_daemon_each_verb_says_what_was_tried_and_ends_with_3(tmp_path: Path, verb: str) -> None:
+    code, out, err = run(tmp_path, verb, *NEEDS.get(verb, []), env={"XDG_RUNTIME_DIR": str(tmp_path)})
+
+    assert (3, "") == (code, out)
+    for place in ["kernel-supervisor/control.sock", ".local/state/kernel-supervisor/control.sock"]:
+        assert f"{tmp_path}/{place}: there is no such socket" in err
+    assert 'start one with "kernel-supervisor run", or name its socket with --socket or --config' in err
+
+
+def test_a_daemon_that_does_not_answer_is_told_apart(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(tmp_path / "s"))
+
+    code, _, err = run(tmp_path, "status", "--socket", "s")
+
+    assert 3 == code
+    assert "s: nobody answers (left over from a daemon that is gone)" in err
+
+
+def test_the_daemon_is_found_by_socket_config_environment_and_place(tmp_path: Path) -> None:
+    for name in ("by-option", "by-config", "by-environment", "by-place"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "k.toml").write_text('[supervisor]\nsocket = "by-config/s"\n')
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "by-place")}
+    by_environment = environ | {"KERNEL_SUPERVISOR_SOCKET": str(tmp_path / "by-environment/s")}
+
+    def found(*words: str, env: dict[str, str]) -> str:
+        return str(json.loads(run(tmp_path, "status", "--json", *words, env=env).out)["instance"])
+
+    steerings = {
+        name: FakeSteering(tmp_path) for name in ("by-option", "by-config", "by-environment", "by-place")
+    }
+    paths = {name: tmp_path / name / "s" for name in steerings}
+    paths["by-place"] = tmp_path / "by-place/kernel-supervisor/control.sock"
+    for name, steering in steerings.items():
+        steering.instance = name
+    daemons = [FakeDaemon(steerings[name], paths[name]) for name in steerings]
+    for daemon in daemons:
+        daemon.__enter__()
+    try:
+        option = ["--socket", str(paths["by-option"])]
+        assert "by-option" == found(*option, "--config", "k.toml", env=by_environment)
+        assert "by-config" == found("--config", "k.toml", env=by_environment)
+        assert "by-environment" == found(env=by_environment)
+        assert "by-place" == found(env=environ)
+    finally:
+        for daemon in daemons:
+            daemon.__exit__()
+
+
+def test_options_may_come_before_the_verb(tmp_path: Path) -> None:
+    assert (3, "") == run(tmp_path, "--json", "--socket", "/nowhere", "status")[:2]
+
+
+def test_a_config_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    code, _, err = run(tmp_path, "status", "--config", "missing.toml")
+
+    assert (2, "kernel-supervisor: missing.toml: cannot be read: No such file or directory\n") == (code, err)
+
+
+def test_a_configuration_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text('[kernels.a]\nkernelspec = "python3"\n')
+    (tmp_path / "bad.toml").write_text('[kernels.a]\nkernelspce = "python3"\nrestart = "allways"\n')
+
+    good, bad = run(tmp_path, "check", "good.toml"), run(tmp_path, "check", "bad.toml")
+
+    assert (0, "") == (good.code, good.err)
+    assert "[kernels.a]" in good.out
+    assert (78, "") == (bad.code, bad.out)
+    assert 2 <= len(bad.err.splitlines())
+    assert 'did you mean "kernelspec"' in bad.err
+    assert (
+        "python3"
+        == json.loads(run(tmp_path, "check", "--json", "good.toml").out)["config"]["kernels"]["a"][
+            "kernelspec"
+        ]
+    )
+    assert json.loads(run(tmp_path, "check", "--json", "bad.toml").out)["mistakes"]
+
+
+@pytest.mark.parametrize("verb", ["run", "check"])
+def test_no_configuration_at_all_is_78(tmp_path: Path, verb: str) -> None:
+    code, _, err = run(tmp_path, verb)
+
+    assert 78 == code
+    assert "no configuration is named, and none is found: name one; looked for kernels.toml" in err
+
+
+def test_the_schema_is_json(tmp_path: Path) -> None:
+    assert "kernels" in json.loads(run(tmp_path, "schema").out)["properties"]
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["stop", "--all"], ["connection", "robot"], ["logs"], ["__names"], ["reload"]]
+)
+def test_the_light_verbs_import_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
+    with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s") as daemon:
+        script = (
+            "import sys\n"
+            "from supervisor.__main__ import main\n"
+            f"code = main({[*words, '--socket', str(daemon.path)]!r})\n"
+            "heavy = {'zmq', 'tornado', 'structlog', 'msgspec', 'asyncio', 'watchdog', 'psutil', 'email',\n"
+            "         'jupyter_client', 'platformdirs', 'http.client', 'dataclasses', 'inspect'}\n"
+            "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert "0 []\n" == done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_one_for_its_shell(tmp_path: Path, shell: str) -> None:
+    code, out, _ = run(tmp_path, "completion", shell)
+
+    assert 0 == code
+    for verb in VERBS:
+        assert verb in out
+    assert "kernel-supervisor __names" in out
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=out, text=True, check=True, timeout=30)
+
+
+def test_bash_completes_verbs_options_and_names(tmp_path: Path) -> None:
+    run_bash = (
+        'kernel-supervisor() { "$PYTHON" -m supervisor "$@"; }\n'
+        'eval "$(kernel-supervisor completion bash)"\n'
+        'try() { COMP_WORDS=(kernel-supervisor "$@"); COMP_CWORD=$#; _kernel_supervisor\n'
+        '        echo "${COMPREPLY[*]}"; }\n'
+        "try sta\ntry restart --n\ntry restart an\ntry completion z\n"
+    )
+    with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s") as daemon:
+        env = environment(tmp_path, KERNEL_SUPERVISOR_SOCKET=str(daemon.path), PYTHON=sys.executable)
+        done = subprocess.run(
+            ["bash", "-c", run_bash],
+            env=env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+
+    assert ["status start", "--no-wait --now --new-ports", "analysis", "zsh"] == done.stdout.splitlines()
+    assert "" == done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    process = begin(tmp_path, "schema")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.wait(30)
+    process.stderr.close()
+
+    assert "" == err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.4, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (172800, "2 d"),
+    ],
+)
+def test_a_span_has_one_unit(seconds: float | None, text: str) -> None:
+    assert text == span(seconds)
+
+
+def test_an_instant_is_told_from_now() -> None:
+    assert "5 min ago" == ago("1970-01-01T00:00:00Z", 300.0)
+    assert "" == ago(None, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("death", "text"),
+    [
+        ({"cause": "killed", "signal": "SIGKILL"}, "SIGKILL"),
+        ({"cause": "oom", "signal": "SIGKILL"}, "out of memory"),
+        ({"cause": "exited", "exit_code": 7}, "exit 7"),
+        ({"cause": "unknown", "exit_code": None, "signal": None}, "cause unknown"),
+    ],
+)
+def test_a_death_is_told_by_its_cause(death: dict[str, object], text: str) -> None:
+    assert text == how_it_died(death)

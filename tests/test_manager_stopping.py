@@ -1,0 +1,180 @@
+"""Stopping the stubborn and the dying, and what is left afterwards."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from supervisor.manager import KernelManager
+from tests.kernels.using import MINI, mini, until
+
+Make = Callable[..., KernelManager]
+STUBBORN = mini("--ignore", "SIGINT,SIGTERM,SIGHUP", "--ignore-shutdown")
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    made: list[KernelManager] = []
+
+    def new(**keywords: Any) -> KernelManager:
+        made.append(KernelManager(**{"kernel_cmd": MINI, **keywords}))
+        return made[-1]
+
+    yield new
+    for manager in made:
+        manager.shutdown_kernel(now=True)
+
+
+def living_with(manager: KernelManager) -> list[int]:
+    """The processes that were launched with its connection file."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if manager.connection_file in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        lambda manager: manager.shutdown_kernel(),
+        lambda manager: manager.finish_shutdown(waittime=1),
+        lambda manager: manager.restart_kernel(),
+    ],
+)
+def test_a_stubborn_kernel_is_gone_within_the_stated_times(
+    make: Make, stop: Callable[[KernelManager], None]
+) -> None:
+    manager = make(kernel_cmd=STUBBORN)
+    manager.start_kernel()
+    manager.wait_ready()
+    pid = manager.pid
+    assert pid is not None
+
+    began = time.monotonic()
+    stop(manager)
+    took = time.monotonic() - began
+
+    assert not psutil.pid_exists(pid)
+    assert manager.last_exit is not None
+    assert "SIGKILL" == manager.last_exit.signal
+    # 1 s to exit, 2 s after SIGTERM; then SIGKILL.  Not sooner, and with room for a slow machine.
+    assert 3.0 <= took < 10.0
+
+
+def test_a_stopped_kernel_can_be_shut_down(make: Make) -> None:
+    manager = make(shutdown_wait_time=0.2)
+    manager.start_kernel()
+    manager.wait_ready()
+    manager.signal_kernel(signal.SIGSTOP)
+
+    manager.shutdown_kernel()
+
+    assert manager.is_alive() is False
+
+
+def test_a_kernel_that_is_shut_down_while_it_dies_is_not_resurrected(make: Make) -> None:
+    chance = random.Random(7)
+    manager = make(settings={"max_restarts": 0, "backoff": {"next": 0.0}}, shutdown_wait_time=0.3)
+    for _ in range(50):
+        manager.start_kernel()
+        if chance.random() < 0.5:
+            manager.wait_ready()
+        pid = manager.pid
+        assert pid is not None
+        killer = threading.Timer(chance.random() * 0.01, os.kill, [pid, chance.choice([9, 15, 11])])
+        killer.start()
+        time.sleep(chance.random() * 0.01)  # one of many interleavings, not a wait
+
+        try:
+            manager.shutdown_kernel(now=chance.random() < 0.3)
+            assert (False, False, None) == (manager.is_alive(), manager.has_kernel, manager.pid)
+        finally:
+            killer.join()
+    assert [] == living_with(manager)
+    assert not Path(manager.connection_file).exists()
+
+
+def test_orders_from_many_threads_end_in_at_most_one_process(make: Make) -> None:
+    manager = make(shutdown_wait_time=0.3)
+    manager.start_kernel()
+    refused: list[Exception] = []
+
+    def order(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(4):
+            act = chance.choice(
+                [
+                    manager.start_kernel,
+                    manager.restart_kernel,
+                    lambda: manager.restart_kernel(now=True),
+                    manager.shutdown_kernel,
+                    manager.cleanup,
+                    lambda: manager.signal_kernel(0),
+                ]
+            )
+            try:
+                act()
+            except RuntimeError as error:
+                refused.append(error)
+            assert len(living_with(manager)) <= 1
+
+    threads = [threading.Thread(target=order, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+    manager.shutdown_kernel()
+    assert [] == living_with(manager)
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"{fd.name} {fd.readlink()}")
+        except OSError:
+            continue  # the one that lists
+    return found
+
+
+def test_a_hundred_cycles_leave_nothing(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    gc.collect()
+    me = psutil.Process()
+    # The threads of the operating system: those of zmq are none of Python's.
+    until(lambda: me.num_threads() == threading.active_count() or True)
+    before = (me.num_threads(), descriptors())
+
+    manager = make()
+    for cycle in range(100):
+        each = manager if cycle % 2 else make(transport="ipc" if cycle % 10 == 4 else "tcp")
+        each.start_kernel()
+        if cycle % 10 == 0:
+            each.wait_ready()
+            each.restart_kernel(now=True)
+        each.shutdown_kernel(now=cycle % 4 != 0)
+        each.cleanup()
+
+    assert before == (me.num_threads(), descriptors())
+    assert [] == list(temporary.iterdir())
+    assert [] == [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert [] == [child.pid for child in me.children()]
