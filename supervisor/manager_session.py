@@ -87,6 +87,9 @@ class _Attended:
     def remember(self, kernel: Kernel, state: State) -> None:
         self._host.remember(kernel, state)
 
+    def dismiss(self, kernel: str) -> None:
+        self._host.dismiss(kernel)
+
     async def perform(self, effect: Effect, report: Callable[[Fact], object]) -> None:
         match effect:
             case AskToExit() if not self.farewell.ask:

@@ -33,6 +33,9 @@ class Host(Protocol):
     def remember(self, kernel: Kernel, state: State) -> None:
         """Put on record what the next supervisor must know of the kernel."""
 
+    def dismiss(self, kernel: str) -> None:
+        """The kernel is known no more; a Forget follows."""
+
 
 def timestamp() -> str:
     """Now, in UTC, ISO 8601 with milliseconds."""
@@ -98,6 +101,8 @@ class Runner:
     def _handle(self, event: Event) -> list[Action]:
         before = self.state
         self.state, actions = decide(before, event, self._loop.time())
+        for name in before.kernels.keys() - self.state.kernels.keys():
+            self._host.dismiss(name)
         for name, kernel in self.state.kernels.items():
             if before.kernels.get(name) is not kernel:
                 self._host.remember(kernel, self.state)

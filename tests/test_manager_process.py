@@ -175,7 +175,7 @@ manager.wait_ready()
 print(manager.pid, manager.connection_file)
 """
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         timeout=30,

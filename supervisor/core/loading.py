@@ -105,14 +105,14 @@ def _edit(kernel: Kernel, new: KernelConfig, now: float) -> Transition:
 def _retimed(kernel: Kernel, old: KernelConfig, new: KernelConfig, now: float) -> Kernel:
     """A start or a polite stop under way is given the edited time, counted from when its time began.
 
-    Only an edit of that very key moves the deadline: an adopted start counts
-    from its adoption, and the edit of another key must not end it.
+    The deadline is moved by the difference: an adopted start counts from its
+    adoption, and the edit of another key must not end it.
     """
     match kernel.phase:
-        case Starting(deadline=at) as start if at is not None and old.start_timeout != new.start_timeout:
+        case Starting(deadline=at) as start if at is not None:
             moved = _moved(at, old.start_timeout, new.start_timeout, now)
             return replace(kernel, phase=replace(start, deadline=moved))
-        case Stopping(step=Step.ASK, process=ProcessId()) as ask if old.stop_timeout != new.stop_timeout:
+        case Stopping(step=Step.ASK, process=ProcessId()) as ask:
             moved = _moved(ask.deadline, old.stop_timeout, new.stop_timeout, now)
             return replace(kernel, phase=replace(ask, deadline=moved))
         case _:

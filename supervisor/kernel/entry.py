@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 from supervisor.config import KernelConfig
 from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
-from supervisor.core.model import Cause, Exit, Kernel, ProcessId, State
+from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, PortTaken
@@ -35,17 +38,29 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[Fact], object]
 
+# How long a launch waits for the disk, how long for the corpse of a failed one, and how often
+# watching an adopted process is tried again; in seconds.
+INTENT_PATIENCE = 3.0
+REAP_TIMEOUT = 5.0
+ADOPT_INTERVAL = 1.0
+
 
 class Entry:
     """One kernel on this machine."""
 
     def __init__(
-        self, name: str, places: Places, store: Store, trouble: Trouble, equipment: Equipment
+        self,
+        name: str,
+        places: Places,
+        store: Store,
+        trouble: Trouble,
+        equipment: Equipment,
+        threads: Executor,
     ) -> None:
         self.name = name
         self.connection = equipment.connect(name, places)
         self.output = OutputFile(places.output_file(name))
-        self.keeper = Keeper(store, name, trouble)
+        self.keeper = Keeper(store, name, trouble, threads)
         self.run: Run | None = None
         # The settings in force; a launch and an edit of live keys set them.
         self.config: KernelConfig | None = None
@@ -54,6 +69,8 @@ class Entry:
         self._launcher = equipment.launcher
         self._known: tuple[Kernel, State] | None = None
         self._output_from: Position | None = None
+        # The last death and its date, in seconds since the epoch.
+        self._dated: tuple[Death | None, float] = (None, 0.0)
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
 
@@ -63,7 +80,9 @@ class Entry:
             self.config = effect.config
             try:
                 run = await self._launch(effect, report)
-            except (LaunchError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, LaunchError | OSError):
+                    log.exception("launching kernel %s failed", self.name)
                 report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
                 return
             self.run = run
@@ -71,18 +90,31 @@ class Entry:
             run.watch(self.config)
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
-        generation = effect.generation
         command = await asyncio.to_thread(self._prepare, effect.config)
-        # The intent is on disk before the process exists, so that no process is ever unheard of.
-        self._record()
-        await self.keeper.flush()
-        the_mark = mark(self._places.state_dir, self.name, generation)
+        await self._record_intent()
+        the_mark = mark(self._places.state_dir, self.name, effect.generation)
         popen = await asyncio.to_thread(
             self._launcher.spawn, command, self.connection.path, self.output.path, {MARK_VARIABLE: the_mark}
         )
-        handle = KernelManager(popen, kernel_id=self.name)
-        process = handle.process or identify(popen.pid)
-        return self._run(generation, process, handle, the_mark, command.interrupt_mode, report)
+        try:
+            handle = KernelManager(popen, kernel_id=self.name)
+            process = handle.process or identify(popen.pid)
+            return self._run(effect.generation, process, handle, the_mark, command.interrupt_mode, report)
+        except BaseException:
+            # Out of descriptors, say.  What nobody can watch must not live on.
+            os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait(REAP_TIMEOUT)
+            raise
+
+    async def _record_intent(self) -> None:
+        """Put the intent on disk before the process exists, so that no process is ever unheard of."""
+        self._record()
+        try:
+            async with asyncio.timeout(INTENT_PATIENCE):
+                await self.keeper.flush()
+        except TimeoutError:
+            # The mark in its environment tells of it, too; a kernel must come back with a slow disk.
+            log.warning("the disk takes more than %g s for the record of %s", INTENT_PATIENCE, self.name)
 
     def _prepare(self, config: KernelConfig) -> Command:
         """All that must be so before the process is there; blocks for a file or two."""
@@ -102,15 +134,22 @@ class Entry:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""
         async with self._turn:
             self.config = effect.config
-            try:
-                handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                mode = await asyncio.to_thread(self._interrupt_mode, effect.config)
-            except ProcessLookupError:
-                report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
-                return
+            mode = await asyncio.to_thread(self._interrupt_mode, effect.config)
             the_mark = mark(self._places.state_dir, self.name, effect.generation)
-            self.run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
-            self.run.watch(effect.config, ready=effect.ready)
+            while True:
+                try:
+                    handle = AdoptedKernel(effect.process, kernel_id=self.name)
+                    self.run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
+                except ProcessLookupError:
+                    report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
+                    return
+                except OSError as error:
+                    # Out of descriptors, say.  It lives, so it is not given up, nor started again.
+                    log.warning("cannot watch kernel %s yet: %s", self.name, error)
+                    await asyncio.sleep(ADOPT_INTERVAL)
+                else:
+                    self.run.watch(effect.config, ready=effect.ready)
+                    return
 
     def _run(
         self, generation: int, process: ProcessId, handle: Handle, the_mark: str, mode: str, report: Report
@@ -162,11 +201,16 @@ class Entry:
         self._known = (kernel, state)
         self._record()
 
+    def dismiss(self) -> None:
+        """Nothing is to be remembered of it any more, unless it is declared anew."""
+        self._known = None
+
     def _record(self) -> None:
         if self._known is not None:
             kernel, state = self._known
-            date = time.time() - (time.monotonic() - kernel.last_death.at) if kernel.last_death else 0.0
-            record = record_of(kernel, state, self.connection.address, self._output_from, date)
+            if kernel.last_death is not None and kernel.last_death is not self._dated[0]:
+                self._dated = (kernel.last_death, time.time() - (time.monotonic() - kernel.last_death.at))
+            record = record_of(kernel, state, self.connection.address, self._output_from, self._dated[1])
             if record is not None:
                 self.keeper.keep(record)
 
@@ -176,12 +220,18 @@ class Entry:
             await asyncio.to_thread(self.connection.remove)
 
     async def forget(self) -> None:
-        """Remove all that is kept for it, but what it wrote."""
+        """Remove all that is kept for it, but what it wrote; it may have been declared anew meanwhile."""
         async with self._turn:
-            self._known = None
             self.connection.remove()
             self.connection.close()
-            await self.keeper.remove()
+            if self._known is None:
+                self.keeper.keep(None)
+                await self.keeper.flush()
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether nothing is kept for the kernel any more."""
+        return self._known is None
 
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""
@@ -190,8 +240,8 @@ class Entry:
         self.connection.close()
 
 
-def _describe_failure(error: LaunchError | OSError) -> Exit:
+def _describe_failure(error: Exception) -> Exit:
     if isinstance(error, LaunchError):
         return Exit(error.cause, detail=str(error))
     cause = Cause.PORT_TAKEN if isinstance(error, PortTaken) else Cause.UNKNOWN
-    return Exit(cause, detail=str(error))
+    return Exit(cause, detail=str(error) or type(error).__name__)

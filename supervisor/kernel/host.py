@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from supervisor.core.actions import (
     Adopt,
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 # How often the output of running kernels is looked at, in seconds.
 CARE_INTERVAL = 10.0
+RECORD_THREADS = 4
 
 
 class Host:
@@ -48,16 +50,23 @@ class Host:
         self._trouble = trouble
         self._entries: dict[str, Entry] = {}
         self._caretaker: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(RECORD_THREADS, "records")
 
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
         if kernel not in self._entries:
-            self._entries[kernel] = Entry(kernel, self.places, self._store, self._trouble, self._equipment)
+            self._entries[kernel] = Entry(
+                kernel, self.places, self._store, self._trouble, self._equipment, self._threads
+            )
         return self._entries[kernel]
 
     def remember(self, kernel: Kernel, state: State) -> None:
         """Put on record what the next supervisor must know of the kernel."""
         self.entry(kernel.name).remember(kernel, state)
+
+    def dismiss(self, kernel: str) -> None:
+        """The kernel is known no more; a Forget follows."""
+        self.entry(kernel).dismiss()
 
     async def perform(self, effect: Effect, report: Callable[[Fact], object]) -> None:
         """Carry out one effect; what comes of it is reported as facts."""
@@ -75,6 +84,8 @@ class Host:
                 await entry.withdraw()
             case Forget():
                 await entry.forget()
+                if entry.is_forgotten and self._entries.get(effect.kernel) is entry:
+                    del self._entries[effect.kernel]
             case AskToExit() | InterruptKernel() | SignalGroup() | WatchIdle():
                 await self._reach(entry, effect)
 
@@ -121,6 +132,7 @@ class Host:
         for entry in self._entries.values():
             entry.close()
         self._entries.clear()
+        self._threads.shutdown(wait=False)
 
 
 def _look_after_all(entries: Iterable[Entry]) -> None:

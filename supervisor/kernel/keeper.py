@@ -6,13 +6,11 @@ Owns the order of the writes of one record.  Does not know what is in it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Protocol
 
 from supervisor.kernel.record import Record
-
-log = logging.getLogger(__name__)
 
 # A full or read-only disk is looked at again this often, in seconds.
 RETRY_INTERVAL = 2.0
@@ -31,60 +29,69 @@ class Store(Protocol):
 
 
 class Keeper:
-    """Keeps one record on disk equal to the latest that it was given.
+    """Keeps one record on disk equal to the latest that it was given; ``None`` is no record at all.
 
-    ``trouble(kernel, message)`` is told when a write fails, and with ``None``
-    once one succeeds again.  A kernel is never held up by a full disk for
-    longer than one attempt.
+    ``trouble(kernel, message)`` is told when that fails, and with ``None``
+    once it works again.  Writes have threads of their own: a disk that hangs
+    holds up nothing else.
     """
 
-    def __init__(self, store: Store, kernel: str, trouble: Trouble) -> None:
+    def __init__(self, store: Store, kernel: str, trouble: Trouble, threads: Executor) -> None:
         self._store = store
         self._kernel = kernel
         self._trouble = trouble
+        self._threads = threads
         self._latest: Record | None = None
+        self._on_disk: Record | None = None
         self._tried: Record | None = None
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         self._attempt = asyncio.Event()
 
-    def keep(self, record: Record) -> None:
-        """Have ``record`` written as soon as may be."""
+    def keep(self, record: Record | None) -> None:
+        """Have ``record`` written, or removed, as soon as may be."""
         if record == self._latest:
             return
         self._latest = record
+        self._news.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write())
 
     async def flush(self) -> None:
-        """Return once the latest record is on disk, or could not be written at the first attempt."""
+        """Return once the latest is on disk, or could not be put there at the first attempt."""
         while self._tried is not self._latest:
             self._attempt.clear()
             await self._attempt.wait()
 
-    async def remove(self) -> None:
-        """Remove the record, and write none any more."""
-        self._latest = None
-        if self._writer is not None:
-            # Waited for, not cancelled: a thread that writes cannot be, and would bring the record back.
-            await asyncio.wait([self._writer])
-        await asyncio.to_thread(self._store.remove, self._kernel)
-        self._tried = None
-
     async def _write(self) -> None:
-        written: Record | None = None
-        while (record := self._latest) is not written and record is not None:
+        while (record := self._latest) is not self._on_disk:
+            self._news.clear()
             try:
-                await asyncio.to_thread(self._store.write, record)
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._put, record)
             except OSError as error:
                 self._failed(error)
             else:
-                written = record
+                self._on_disk = record
                 self._succeeded()
             self._tried = record
             self._attempt.set()
             if self._failing:
-                await asyncio.sleep(RETRY_INTERVAL)
+                await self._wait_for_reason()
+
+    async def _wait_for_reason(self) -> None:
+        """A new record is tried at once, one that failed before after a while."""
+        try:
+            async with asyncio.timeout(RETRY_INTERVAL):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def _put(self, record: Record | None) -> None:
+        if record is None:
+            self._store.remove(self._kernel)
+        else:
+            self._store.write(record)
 
     def _failed(self, error: OSError) -> None:
         if not self._failing:

@@ -275,6 +275,23 @@ class Scene:
         except (OSError, StopIteration):
             return None
 
+    def record(self, kernel: str) -> dict[str, Any]:
+        """What is on record of a kernel; empty if nothing is."""
+        file = self.state_dir / "kernels" / f"{kernel}.json"
+        return json.loads(file.read_bytes()) if file.exists() else {}
+
+    def wait_recorded(self, *kernels: str) -> None:
+        """Wait until it is on record that these kernels run, and nothing more is being written."""
+
+        def quiet() -> bool:
+            recorded = all(
+                self.record(name).get("ready") and self.record(name)["process"]["pid"] == self.pids()[name]
+                for name in kernels
+            )
+            return recorded and not list((self.state_dir / "kernels").glob(".*.tmp"))
+
+        wait_for(quiet, f"{', '.join(kernels)} are on record")
+
     def connection_file(self, kernel: str) -> Path:
         return self.runtime_dir / f"kernel-{kernel}.json"
 

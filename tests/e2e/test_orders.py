@@ -47,6 +47,7 @@ def test_a_second_daemon_on_the_same_state_directory_names_the_first_and_disturb
 ) -> None:
     scene.write(scene.mini("a"))
     first = scene.start("a")
+    scene.wait_recorded("a")
     before = _files(scene.state_dir)
     pids = scene.pids()
 

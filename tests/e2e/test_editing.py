@@ -1,0 +1,300 @@
+"""What an edit does to the kernels: only what it is about, and nothing if it has a mistake."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Scene, send, wait_for
+
+NAMES = tuple("abcdefgh")
+
+
+@pytest.fixture
+def eight(scene: Scene) -> Iterator[Scene]:
+    """Eight kernels, each with a variable."""
+    scene.write(*(scene.mini(name) for name in NAMES), supervisor="max_concurrent_starts = 8")
+    scene.start(*NAMES)
+    for name in NAMES:
+        assert name == scene.run(name, f"x = {name!r}; print(x)")
+    yield scene
+
+
+def _edit(scene: Scene, supervisor: str = "", **keys: str) -> None:
+    """Edit keys of the kernel d only, and have them loaded."""
+    loaded = len(scene.events("config.loaded"))
+    kernels = [scene.mini(name, **(keys if name == "d" else {})) for name in NAMES]
+    scene.write(*kernels, supervisor=f"max_concurrent_starts = 8\n{supervisor}")
+    scene.wait_event("config.loaded", loaded + 1)
+
+
+def _variables(scene: Scene, *names: str) -> dict[str, str]:
+    return {name: scene.run(name, "print(globals().get('x', ''))") for name in names}
+
+
+def test_of_eight_kernels_an_edit_touches_the_edited_one_and_only_by_a_restart_key(eight: Scene) -> None:
+    pids = eight.pids()
+    all_kept = dict(zip(NAMES, NAMES, strict=True))
+    others = tuple(name for name in NAMES if name != "d")
+
+    for keys in ({"max_restarts": "9"}, {"max_restarts": "9", "autostart": "false"}):
+        _edit(eight, **keys)
+        assert pids == eight.pids(), keys
+    _edit(eight, supervisor='socket = "elsewhere.sock"')
+    assert pids == eight.pids()
+    assert all_kept == _variables(eight, *NAMES)
+    assert "socket: takes effect when the daemon is started anew" in eight.log_end()
+
+    _edit(eight, env='{ THREADS = "2" }')
+    eight.wait_running("d", after=1)
+    restarting = eight.wait_event("kernel.restarting", kernel="d")
+    assert (["env"], "edited") == (restarting["keys"], restarting["reason"])
+    assert {name: pids[name] for name in others} == {name: eight.pids()[name] for name in others}
+    assert all_kept | {"d": ""} == _variables(eight, *NAMES)
+    assert "2" == eight.run("d", "import os; print(os.environ['THREADS'])")
+
+
+def test_a_live_key_is_in_force_at_once_for_the_run_that_there_is(scene: Scene) -> None:
+    import signal
+
+    scene.write(scene.mini("a", heartbeat='{ action = "off" }', probe='{ action = "off" }'))
+    scene.start("a")
+    pid = scene.kernel("a")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+
+    scene.write(scene.mini("a", heartbeat="{ interval = 0.1, misses = 2 }", probe='{ action = "off" }'))
+
+    told = scene.wait_event("kernel.unresponsive", kernel="a")
+    assert (pid, 1) == (told["pid"], told["generation"])
+    os.kill(pid, signal.SIGCONT)
+
+
+BAD: dict[str, tuple[Callable[[str], str], list[str]]] = {
+    "syntax error": (lambda text: f"{text}\nkernels = = 1", ["line"]),
+    "unknown key": (lambda text: f"{text}\nstop_timout = 1.0", ["stop_timout"]),
+    "wrong type": (lambda text: f"{text}\nstop_timeout = 'long'", ["stop_timeout"]),
+    "duplicate": (lambda text: f"{text}\n{text[text.index('[kernels.b]') :]}", ["declared twice"]),
+    "two mistakes": (
+        lambda text: f"{text}\nstop_timout = 1.0\nmax_restarts = -1",
+        ["stop_timout", "max_restarts"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_bad_edit_restarts_nothing_and_tells_each_mistake_and_the_mended_one_is_applied_once(
+    scene: Scene, mistake: str
+) -> None:
+    spoil, words = BAD[mistake]
+    good = scene.write(scene.mini("a"), scene.mini("b"))
+    scene.start("a", "b")
+    pids = scene.pids()
+
+    scene.config.write_text(spoil(good))
+    rejected = scene.wait_event("config.rejected")
+
+    assert len(words) == len(rejected["mistakes"])
+    assert all(word in line for word, line in zip(words, rejected["mistakes"], strict=True))
+    reloaded = scene.command("reload", "--config", str(scene.config), "--socket", str(scene.socket))
+    assert (78, rejected["mistakes"]) == (reloaded.code, reloaded.err.splitlines())
+    config = scene.status()["config"]
+    assert rejected["mistakes"] == config["mistakes"]
+    assert config["ahead_since"] is not None
+    assert pids == scene.pids()
+    assert 1 == len(scene.events("config.rejected"))
+
+    scene.write(scene.mini("a"), scene.mini("b", env='{ A = "1" }'))
+    scene.wait_running("b", after=1)
+    assert 0 == scene.command("reload", "--config", str(scene.config)).code
+    assert 2 == len(scene.events("config.loaded"))
+    assert (pids["a"], None, []) == (
+        scene.pids()["a"],
+        scene.status()["config"]["ahead_since"],
+        scene.status()["config"]["mistakes"],
+    )
+    assert 2 == scene.kernel("b")["generation"]
+
+
+def _become_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _grow(file: Path) -> None:
+    with file.open("ab") as opened:
+        opened.write(b"\n#")
+        opened.truncate(50 * 1024 * 1024)
+
+
+STATES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "removed": (Path.unlink, "no such file"),
+    "a directory": (_become_directory, "is a directory"),
+    "unreadable": (lambda file: file.chmod(0o000), "permission denied"),
+    "empty": (lambda file: file.write_text(""), "no kernel is declared"),
+    "50 MB": (_grow, "larger than"),
+    "invalid UTF-8": (lambda file: file.write_bytes(file.read_bytes() + b"# \xff\xfe\n"), "not UTF-8"),
+    "half": (lambda file: file.write_text(file.read_text()[: file.read_text().rindex(']') - 9]), "line"),
+}
+
+
+@pytest.fixture(scope="module")
+def running(shared_scene: Scene) -> Scene:
+    shared_scene.write(shared_scene.mini("a"), shared_scene.mini("b"))
+    # Without root's right to read what may not be read.
+    shared_scene.start("a", "b", weak=True)
+    return shared_scene
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_file_that_is_no_configuration_any_more_is_rejected_and_no_kernel_touched(
+    running: Scene, state: str
+) -> None:
+    spoil, word = STATES[state]
+    good, pids = running.config.read_text(), running.pids()
+    rejected, loaded = (len(running.events(name)) for name in ("config.rejected", "config.loaded"))
+
+    spoil(running.config)
+    event = running.wait_event("config.rejected", rejected + 1)
+
+    assert any(word in line for line in event["mistakes"]), event["mistakes"]
+    assert all(line.startswith(f"{running.config}: ") for line in event["mistakes"])
+    assert pids == running.pids()
+    if running.config.is_dir():
+        running.config.rmdir()
+    elif running.config.exists():
+        running.config.unlink()
+    running.config.write_text(good)
+    running.wait_event("config.loaded", loaded + 1)
+    assert pids == running.pids()
+
+
+def test_fragments_come_change_and_go_with_their_kernels(scene: Scene) -> None:
+    fragments = scene.directory / "kernels.d"
+    fragments.mkdir()
+    head = 'include = ["kernels.d/*.toml"]'
+    scene.write(scene.mini("main"), head=head)
+    scene.start("main")
+    main = scene.pids()["main"]
+
+    (fragments / "one.toml").write_text(f"{scene.mini('one')}\n")
+    scene.wait_running("one")
+    (fragments / "two.toml").write_text(f"{scene.mini('two')}\n{scene.mini('three')}\n")
+    scene.wait_running("two", "three")
+    one = scene.pids()["one"]
+
+    edited = scene.mini("two", env='{ A = "1" }')
+    (fragments / "two.toml").write_text(f"{edited}\n{scene.mini('three')}\n")
+    scene.wait_running("two", after=1)
+    (fragments / "three.toml").write_text(f"{scene.mini('three')}\n")
+    rejected = scene.wait_event("config.rejected")
+    (line,) = rejected["mistakes"]
+    assert "three.toml" in line
+    assert "two.toml" in line
+
+    (fragments / "three.toml").unlink()
+    (fragments / "two.toml").unlink()
+    scene.wait_event("kernel.removed", kernel="two")
+    scene.wait_event("kernel.removed", kernel="three")
+    assert {"main": main, "one": one} == scene.pids()
+    assert not scene.connection_file("two").exists()
+
+
+def test_a_rename_is_a_stop_and_a_start_and_plan_says_so(scene: Scene) -> None:
+    scene.write(scene.mini("old"), scene.mini("b"))
+    scene.start("old", "b")
+    pids = scene.pids()
+    other = scene.directory / "renamed.toml"
+    # The same table by another name, in a file of its own, so that nothing is loaded yet.
+    text = scene.config.read_text()
+    other.write_text(text.replace("[kernels.old]", "[kernels.new]"))
+
+    planned = scene.command("plan", str(other), "--config", str(scene.config))
+
+    assert 0 == planned.code, planned.err
+    lines = {line.split(":")[0]: line for line in planned.out.splitlines()}
+    assert {"old", "new"} == lines.keys()
+    assert "remove" in lines["old"]
+    assert "start" in lines["new"]
+    assert all("a new name is a new kernel" in line for line in lines.values())
+    assert pids == scene.pids()
+
+    other.replace(scene.config)
+    scene.wait_event("kernel.removed", kernel="old")
+    scene.wait_running("new")
+    assert pids["b"] == scene.pids()["b"]
+    assert {"new", "b"} == scene.pids().keys()
+
+
+def test_a_disabled_kernel_stays_declared_and_does_not_run(scene: Scene) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    scene.start("a", "b")
+    pids = scene.pids()
+
+    scene.write(scene.mini("a", enabled="false"), scene.mini("b"))
+    scene.wait_phase("a", "stopped")
+    refused = scene.order("start", "a")
+
+    assert 409 == refused.status
+    assert "enabled = true" in refused.body["error"]
+    assert [] == scene.leaders("a")
+    assert 0 == len(scene.events("kernel.died", kernel="a"))
+    scene.write(scene.mini("a"), scene.mini("b"))
+    scene.wait_running("a", after=1)
+    assert pids["b"] == scene.pids()["b"]
+
+
+def test_with_manual_an_edit_is_pending_until_an_order(scene: Scene) -> None:
+    manual = {"on_config_change": '"manual"'}
+    scene.write(scene.mini("a", **manual))
+    scene.start("a")
+    pid = scene.pids()["a"]
+
+    scene.write(scene.mini("a", env='{ A = "1" }', **manual))
+    wait_for(lambda: scene.kernel("a")["pending"] == ["env"], "the edit is pending")
+
+    assert pid == scene.pids()["a"]
+    assert 200 == scene.order("restart", "a").status
+    assert [] == scene.kernel("a")["pending"]
+    assert "1" == scene.run("a", "import os; print(os.environ['A'])")
+
+
+def test_with_when_idle_an_edit_waits_until_nothing_is_executed(scene: Scene) -> None:
+    when_idle = {"on_config_change": '"when-idle"', "cwd": f'"{scene.directory}"'}
+    scene.write(scene.ipykernel("a", **when_idle))
+    scene.start("a")
+    pid = scene.pids()["a"]
+    go_on = scene.directory / "go-on"
+    wait = f"import os, time\nopen('busy', 'w').close()\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.05)"
+    with scene.client("a") as client:
+        send(client, wait)
+        wait_for((scene.directory / "busy").exists, "it is busy")
+
+        text = scene.config.read_text()
+        scene.config.write_text(text.replace("env = {", 'env = { A = "1",'))
+        wait_for(lambda: scene.kernel("a")["pending"] == ["env"], "the edit is pending")
+        # Another edit is applied meanwhile, and this one still waits.
+        scene.config.write_text(text.replace("env = {", 'max_restarts = 9\nenv = { A = "1",'))
+        scene.wait_event("config.loaded", 3)
+        assert (pid, ["env"]) == (scene.kernel("a")["pid"], scene.kernel("a")["pending"])
+
+        go_on.touch()
+        scene.wait_running("a", after=1)
+    assert "1" == scene.run("a", "import os; print(os.environ['A'])")
+    assert [] == scene.events("kernel.died", kernel="a")
+
+
+def test_plan_tells_the_keys_and_does_nothing(scene: Scene) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    scene.start("a", "b")
+    pids = scene.pids()
+    other = scene.directory / "other.toml"
+    other.write_text(scene.toml(scene.mini("a", env='{ A = "1" }'), scene.mini("b"), scene.mini("c")))
+
+    planned = scene.command("plan", str(other), "--config", str(scene.config))
+
+    assert ["a: restart: env", "c: start"] == planned.out.splitlines()
+    assert pids == scene.pids()
+    assert 1 == len(scene.events("config.loaded"))

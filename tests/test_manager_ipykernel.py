@@ -1,0 +1,134 @@
+"""The manager with real ipykernels and stock clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from supervisor import KernelManager, run_kernel, start_new_kernel
+from supervisor.core.model import Cause
+from tests.kernels.using import mini, until
+
+
+@pytest.fixture(autouse=True)
+def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    return tmp_path
+
+
+@pytest.fixture
+def started() -> Iterator[tuple[KernelManager, Any]]:
+    manager, client = start_new_kernel()
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def value(client: Any, expression: str) -> str:
+    """What the kernel answers, once client and kernel have found each other (again)."""
+    client.wait_for_ready(timeout=30)
+    reply = client.execute_interactive(
+        "", user_expressions={"x": expression}, timeout=30, store_history=False
+    )
+    return str(reply["content"]["user_expressions"]["x"]["data"]["text/plain"])
+
+
+def test_a_new_kernel_comes_with_its_manager_and_a_client_that_is_ready(
+    started: tuple[KernelManager, Any],
+) -> None:
+    manager, client = started
+
+    assert manager.is_alive() is True
+    assert str(manager.pid) == value(client, "__import__('os').getpid()")
+    assert manager.kernel_name == "python"
+    assert "python3" == json.loads(Path(manager.connection_file).read_text())["kernel_name"]
+
+
+def test_ten_restarts_keep_address_file_and_client(started: tuple[KernelManager, Any]) -> None:
+    manager, client = started
+    file = Path(manager.connection_file)
+    before, pids = file.read_bytes(), [manager.pid]
+
+    for turn in range(10):
+        manager.restart_kernel(now=turn % 2 == 0)
+        assert before == file.read_bytes()
+        pids.append(manager.pid)
+        if turn % 2:
+            assert str(manager.pid) == value(client, "__import__('os').getpid()")
+
+    assert 11 == len(set(pids))
+
+
+def test_a_kernel_that_is_killed_comes_back_for_its_client(started: tuple[KernelManager, Any]) -> None:
+    manager, client = started
+    told: list[Any] = []
+    manager.add_restart_callback(lambda: told.append(manager.last_exit))
+    file, pid = Path(manager.connection_file), manager.pid
+    before = file.read_bytes()
+    assert pid is not None
+
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: manager.pid not in (pid, None))
+    manager.wait_ready()
+
+    assert str(manager.pid) == value(client, "__import__('os').getpid()")
+    assert before == file.read_bytes()
+    assert [(Cause.KILLED, None, "SIGKILL")] == [(each.cause, each.code, each.signal) for each in told]
+
+
+def test_a_kernel_that_exits_by_itself_tells_its_code(started: tuple[KernelManager, Any]) -> None:
+    manager, client = started
+    told: list[Any] = []
+    manager.add_restart_callback(lambda: told.append(manager.last_exit))
+
+    client.execute("import os; os._exit(7)")
+
+    until(lambda: told)
+    assert (Cause.EXITED, 7, None) == (told[0].cause, told[0].code, told[0].signal)
+
+
+def test_an_interrupt_ends_a_loop(started: tuple[KernelManager, Any]) -> None:
+    manager, client = started
+    pid = manager.pid
+    client.execute("print('begun')\nwhile True: pass")
+    until(lambda: client.get_iopub_msg(timeout=30)["msg_type"] == "stream")
+
+    manager.interrupt_kernel()
+
+    until(lambda: client.get_shell_msg(timeout=30)["content"].get("ename") == "KeyboardInterrupt")
+    assert pid == manager.pid
+
+
+def test_run_kernel_leaves_nothing_even_by_exception(runtime_dir: Path) -> None:
+    pids = []
+    with pytest.raises(ZeroDivisionError), run_kernel(kernel_name="python3") as client:
+        pids.append(int(value(client, "__import__('os').getpid()")))
+        assert 1 == len(list(runtime_dir.glob("kernel-*.json")))
+        _ = 1 / 0
+
+    assert not psutil.pid_exists(pids[0])
+    assert [] == list(runtime_dir.glob("kernel-*.json"))
+    assert not client.channels_running
+
+
+def test_a_start_that_takes_too_long_is_a_runtime_error_and_leaves_nothing(runtime_dir: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"not ready within 0\.3 s"):
+        start_new_kernel(startup_timeout=0.3, kernel_cmd=mini("--deaf"))
+
+    assert [] == list(runtime_dir.glob("kernel-*.json"))
+    assert [] == psutil.Process().children()
+
+
+def test_a_kernel_that_dies_at_its_start_is_a_runtime_error(runtime_dir: Path) -> None:
+    with pytest.raises(RuntimeError, match="given up|not ready"):
+        start_new_kernel(startup_timeout=20, kernel_cmd=["false"])
+
+    assert [] == list(runtime_dir.glob("kernel-*.json"))
