@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 EXIT_CONFIG = 78
 DAEMON_KEYS = [key for key, action in reload_actions(SupervisorConfig).items() if action == "daemon"]
+# What these order is carried out even when they come before anybody listens: see cli.files.run.
+ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
 PROGRESS_INTERVAL = 5.0
 
@@ -231,6 +233,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGUSR2, self.detach)
         for signum in (signal.SIGUSR1, signal.SIGWINCH):
             loop.add_signal_handler(signum, lambda: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)  # which the command line has blocked
 
     def stop(self) -> None:
         """Leave as the file says, in order; told again, at once."""

@@ -85,7 +85,7 @@ class _Attended:
         self._callbacks = callbacks
 
     def remember(self, kernel: Kernel, state: State) -> None:
-        self._host.remember(kernel, state)
+        """Nothing: nobody takes the kernel up after us."""
 
     def dismiss(self, kernel: str) -> None:
         self._host.dismiss(kernel)

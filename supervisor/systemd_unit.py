@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def program() -> tuple[str, ...]:
     return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-m", "supervisor")
 
 
-def unit_directory(environ: os._Environ[str] | dict[str, str], *, for_user: bool) -> Path:
+def unit_directory(environ: Mapping[str, str], *, for_user: bool) -> Path:
     """Where systemd looks for units that an administrator, or a user, put there (systemd.unit(5))."""
     if not for_user:
         return SYSTEM_UNITS
@@ -175,9 +175,3 @@ def _is_closed(place: Path) -> bool:
 def _fail(message: str) -> int:
     sys.stderr.write(f"{NAME}: systemd: {message}\n")
     return FAILED
-
-
-def write_shipped(directory: Path, units: Sequence[tuple[str, Unit]]) -> None:
-    """Write the units as they are shipped, for whoever changes their text."""
-    for path, unit in units:
-        _write(directory / path, unit.render())

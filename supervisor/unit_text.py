@@ -1,15 +1,16 @@
 """The systemd units as text: every directive, and why it is there.
 
 The single source of the files in ``systemd/`` and of what ``kernel-supervisor
-systemd`` writes.  Reads nothing of the machine and writes nothing.  The rules
-are those of systemd.service(5), systemd.exec(5) and systemd.kill(5), as of
-systemd 252.
+systemd`` writes.  Knows nothing of the machine.  The rules are those of
+systemd.service(5), systemd.exec(5) and systemd.kill(5), as of systemd 252.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 NAME = "kernel-supervisor"
 PROGRAM = (f"/opt/{NAME}/bin/{NAME}",)
@@ -155,9 +156,9 @@ RestartKillSignal=SIGUSR2
 # stop_timeout; this is for one that does not.
 TimeoutStopSec=90
 
-# After a crash, at once: kernels live on meanwhile, but nobody revives them.
+# After a crash, soon: kernels live on meanwhile, but nobody revives or stops them.
 Restart=on-failure
-RestartSec=1
+RestartSec=500ms
 # 78: the configuration is bad. Another attempt would not mend it.
 RestartPreventExitStatus=78
 
@@ -243,3 +244,15 @@ def all_units() -> dict[str, Unit]:
             unit = Unit(for_user=for_user, is_template=is_template)
             shipped[("user/" if for_user else "") + unit.file_name] = unit
     return shipped
+
+
+def write_all(directory: Path) -> None:
+    """Write the units as they are shipped: ``python -m supervisor.unit_text systemd``."""
+    for path, unit in all_units().items():
+        file = directory / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(unit.render(), "utf-8")
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1]))

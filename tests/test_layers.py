@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "supervisor"
 
-# A module belongs to the floor of the longest of these names that it begins with.
+# A module has the floor of its own name, of a pattern of names, or of its package.
 FLOORS = {
     "supervisor.config": 0,
     "supervisor.keys": 0,
     "supervisor.mistakes": 0,
     "supervisor.preflight": 0,
     "supervisor.schema": 0,
-    "supervisor.toml_file": 0,
-    "supervisor.toml_rules": 0,
-    "supervisor.toml_source": 0,
-    "supervisor.toml_text": 0,
-    "supervisor.toml_values": 0,
+    "supervisor.toml_*": 0,
+    "supervisor.unit_text": 0,
     "supervisor.version": 0,
     "supervisor.core": 1,
     "supervisor.kernel": 2,
@@ -41,6 +39,7 @@ FLOORS = {
     "supervisor": 5,
     "supervisor.daemon": 5,
     "supervisor.manager": 5,
+    "supervisor.manager_*": 5,
     "supervisor.steered": 5,
     "supervisor.supervision": 5,
     "supervisor.embedded": 5,
@@ -133,6 +132,9 @@ def key_of(name: str) -> str | None:
     """The entry of FLOORS that decides about a module; a new module of the top needs one of its own."""
     if name in FLOORS:
         return name
+    for pattern in FLOORS:
+        if fnmatchcase(name, pattern):
+            return pattern
     package = name.rpartition(".")[0]
     return key_of(package) if package not in ("", "supervisor") else None
 

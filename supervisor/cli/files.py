@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from supervisor.control.places import PlaceError, config_places, default_config,
 def run(arguments: Namespace) -> int:
     """Be the daemon."""
     config = _config_of(arguments)
+    # Until the daemon listens: a SIGTERM would end it at once and leave an earlier one's kernels running.
+    orders = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+    signal.pthread_sigmask(signal.SIG_BLOCK, orders)
     from supervisor import daemon
 
     return int(

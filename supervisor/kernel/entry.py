@@ -90,8 +90,11 @@ class Entry:
             run.watch(self.config)
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
+        before = self.connection.address
         command = await asyncio.to_thread(self._prepare, effect.config)
-        await self._record_intent()
+        if self.connection.address != before:
+            self._record()
+        await self._wait_intent_recorded()
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
         popen = await asyncio.to_thread(
             self._launcher.spawn, command, self.connection.path, self.output.path, {MARK_VARIABLE: the_mark}
@@ -106,9 +109,12 @@ class Entry:
             popen.wait(REAP_TIMEOUT)
             raise
 
-    async def _record_intent(self) -> None:
-        """Put the intent on disk before the process exists, so that no process is ever unheard of."""
-        self._record()
+    async def _wait_intent_recorded(self) -> None:
+        """Wait until the intent is on disk, before the process exists: no process is ever unheard of.
+
+        It is written while the launch is prepared.  Where the output begins is
+        put on record with the process, and costs no write of its own.
+        """
         try:
             async with asyncio.timeout(INTENT_PATIENCE):
                 await self.keeper.flush()

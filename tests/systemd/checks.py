@@ -155,20 +155,19 @@ class Remembered:
         self.service = service
         self.pids = service.settle()
         self.token = str(time.monotonic_ns())
-        self.ports = self._ports()
+        self.files = self._connection_files()
         for name in self.pids:
             service.ask("exec", name, f"remembered = {self.token}")
 
     def check_is_kept(self) -> None:
-        """Look whether processes, memory and ports are as before."""
+        """Look whether processes, memory and addresses are as before."""
         assert self.pids == self.service.pids()
-        ports = self._ports()
-        assert self.ports == ports, (self.ports, ports)
+        assert self.files == self._connection_files()
         for name in self.pids:
             assert self.token == self.service.ask("exec", name, "print(remembered)").strip()
 
-    def _ports(self) -> dict[str, str]:
-        return {name: self.service.ask("connection", name, "--json") for name in self.pids}
+    def _connection_files(self) -> dict[str, bytes]:
+        return {name: Path(self.service.ask("connection", name).strip()).read_bytes() for name in self.pids}
 
 
 @check
@@ -320,6 +319,25 @@ def stop_ends_the_kernels_of_a_daemon_that_crashed_as_well() -> None:
 
 
 @check
+def a_stop_that_meets_a_daemon_on_its_way_up_after_a_crash_ends_them_too() -> None:
+    pids, crashed = SUPERVISOR.settle(), SUPERVISOR.pid
+    os.kill(crashed, 9)
+    daemon = until("another daemon", lambda: SUPERVISOR.pid if SUPERVISOR.pid != crashed else 0)
+    until("it has begun", lambda: _holds_back(daemon, 15))  # SIGTERM
+
+    SUPERVISOR.systemctl("stop")
+
+    _assert_all_gone(pids)
+
+
+def _holds_back(pid: int, signum: int) -> bool:
+    """Whether a process has blocked a signal, or catches it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [int(mask, 16) for mask in re.findall(r"^Sig(?:Blk|Cgt):\s+(\w+)$", status, re.MULTILINE)]
+    return any(mask >> (signum - 1) & 1 for mask in masks)
+
+
+@check
 def stop_waits_for_a_kernel_that_takes_longer_than_the_unit_allows() -> None:
     SUPERVISOR.settle()
     write(TWO_KERNELS.replace("[kernels.robot]", "[kernels.robot]\nstop_timeout = 30"))
@@ -428,7 +446,10 @@ def _alice(unit: str) -> Service:
     directory = f"kernel-supervisor-{instance}" if instance else "kernel-supervisor"
     client = ("--socket", f"/run/user/{Path('/home/alice').stat().st_uid}/{directory}/control.sock")
     alice = Service(unit, user="alice", client=client)
-    until("her systemd", lambda: "running" in alice.as_user("systemctl", "--user", "is-system-running", expect=None))
+    until(
+        "her systemd",
+        lambda: "running" in alice.as_user("systemctl", "--user", "is-system-running", expect=None),
+    )
     return alice
 
 
