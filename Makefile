@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(WRITE),--write)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)
@@ -51,4 +51,4 @@ $(VENV)/.bench: $(VENV)/.dev benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

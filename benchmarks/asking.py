@@ -34,7 +34,7 @@ class Question:
 
     def __init__(self, where: dict[str, object]) -> None:
         self._key = str(where["key"]).encode()
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.IMMEDIATE, 1),
@@ -76,7 +76,9 @@ def wait_answers(addresses: list[dict[str, object]], timeout: float) -> float:
         while open_questions:
             now = time.perf_counter()
             if now > deadline:
-                raise Late(f"{len(open_questions)} of {len(addresses)} kernels did not answer within {timeout:g} s")
+                raise Late(
+                    f"{len(open_questions)} of {len(addresses)} kernels did not answer within {timeout:g} s"
+                )
             for question in open_questions.values():
                 question.send(now)
             for socket, _ in poller.poll(2 if len(open_questions) == 1 else 10):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import venv
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import asking
@@ -83,7 +84,9 @@ class Contestant(ABC):
 
     def wait_ready(self) -> float:
         """The instant at which every kernel had answered."""
-        wait_until(lambda: all(map(asking.address, self.files)), BOOT, f"{self.name}: connection files", 0.005)
+        wait_until(
+            lambda: all(map(asking.address, self.files)), BOOT, f"{self.name}: connection files", 0.005
+        )
         return asking.wait_answers(self.addresses(), BOOT)
 
     def addresses(self) -> list[dict[str, object]]:
@@ -217,8 +220,12 @@ class Supervisord(Contestant):
         return [str(supervisord()), "-c", str(here / "supervisord.conf")]
 
     def environment(self) -> dict[str, str]:
-        # Our package would be found in place of supervisord's.
-        return {key: value for key, value in super().environment().items() if key != "PYTHONPATH"}
+        return _without_our_package(super().environment())
+
+
+def _without_our_package(environment: Mapping[str, str]) -> dict[str, str]:
+    # It would be found in place of supervisord's, which has the same name.
+    return {key: value for key, value in environment.items() if key != "PYTHONPATH"}
 
 
 def supervisord() -> Path:
@@ -234,7 +241,9 @@ def supervisord() -> Path:
 
 def supervisord_version() -> str:
     """What it says of itself."""
-    return subprocess.run([supervisord(), "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    command = [supervisord(), "--version"]
+    environment = _without_our_package(os.environ)
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
 
 CONTESTANTS: tuple[type[Contestant], ...] = (BareLoop, Ours, JupyterClient, Supervisord)

@@ -60,7 +60,9 @@ def _one_death(contestant: Contestant) -> tuple[float, float]:
     assert old is not None, f"{contestant.name} has lost its kernel"
     begin = time.perf_counter()
     os.kill(old, signal.SIGKILL)
-    wait_until(lambda: contestant.kernel(0) not in (None, old), 30, f"{contestant.name}: a new process", 0.0005)
+    wait_until(
+        lambda: contestant.kernel(0) not in (None, old), 30, f"{contestant.name}: a new process", 0.0005
+    )
     process = time.perf_counter() - begin
     return process, asking.wait_answers(where, BOOT) - begin
 

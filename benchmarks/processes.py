@@ -41,8 +41,8 @@ def children(pid: int) -> list[int]:
     """The children of a process, whichever of its threads started them."""
     found: list[int] = []
     try:
-        for task in os.listdir(PROC / str(pid) / "task"):
-            found += map(int, (PROC / str(pid) / "task" / task / "children").read_text().split())
+        for task in (PROC / str(pid) / "task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     except OSError:
         pass
     return found

@@ -171,7 +171,9 @@ class ManagerBase(Addressed):
 
         TimeoutError after ``timeout`` seconds; RuntimeError if nothing runs or it was given up.
         """
-        self._running().thread.call(self._running().wait_ready(timeout))
+        if (session := self._here()) is None:
+            raise RuntimeError("no kernel is running")
+        session.thread.call(session.wait_ready(timeout))
 
     # Inside
 

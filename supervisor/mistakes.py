@@ -39,14 +39,21 @@ class Mistake:
 class ConfigError(Exception):
     """The file has mistakes; nothing is to be done with it.
 
-    ``files`` and ``digest`` tell what was read, so that a watcher can see
-    whether a rejected file has changed since.  Its text is one mistake a line.
+    ``files``, ``digest`` and ``patterns`` tell what was read, so that a watcher
+    can see whether a rejected file has changed since.  Its text is one mistake a line.
     """
 
-    def __init__(self, mistakes: Iterable[Mistake], files: Sequence[Path] = (), digest: str = "") -> None:
+    def __init__(
+        self,
+        mistakes: Iterable[Mistake],
+        files: Sequence[Path] = (),
+        digest: str = "",
+        patterns: Sequence[Path] = (),
+    ) -> None:
         self.mistakes: tuple[Mistake, ...] = tuple(mistakes)
         self.files: tuple[Path, ...] = tuple(files)
         self.digest = digest
+        self.patterns: tuple[Path, ...] = tuple(patterns)
         super().__init__(*self.mistakes)
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ long as kernels depend on it.  Reads files; decides nothing about kernels.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,16 @@ class SettingsFile:
         self.last_good_in_use = False
         self._digest = ""
         self._files: tuple[Path, ...] = (path,)
+        self._patterns: tuple[Path, ...] = ()
 
     def files(self) -> tuple[Path, ...]:
-        """What was read at the last look, and the directories that included files may come into."""
-        directories = {file.parent for file in self._files if file.parent != self.path.parent}
-        return (*self._files, *sorted(directories))
+        """What was read at the last look, and what would be read besides now.
+
+        The patterns are among them: the directory of each is then watched,
+        also while nothing in it matches.
+        """
+        matching = {Path(found) for pattern in self._patterns for found in glob.glob(str(pattern))}  # noqa: PTH207
+        return (*self._files, *sorted(matching.difference(self._files)), *self._patterns)
 
     def load_first(self, state_dir: Callable[[], Path]) -> Config:
         """The configuration to start with.
@@ -60,7 +66,7 @@ class SettingsFile:
             self._reject(error)
             self.last_good_in_use = True
             return config
-        self._digest, self._files = read.digest, read.files
+        self._digest, self._files, self._patterns = read.digest, read.files, read.patterns
         return read.config
 
     def look(self) -> Config | Rejected | None:
@@ -73,7 +79,7 @@ class SettingsFile:
         except ConfigError as error:
             return self._reject(error)
         is_in_force = read.digest == self._digest and not self.mistakes
-        self._digest, self._files = read.digest, read.files
+        self._digest, self._files, self._patterns = read.digest, read.files, read.patterns
         return None if is_in_force else read.config
 
     def _reject(self, error: ConfigError) -> Rejected:
@@ -81,6 +87,8 @@ class SettingsFile:
         is_new = mistakes != self.mistakes or error.digest != self._digest
         self.mistakes, self._digest = mistakes, error.digest
         self._files = error.files or self._files
+        # A file that cannot be read tells of no others: those of before count.
+        self._patterns = error.patterns or self._patterns
         self.ahead_since = self.ahead_since or timestamp()
         return Rejected(mistakes, is_new)
 

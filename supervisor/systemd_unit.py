@@ -13,24 +13,29 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
+from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
+from supervisor.cli.screen import complain, say
 from supervisor.unit_text import NAME, USER, Unit, literal
 
-DONE, FAILED = 0, 1
 SYSTEM_UNITS = Path("/etc/systemd/system")
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?")
 
 
 def main(args: list[str]) -> int:
-    """Carry out ``print`` or ``install``; returns the exit code, and raises SystemExit(2) for wrong usage."""
+    """Carry out ``print`` or ``install``; returns the exit code.
+
+    Raises Quit, and SystemExit(2) for arguments that do not parse.
+    """
     arguments = _parser().parse_args(args)
+    unit = _unit(arguments)
     try:
-        unit = _unit(arguments)
         text = unit.render()
     except ValueError as mistake:
-        return _fail(str(mistake))
+        raise Quit(FAILED, f"systemd: {mistake}") from None
     if arguments.action == "print":
         sys.stdout.write(text)
         return DONE
@@ -38,11 +43,11 @@ def main(args: list[str]) -> int:
     try:
         _write(path, text)
     except OSError as error:
-        hint = "" if unit.for_user else f': become root, or use "{NAME} systemd install --user"'
-        return _fail(f"cannot write {path}: {error.strerror}{hint}")
-    sys.stdout.write(f"{path} is written.\n\n{next_steps(unit, arguments.instance)}")
+        hint = "" if unit.for_user else f'become root, or use "{NAME} systemd install --user"'
+        raise Quit(FAILED, f"systemd: cannot write {path}: {error.strerror}", hint) from None
+    say(f"{path} is written.\n\n{next_steps(unit, arguments.instance)}")
     for remark in _remarks(unit):
-        sys.stderr.write(f"{NAME}: warning: {remark}\n")
+        complain(f"warning: {remark}")
     return DONE
 
 
@@ -63,21 +68,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _unit(arguments: argparse.Namespace) -> Unit:
-    """The unit that is meant.  Raises ValueError where that makes no sense."""
-    if arguments.instance is not None and not _INSTANCE.fullmatch(arguments.instance):
-        raise ValueError(f"--instance: {arguments.instance!r} is not made of letters, digits, '.', '_', '-'")
-    if arguments.instance is not None and arguments.config is not None:
-        raise ValueError("--config: an instance's file is named by the instance: leave one of them out")
-    if arguments.user and arguments.run_as is not None:
-        raise ValueError("--run-as: a user's own systemd runs everything as that user: leave it out")
-    unit = Unit(for_user=arguments.user, is_template=arguments.instance is not None, program=program())
-    if arguments.config is not None:
-        unit = replace(unit, config=literal(str(Path(arguments.config).absolute())))
-    if arguments.run_as is not None:
-        if not re.fullmatch(r"[\w.-]+", arguments.run_as):
-            raise ValueError(f"--run-as: {arguments.run_as!r} is not the name of an account")
-        unit = replace(unit, run_as=arguments.run_as)
-    return unit
+    """The unit that is meant.  Raises Quit where that makes no sense."""
+    instance, config, run_as = arguments.instance, arguments.config, arguments.run_as
+    if instance is not None and not _INSTANCE.fullmatch(instance):
+        _refuse(f"--instance: {instance!r} has other signs than letters, digits, '.', '_' and '-'")
+    if instance is not None and config is not None:
+        _refuse("--config: the file of an instance is named by the instance", "leave one of them out")
+    if arguments.user and run_as is not None:
+        _refuse("--run-as: a user's own systemd runs everything as that user", "leave it out")
+    if run_as is not None and not _ACCOUNT.fullmatch(run_as):
+        _refuse(f"--run-as: {run_as!r} is not the name of an account")
+    return Unit(
+        for_user=arguments.user,
+        is_template=instance is not None,
+        program=program(),
+        config=literal(str(Path(config).absolute())) if config is not None else None,
+        run_as=run_as or USER,
+    )
+
+
+def _refuse(message: str, hint: str = "") -> NoReturn:
+    raise Quit(USAGE, f"systemd: {message}", hint)
 
 
 def program() -> tuple[str, ...]:
@@ -109,29 +120,28 @@ def _write(path: Path, text: str) -> None:
 def next_steps(unit: Unit, instance: str | None = None) -> str:
     """What to type after ``install``, one step a line."""
     name = f"{NAME}@{instance}" if instance else NAME
-    systemctl, logs = (
-        ("systemctl --user", "journalctl --user") if unit.for_user else ("systemctl", "journalctl")
-    )
+    manager = " --user" if unit.for_user else ""
     config = _readable(unit, instance)
-    steps = [f"{shlex.join(unit.program)} check {shlex.quote(config)}    # the kernels that it is to run"]
-    if not unit.for_user and not _account_exists(unit.run_as):
-        steps.append(
-            f"useradd --system --home-dir /var/lib/{NAME} --shell /usr/sbin/nologin {shlex.quote(unit.run_as)}"
-        )
+    there = "" if Path(config).exists() else ", which is not there yet: write it first"
+    steps = [f"{shlex.join(unit.program)} check {shlex.quote(config)}"]
     if unit.for_user:
-        steps.append("loginctl enable-linger    # kernels go on after you log out")
+        steps.append("loginctl enable-linger    # so that it does not end when you log out")
+    elif not _account_exists(unit.run_as):
+        steps.append(f"useradd --system --create-home --shell /usr/sbin/nologin {shlex.quote(unit.run_as)}")
     steps += [
-        f"{systemctl} daemon-reload",
-        f"{systemctl} enable --now {name}",
-        f"{systemctl} status {name}",
-        f"{logs} --unit {name} --follow    # of one kernel: {logs} KERNEL=NAME",
+        f"systemctl{manager} daemon-reload",
+        f"systemctl{manager} enable --now {name}",
+        f"systemctl{manager} status {name}",
+        f"journalctl{manager} --unit {name} --follow",
     ]
-    lines = ["What to type next:", "", *(f"  {step}" for step in steps), ""]
+    lines = [f"It runs the kernels of {config}{there}.", "What to type next:", ""]
+    lines += [f"  {step}" for step in steps]
     lines += [
-        f'"{systemctl} restart {name}" leaves the kernels running; "stop" stops them.',
-        f'Change the unit with "{systemctl} edit {name}": another install overwrites the file.',
+        "",
+        f'"systemctl{manager} restart {name}" leaves the kernels running, "stop" stops them.',
+        f'To change the unit, use "systemctl{manager} edit {name}": another install writes the file anew.',
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _readable(unit: Unit, instance: str | None) -> str:
@@ -157,7 +167,7 @@ def _remarks(unit: Unit) -> list[str]:
     if unit.for_user or unit.run_as == "root" or not _is_closed(place):
         return []
     return [
-        f"{place}: only its owner gets there, and the unit runs as {unit.run_as}: "
+        f"{place}: not everyone gets there, and the unit runs as {unit.run_as}: "
         f"install {NAME} where everyone may read it, such as /opt/{NAME}, or give --run-as"
     ]
 
@@ -170,8 +180,3 @@ def _is_closed(place: Path) -> bool:
         return any(not parent.stat().st_mode & 0o001 for way in ways for parent in way.parents)
     except OSError:
         return True
-
-
-def _fail(message: str) -> int:
-    sys.stderr.write(f"{NAME}: systemd: {message}\n")
-    return FAILED

@@ -49,19 +49,22 @@ class Loaded:
 
     ``files`` are the file and those that it includes, in the order of reading.
     ``digest`` is the same for the same bytes in files of the same names.
+    ``patterns`` are the paths that more of them may come to match.
     """
 
     config: Config
     path: Path
     files: tuple[Path, ...]
     digest: str
+    patterns: tuple[Path, ...] = ()
 
 
 def load(path: str | os.PathLike[str]) -> Loaded:
     """Read a file and what it includes.  Raises ConfigError with every mistake, also if it cannot be read."""
     reading = _Reading(Path(path))
     config = reading.config(None)
-    return Loaded(config, reading.main, tuple(reading.files), reading.digest.hexdigest())
+    digest = reading.digest.hexdigest()
+    return Loaded(config, reading.main, tuple(reading.files), digest, tuple(reading.patterns))
 
 
 def parse(text: str | bytes, path: str | os.PathLike[str]) -> Config:
@@ -87,6 +90,7 @@ class _Reading:
 
     main: Path
     files: list[Path] = field(default_factory=list)
+    patterns: list[Path] = field(default_factory=list)
     mistakes: dict[Mistake, None] = field(default_factory=dict)  # in order, each once
     declared: dict[str, _Declared] = field(default_factory=dict)
     digest: Any = field(default_factory=sha256)
@@ -101,7 +105,7 @@ class _Reading:
             what = f"more than {_MOST_MISTAKES} mistakes: mend these first"
             self.mistakes[Mistake(str(self.main), "", what)] = None
         if self.mistakes:
-            raise ConfigError(self.mistakes, self.files, self.digest.hexdigest())
+            raise ConfigError(self.mistakes, self.files, self.digest.hexdigest(), self.patterns)
         return config
 
     def _config(self, data: bytes | None) -> Config:
@@ -145,6 +149,7 @@ class _Reading:
                 what = f'{quoted(pattern)} is not a file or pattern: write one, such as "kernels.d/*.toml"'
                 self._tell(self.main, where, what)
                 continue
+            self.patterns.append(self.main.parent / pattern)
             paths = self._matching(pattern)
             if any(_same_file(path, self.main) for path in paths):
                 what = f"{quoted(pattern)} is this file too: put the others into a directory of their own"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from supervisor.embedded import OrderRefused, SupervisedKernel
 from supervisor.kernel.lock import AlreadyLocked
 from supervisor.toml_file import ConfigError
 from tests.kernels.using import MINI, TIMEOUT, mini
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -114,9 +117,9 @@ async def test_a_death_is_told_by_event_and_callback(places: Path) -> None:
     async with supervisor:
         a = supervisor["a"]
         await a.wait_ready(TIMEOUT)
-        with supervisor_events(supervisor, "a") as events:
+        seen = []
+        async with supervisor.events("a") as events:
             os.kill(a.pid or 0, signal.SIGSEGV)
-            seen = []
             async for event in events:
                 seen.append(event["event"])
                 if event["event"] == "kernel.ready":
@@ -127,17 +130,6 @@ async def test_a_death_is_told_by_event_and_callback(places: Path) -> None:
         assert (Cause.CRASHED, "SIGSEGV") == (a.last_death.exit.cause, a.last_death.exit.signal)
         assert (2, 1) == (a.generation, a.restarts)
     assert ["kernel.restarting"] == told
-
-
-class supervisor_events:  # noqa: N801
-    def __init__(self, supervisor: Supervisor, *names: str) -> None:
-        self.events = supervisor.events(*names)
-
-    def __enter__(self) -> Any:
-        return self.events
-
-    def __exit__(self, *_: object) -> None:
-        self.events.close()
 
 
 async def test_events_end_with_the_supervisor() -> None:
@@ -192,6 +184,23 @@ async def test_a_reload_touches_only_what_has_changed() -> None:
         await until(lambda: ["c"] == list(supervisor))
 
 
+KEEPS = """
+import asyncio, sys
+from supervisor import Supervisor
+
+async def main():
+    async with Supervisor.from_toml(sys.argv[1]) as supervisor:
+        await supervisor["a"].wait_ready(30)
+        print(supervisor["a"].pid, supervisor["a"].connection_file)
+
+asyncio.run(main())
+"""
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 async def test_a_file_is_taken_as_the_daemon_takes_it(places: Path) -> None:
     argv = ", ".join(f'"{element}"' for element in MINI)
     file = places / "kernels.toml"
@@ -200,23 +209,27 @@ async def test_a_file_is_taken_as_the_daemon_takes_it(places: Path) -> None:
         f"[kernels.a]\nargv = [{argv}]\n"
     )
     file.write_text(text)
-
-    async with Supervisor.from_toml(file) as first:
-        await first["a"].wait_ready(TIMEOUT)
-        pid = first["a"].pid
-        assert places / "files" / "kernel-a.json" == first["a"].connection_file
-        with pytest.raises(AlreadyLocked):
-            async with Supervisor.from_toml(file):
-                pass
-        file.write_text(f"{text}[kernels.b]\nargv = [{argv}]\n")
-        await first.reload()
-        await first["b"].wait_ready(TIMEOUT)
+    first = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KEEPS, str(file)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    told, _ = await first.communicate()
+    pid, connection_file = told.decode().split()
+    assert str(places / "files" / "kernel-a.json") == connection_file
+    assert is_running(int(pid))
 
     file.write_text(text.replace('"keep"', '"stop"'))
     async with Supervisor.from_toml(file) as second:
-        assert pid == second["a"].pid
-        await until(lambda: ["a"] == list(second))
-    assert not psutil.pid_exists(pid or 0)
+        assert int(pid) == second["a"].pid
+        with pytest.raises(AlreadyLocked):
+            async with Supervisor.from_toml(file):
+                pass
+        file.write_text(f"{text}[kernels.b]\nargv = [{argv}]\n".replace('"keep"', '"stop"'))
+        await second.reload()
+        await second["b"].wait_ready(TIMEOUT)
+        assert (int(pid), ["a", "b"]) == (second["a"].pid, list(second))
+    assert not is_running(int(pid))
 
 
 async def test_mistakes_are_told_before_anything_is_started(places: Path) -> None:
@@ -245,9 +258,12 @@ async def test_kernels_are_gone_after_an_exception_and_after_a_cancellation() ->
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    with pytest.raises(ZeroDivisionError):
+    async def fail() -> None:
         async with Supervisor(kernel("a")) as supervisor:
             await supervisor["a"].wait_ready(TIMEOUT)
             pids.append(supervisor["a"].pid)
-            _ = 1 / 0
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     assert not any(psutil.pid_exists(pid or 0) for pid in pids)

@@ -29,7 +29,7 @@ class Daemon:
             f'[supervisor]\nstate_dir = "{directory}/state"\nruntime_dir = "{directory}/runtime"\n'
             f'socket = "{self.socket}"\n'
             f"[kernels.analysis]\nargv = [{argv}]\nbackoff = {{ next = 0.0 }}\nmax_restarts = 3\n"
-            f'[kernels.spare]\nargv = ["false", "{{connection_file}}"]\nautostart = false\n'
+            f'[kernels.spare]\nargv = ["false", "{{connection_file}}"]\nautostart = false\nmax_restarts = 1\n'
         )
         self.start()
 
@@ -79,11 +79,9 @@ def manager(daemon: Daemon) -> Iterator[AttachedKernelManager]:
 
 def pid_in(client: Any) -> int:
     client.wait_for_ready(timeout=30)
-    reply = client.execute_interactive(
-        "import os; print(os.getpid())", timeout=30, output_hook=lambda m: outputs.append(m)
-    ) if (outputs := []) == [] else None
-    assert reply is not None
-    return int("".join(m["content"]["text"] for m in outputs if m["msg_type"] == "stream"))
+    told: list[Any] = []
+    client.execute_interactive("import os; print(os.getpid())", timeout=30, output_hook=told.append)
+    return int("".join(message["content"]["text"] for message in told if message["msg_type"] == "stream"))
 
 
 def test_it_is_a_kernel_manager_of_that_kernel(manager: AttachedKernelManager) -> None:
@@ -142,9 +140,7 @@ def test_deaths_are_told_through_a_crash_of_the_daemon(
     manager: AttachedKernelManager, daemon: Daemon
 ) -> None:
     told: list[str | None] = []
-    manager.add_restart_callback(
-        lambda: told.append(manager.last_exit.signal if manager.last_exit else None)
-    )
+    manager.add_restart_callback(lambda: told.append(manager.last_exit.signal if manager.last_exit else None))
     _kill(manager, signal.SIGSEGV)
     until(lambda: told == ["SIGSEGV"])
 
@@ -190,7 +186,7 @@ def test_unknown_kernels_and_absent_daemons_are_told_apart(daemon: Daemon, tmp_p
         daemon.attach("analysys")
     with pytest.raises(ConnectionError, match="no daemon answers"):
         KernelManager.attach("analysis", socket=tmp_path / "none")
-    with pytest.raises(ConnectionError, match="none.toml"):
+    with pytest.raises(ConnectionError, match=r"none\.toml"):
         KernelManager.attach("analysis", config=tmp_path / "none.toml")
 
 

@@ -190,7 +190,9 @@ print(manager.pid, manager.connection_file)
 
 
 def test_importing_the_package_imports_next_to_nothing() -> None:
-    program = "import sys, supervisor; print([m for m in ('asyncio', 'zmq', 'jupyter_client') if m in sys.modules])"
+    program = (
+        "import sys, supervisor; print([m for m in ('asyncio', 'zmq', 'jupyter_client') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

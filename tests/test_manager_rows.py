@@ -1,4 +1,4 @@
-"""Each row of the API of IPython's KernelManager, on a small kernel: never started, alive, dead, shut down."""
+"""Each row of the API of IPython's KernelManager: never started, alive, dead, shut down."""
 
 from __future__ import annotations
 
@@ -502,7 +502,10 @@ def test_a_signal_reaches_the_group(make: Make) -> None:
 def _output(client: Any, message_id: str) -> str:
     while True:
         message = client.get_iopub_msg(timeout=30)
-        if message["parent_header"].get("msg_id") == message_id and message["msg_type"] in ("stream", "error"):
+        if message["parent_header"].get("msg_id") == message_id and message["msg_type"] in (
+            "stream",
+            "error",
+        ):
             return str(message["content"]["text"])
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from jupyter_client.ioloop import AsyncIOLoopKernelManager
+from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 from traitlets.config import Config
 
 

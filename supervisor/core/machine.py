@@ -94,6 +94,8 @@ def next_deadline(state: State) -> float | None:
 
 def _deadline(kernel: Kernel) -> float | None:
     match kernel.phase:
+        case Running():  # first, as most of them run: this is asked of every kernel at every event
+            return None
         # Infinite while a spawn is in flight, and where the file says so: nothing to be woken for.
         case Starting(deadline=at) | Stopping(deadline=at) | Backoff(until=at) if at is not None and at < inf:
             return at

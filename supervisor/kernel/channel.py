@@ -23,9 +23,6 @@ import zmq
 from supervisor.kernel import wire
 from supervisor.kernel.connection import Address
 from supervisor.kernel.line import Context, Line
-from supervisor.kernel.monitor import Monitor
-
-__all__ = ["Channel", "Monitor"]
 
 T = TypeVar("T")
 Token = bytes | str

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.model import Check
+from supervisor.kernel.channel import Channel, Token
 from supervisor.kernel.line import Line
-
-if TYPE_CHECKING:
-    from supervisor.kernel.channel import Channel, Token
 
 # A tick may come early by this share of an interval, to fall together with those of other kernels.
 _EARLY = 0.25

@@ -226,9 +226,7 @@ class Scene:
         def run() -> bool:
             views = {view["name"]: view for view in self.status()["kernels"]}
             return all(
-                name in views
-                and views[name]["phase"] == "running"
-                and views[name]["generation"] > after
+                name in views and views[name]["phase"] == "running" and views[name]["generation"] > after
                 for name in names
             )
 

@@ -19,8 +19,16 @@ MISTAKES = {
         "kernels.bad.ip",
         "bytes",
     ),
-    "env not a string": ('kernelspec = "python3"\nenv = { THREADS = 2 }', "kernels.bad.env.THREADS", "string"),
-    "unknown key": ('kernelspec = "python3"\nstop_timout = 2.0', "stop_timout", 'did you mean "stop_timeout"'),
+    "env not a string": (
+        'kernelspec = "python3"\nenv = { THREADS = 2 }',
+        "kernels.bad.env.THREADS",
+        "string",
+    ),
+    "unknown key": (
+        'kernelspec = "python3"\nstop_timout = 2.0',
+        "stop_timout",
+        'did you mean "stop_timeout"',
+    ),
     "no such choice": ('kernelspec = "python3"\nrestart = "allways"', "kernels.bad.restart", '"allways"'),
     "wrong type": ('kernelspec = "python3"\nmax_restarts = "many"', "kernels.bad.max_restarts", "integer"),
     "neither kernelspec nor argv": ("autostart = true", "kernels.bad", "neither kernelspec nor argv"),

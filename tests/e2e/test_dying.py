@@ -207,7 +207,9 @@ def test_children_in_the_group_end_with_the_kernel_and_one_that_left_is_named(sc
         end()
 
         escaped = scene.wait_event("kernel.escaped", number, kernel="a")
-        assert ("warning", number, [escapee]) == (escaped["level"], escaped["generation"], escaped["pids"]), how
+        assert ("warning", number, [escapee]) == (escaped["level"], escaped["generation"], escaped["pids"]), (
+            how
+        )
         assert member not in [process.pid for process in scene.processes("a")], how
         os.kill(escapee, signal.SIGKILL)
         if how != "stop":
@@ -241,7 +243,10 @@ def test_a_kernel_whose_port_a_stranger_took_is_told_so_and_keeps_its_address(sc
         port = stranger.getsockname()[1]
         scene.write(
             scene.mini(
-                "a", ports=f"{{ shell = {port} }}", backoff="{ initial = 0.05, next = 0.05 }", max_restarts="0"
+                "a",
+                ports=f"{{ shell = {port} }}",
+                backoff="{ initial = 0.05, next = 0.05 }",
+                max_restarts="0",
             )
         )
         scene.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,13 @@ NAMES = tuple("abcdefgh")
 
 
 @pytest.fixture
-def eight(scene: Scene) -> Iterator[Scene]:
+def eight(scene: Scene) -> Scene:
     """Eight kernels, each with a variable."""
     scene.write(*(scene.mini(name) for name in NAMES), supervisor="max_concurrent_starts = 8")
     scene.start(*NAMES)
     for name in NAMES:
         assert name == scene.run(name, f"x = {name!r}; print(x)")
-    yield scene
+    return scene
 
 
 def _edit(scene: Scene, supervisor: str = "", **keys: str) -> None:
@@ -136,7 +136,7 @@ STATES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda file: file.write_text(""), "no kernel is declared"),
     "50 MB": (_grow, "larger than"),
     "invalid UTF-8": (lambda file: file.write_bytes(file.read_bytes() + b"# \xff\xfe\n"), "not UTF-8"),
-    "half": (lambda file: file.write_text(file.read_text()[: file.read_text().rindex(']') - 9]), "line"),
+    "half": (lambda file: file.write_text(file.read_text()[: file.read_text().rindex("]") - 9]), "line"),
 }
 
 
@@ -267,7 +267,8 @@ def test_with_when_idle_an_edit_waits_until_nothing_is_executed(scene: Scene) ->
     scene.start("a")
     pid = scene.pids()["a"]
     go_on = scene.directory / "go-on"
-    wait = f"import os, time\nopen('busy', 'w').close()\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.05)"
+    until = f"while not os.path.exists({str(go_on)!r}): time.sleep(0.05)"
+    wait = f"import os, time\nopen('busy', 'w').close()\n{until}"
     with scene.client("a") as client:
         send(client, wait)
         wait_for((scene.directory / "busy").exists, "it is busy")

@@ -85,7 +85,7 @@ def _edit(words: list[str], text: str, file: Path, stdin: str = "") -> None:
 
 
 def vim(file: Path, text: str) -> None:
-    commands = ["-c", "%d", "-c", f"0read {file.with_name('source')}", "-c", "$d", "-c", "wq"]
+    commands = ["-c", "%d", "-c", f"0read {file.with_name('source')}", "-c", "wq"]
     _edit(["vim", "-u", "NONE", "-es", "-c", "set backup", *commands, str(file)], text, file)
 
 
@@ -137,14 +137,14 @@ def _in_force(scene: Scene) -> str:
 
 @pytest.mark.parametrize("save", WAYS)
 def test_each_save_is_applied_exactly_once(scene: Scene, save: Save) -> None:
-    _rounds(scene, save, 10)
+    _rounds(scene, save, 6)
 
 
 @pytest.mark.parametrize("save", EDITORS)
 def test_each_save_of_an_editor_is_applied_exactly_once(scene: Scene, save: Save) -> None:
     if shutil.which(save.__name__) is None:
         pytest.skip(f"{save.__name__} is not installed")
-    _rounds(scene, save, 5)
+    _rounds(scene, save, 3)
 
 
 @pytest.mark.slow

@@ -98,9 +98,11 @@ async def test_a_client_after_us_still_gets_its_welcome_on_iopub(at: Connection,
         await channel.wait_idle()
 
         talk.client.start_channels()
-        first = await talk.client.get_iopub_msg(timeout=TIMEOUT)
-
-        assert "iopub_welcome" == first["msg_type"]
+        # The end of our last question may still be told to whoever comes.
+        told = ""
+        async with asyncio.timeout(TIMEOUT):
+            while told != "iopub_welcome":
+                told = (await talk.client.get_iopub_msg(timeout=TIMEOUT))["msg_type"]
 
 
 async def test_one_channel_serves_two_runs_at_an_address(at: Connection, talk: Talk) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.model import Check
-from supervisor.kernel.channel import Channel, Monitor
+from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
+from supervisor.kernel.monitor import Monitor
 from tests.kernel.kernels import (
     IPYKERNEL,
     FakeKernel,

@@ -125,7 +125,12 @@ class Kernel:
             self.ending = 0
 
     def on_kernel_info_request(self, header, content):
-        language = {"name": "python", "version": sys.version.split()[0], "mimetype": "text/x-python", "file_extension": ".py"}
+        language = {
+            "name": "python",
+            "version": sys.version.split()[0],
+            "mimetype": "text/x-python",
+            "file_extension": ".py",
+        }
         return {
             "status": "ok",
             "protocol_version": "5.3",
@@ -149,7 +154,7 @@ class Kernel:
             with contextlib.redirect_stdout(out):
                 value = self.run(content["code"])
             failure = None
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failure = error
         if out.getvalue():
             self.publish(header, "stream", {"name": "stdout", "text": out.getvalue()})
@@ -171,10 +176,10 @@ class Kernel:
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         self.executing = True
         try:
-            exec(compile(tree, "<cell>", "exec"), self.namespace)  # noqa: S102
+            exec(compile(tree, "<cell>", "exec"), self.namespace)
             if last is None:
                 return None
-            return eval(compile(ast.Expression(last.value), "<cell>", "eval"), self.namespace)  # noqa: S307
+            return eval(compile(ast.Expression(last.value), "<cell>", "eval"), self.namespace)
         finally:
             self.executing = False
 
@@ -187,7 +192,8 @@ class Kernel:
         for name in filter(None, self.options.ignore.split(",")):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         if self.options.say:
-            print(self.options.say, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{self.options.say}\n")
+            sys.stderr.flush()
         time.sleep(self.options.start_delay)
         if self.options.deaf:
             while True:

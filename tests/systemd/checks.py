@@ -90,7 +90,37 @@ def the_kernels_run_as_the_account_and_their_files_are_its_own() -> None:
         assert 0o700 == status.st_mode & 0o777, directory
     assert Path("/run/kernel-supervisor/jupyter/kernel-analysis.json").is_file()
     code = "import os; print(os.getcwd(), sorted(n for n in os.environ if 'NOTIFY' in n or 'DIRECTORY' in n))"
-    assert "/var/lib/kernel-supervisor []" == SUPERVISOR.ask("exec", "analysis", code).strip()
+    assert "/home/kernel-supervisor []" == SUPERVISOR.ask("exec", "analysis", code).strip()
+
+
+@check
+def user_code_finds_the_machine_as_it_is() -> None:
+    SUPERVISOR.settle()
+    Path("/srv/results").mkdir(exist_ok=True)
+    Path("/srv/results").chmod(0o777)
+
+    assert "it all works" == SUPERVISOR.ask("exec", "analysis", _USER_CODE).strip()
+    assert Path("/tmp/seen-by-all").exists()
+
+
+_USER_CODE = """
+import ctypes, mmap, os, pathlib, socket, subprocess, tempfile, threading
+from multiprocessing import shared_memory
+pathlib.Path("/tmp/seen-by-all").touch()
+for directory in ("~", "/srv/results", "/dev/shm", "/var/tmp"):
+    path = os.path.join(os.path.expanduser(directory), "shared")
+    os.mkdir(path)
+    os.chmod(path, 0o2775)
+    os.rmdir(path)
+shared_memory.SharedMemory(create=True, size=4096).unlink()
+mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1)()
+assert socket.create_server(("127.0.0.1", 0)).getsockname()[1]
+assert "x" == subprocess.run(["sh", "-c", "echo x"], capture_output=True, text=True).stdout.strip()
+assert os.sched_setaffinity(0, os.sched_getaffinity(0)) is None
+assert len([open("/dev/null") for _ in range(5000)]) == 5000
+print("it all works")
+"""
 
 
 @check

@@ -52,7 +52,12 @@ class CommandError(Exception):
 def run(*command: str | Path, timeout: float = 600.0) -> str:
     """Run a command; its output.  Raises CommandError."""
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
     )
     text = done.stdout.decode(errors="replace")
     if done.returncode:
@@ -150,7 +155,7 @@ def _download(into: Path, wanted: Sequence[str], version: str) -> None:
 
 
 def _pip(root: Path, verb: str, *arguments: str) -> None:
-    """Pip in the container's environment; ``--isolated``: the settings of this machine are not the container's."""
+    """Pip in the container's environment, without what this machine's variables tell a pip."""
     pip = [f"{ENVIRONMENT}/bin/python", "-m", "pip", "--isolated", verb, "--quiet", "--no-index"]
     run("chroot", root, "env", "-i", "PATH=/usr/bin:/bin", *pip, *arguments)
 
@@ -188,7 +193,7 @@ def _boot(root: Path, scratch: Path) -> dict[str, dict[str, object]]:
         nspawn += ["--register=no", "--keep-unit"]
     _try(nspawn)
     boot = [*nspawn, *binds, "--console=pipe", "--boot", "systemd.unit=checks.service"]
-    _wait(boot + ["systemd.wants=multi-user.target"], scratch / "console")
+    _wait([*boot, "systemd.wants=multi-user.target"], scratch / "console")
     return _read(results / "results.jsonl")
 
 

@@ -27,7 +27,7 @@ kernelspec = "python3"
 """
 
 
-class Skipped(Exception):  # noqa: N818 - not an error
+class Skipped(Exception):
     """A check that cannot be made here, and why."""
 
 

@@ -1,0 +1,311 @@
+"""Kernels outlive the daemon: crashes of it at any moment, detaching, and what happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Scene, printed, send, table, wait_for
+from tests.e2e.faulty import POINTS
+
+DENO = shutil.which("deno", path=str(Path(sys.executable).parent)) or shutil.which("deno")
+BASH = (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")
+
+# How to set the variable and print it in one go, and how to print it, in each language.
+PYTHON = ("x = 'mine {}'; print(x)", "print(x)")
+SHELL = ("x='mine {}'; echo $x", "echo $x")
+SCRIPT = ("globalThis.x = 'mine {}'; console.log(x)", "console.log(x)")
+
+
+def _ten(scene: Scene) -> dict[str, tuple[str, str]]:
+    """Ten kernels of four kinds, written into the file; how each is talked to."""
+    tables = {f"ipy{n}": (scene.ipykernel(f"ipy{n}"), PYTHON) for n in range(3)}
+    if shutil.which("bash"):
+        tables["bash"] = (table("bash", argv=json.dumps(BASH)), SHELL)
+    if DENO is not None:
+        argv = json.dumps([DENO, "jupyter", "--kernel", "--conn", "{connection_file}"])
+        tables["deno"] = (table("deno", argv=argv), SCRIPT)
+    tables |= {f"mini{n}": (scene.mini(f"mini{n}"), PYTHON) for n in range(10 - len(tables))}
+    scene.write(*(text for text, _ in tables.values()))
+    return {name: language for name, (_, language) in tables.items()}
+
+
+def _survive(scene: Scene, rounds: int) -> None:
+    languages = _ten(scene)
+    scene.start(*languages)
+    with ExitStack() as stack:
+        clients = {name: stack.enter_context(scene.client(name)) for name in languages}
+        for name, (setting, _) in languages.items():
+            assert f"mine {name}" == printed(clients[name], setting.format(name))
+        pids = scene.pids()
+        files = {name: scene.connection_file(name).read_bytes() for name in languages}
+        for number in range(1, rounds + 1):
+            scene.kill()
+            # Nobody is there, and the kernels answer.
+            assert "mine mini0" == printed(clients["mini0"], PYTHON[1])
+            scene.start(*languages)
+
+            assert pids == scene.pids()
+            assert sorted(pids.values()) == sorted(scene.leaders())
+            for name, (_, showing) in languages.items():
+                assert f"mine {name}" == printed(clients[name], showing), (number, name)
+            assert files == {name: scene.connection_file(name).read_bytes() for name in languages}
+            assert len(languages) == len(scene.events("kernel.adopted")) / number
+    assert [] == scene.events("kernel.died")
+    assert len(languages) == len(scene.events("kernel.starting"))
+
+
+def test_ten_kernels_of_four_kinds_survive_the_sigkill_of_the_daemon_three_times(scene: Scene) -> None:
+    _survive(scene, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kernels_of_four_kinds_survive_the_sigkill_of_the_daemon_ten_times(scene: Scene) -> None:
+    _survive(scene, 10)
+
+
+def test_after_detach_a_new_daemon_touches_only_what_was_edited_removed_or_added(scene: Scene) -> None:
+    scene.write(*(scene.mini(name) for name in ("kept", "edited", "removed", "stopped")))
+    daemon = scene.start("kept", "edited", "removed", "stopped")
+    assert 200 == scene.order("stop", "stopped").status
+    for name in ("kept", "edited"):
+        scene.run(name, "x = 1")
+    pids = scene.pids()
+    assert 0 == scene.command("detach", "--config", str(scene.config)).code
+    assert 0 == daemon.wait(30)
+    assert {pids[name] for name in ("kept", "edited", "removed")} == set(scene.leaders())
+
+    scene.write(
+        scene.mini("kept"), scene.mini("edited", env='{ A = "1" }'), scene.mini("stopped"), scene.mini("added")
+    )
+    scene.start("kept", "added")
+    scene.wait_running("edited", after=1)
+    scene.wait_event("kernel.removed", kernel="removed")
+
+    after = scene.pids()
+    assert {"kept", "edited", "stopped", "added"} == after.keys()
+    assert pids["kept"] == after["kept"]
+    assert "True" == scene.run("kept", "print('x' in globals())")
+    assert "False" == scene.run("edited", "print('x' in globals())")
+    assert ["env"] == scene.wait_event("kernel.restarting", kernel="edited")["keys"]
+    assert "stopped" == scene.kernel("stopped")["phase"], "it was stopped by order, and stays so"
+    assert sorted(filter(None, after.values())) == sorted(scene.leaders())
+
+
+def test_with_on_exit_keep_sigterm_leaves_the_kernels_to_the_next_daemon(scene: Scene) -> None:
+    scene.write(scene.mini("a"), supervisor='on_exit = "keep"')
+    scene.start("a")
+    pids = scene.pids()
+
+    assert 0 == scene.stop()
+
+    assert [pids["a"]] == scene.leaders()
+    scene.start("a")
+    assert pids == scene.pids()
+
+
+def test_sigusr2_detaches(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    pid = scene.pids()["a"]
+
+    assert 0 == scene.stop(signal.SIGUSR2)
+
+    assert [pid] == scene.leaders()
+    assert 1 == len(scene.events("daemon.detached"))
+
+
+def test_a_death_while_nobody_watched_is_told_at_the_next_start_and_handled(scene: Scene) -> None:
+    scene.write(
+        scene.mini("always"), scene.mini("never", restart='"never"'), scene.mini("well"), scene.mini("edited")
+    )
+    scene.start("always", "never", "well", "edited")
+    scene.wait_recorded("always", "never", "well", "edited")
+    pids = scene.pids()
+    content = scene.connection_file("always").read_bytes()
+    scene.kill()
+    for name in ("always", "never", "edited"):
+        os.kill(pids[name], signal.SIGKILL)
+    wait_for(lambda: [pids["well"]] == scene.leaders(), "they are dead")
+
+    scene.write(
+        scene.mini("always"),
+        scene.mini("never", restart='"never"'),
+        scene.mini("well"),
+        scene.mini("edited", env='{ A = "1" }'),
+    )
+    scene.start("always", "well", "edited")
+
+    for name in ("always", "never", "edited"):
+        died = scene.wait_event("kernel.died", kernel=name)
+        assert (True, "unknown", pids[name]) == (
+            died["while_unsupervised"],
+            died["cause"],
+            scene.kernel(name)["last_death"]["pid"] or pids[name],
+        )
+        assert "exit_code" not in died
+        assert "signal" not in died
+    assert "failed" == scene.wait_phase("never", "failed")["phase"]
+    assert pids["well"] == scene.pids()["well"]
+    assert content == scene.connection_file("always").read_bytes()
+    assert "1" == scene.run("edited", "import os; print(os.environ['A'])")
+
+
+def test_children_of_a_kernel_that_died_unwatched_do_not_keep_it_from_coming_back(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    scene.wait_recorded("a")
+    # A fork has the kernel's listening sockets, and with them its ports.
+    scene.run("a", "import os, time\nif 'c' not in globals(): c = os.fork()\nif c == 0: time.sleep(600)")
+    wait_for(lambda: len(scene.processes("a")) == 2, "it has a child")
+    pid = scene.pids()["a"]
+    (child,) = (process.pid for process in scene.processes("a") if process.pid != pid)
+    scene.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: [] == scene.leaders("a"), "it is dead")
+
+    scene.start("a")
+
+    assert [scene.pids()["a"]] == [process.pid for process in scene.processes("a")] != [child]
+    assert ["unknown"] == [event["cause"] for event in scene.events("kernel.died", kernel="a")]
+
+
+def test_the_death_of_an_adopted_kernel_is_known_as_far_as_the_system_tells_it(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    scene.wait_recorded("a")
+    scene.kill()
+    scene.start("a")
+    with scene.client("a") as client:
+        printed(client, "print()")
+        send(client, "import os; os.write(2, b'last words\\n'); os._exit(7)")
+        died = scene.wait_event("kernel.died", kernel="a")
+        scene.wait_running("a", after=1)
+        assert "2" == printed(client, "print(1 + 1)")
+
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    told = (died["cause"], died.get("exit_code"))
+    assert told == ("exited", 7) if release >= (6, 15) else told in {("exited", 7), ("unknown", None)}
+    assert "last words" == died["output_tail"][-1]
+
+
+def test_orders_to_an_adopted_kernel_are_carried_out(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    scene.wait_recorded("a")
+    scene.kill()
+    scene.start("a")
+    pid = scene.pids()["a"]
+
+    assert 200 == scene.order("restart", "a").status
+    assert [scene.pids()["a"]] == scene.leaders("a") != [pid]
+    assert 200 == scene.order("stop", "a").status
+    assert [] == scene.leaders("a")
+
+
+def test_the_last_good_configuration_is_in_force_when_the_file_is_bad_at_the_next_start(scene: Scene) -> None:
+    good = scene.write(scene.mini("a"))
+    scene.start("a")
+    scene.wait_recorded("a")
+    pids = scene.pids()
+    scene.config.write_text(f"{good}\nstop_timout = 1.0")
+    scene.wait_event("config.rejected")
+    scene.kill()
+
+    scene.start("a")
+
+    assert pids == scene.pids()
+    config = scene.status()["config"]
+    assert config["last_good_in_use"]
+    assert "stop_timout" in config["mistakes"][0]
+    scene.config.write_text(good)
+    wait_for(lambda: not scene.status()["config"]["last_good_in_use"], "the mended file is in force")
+    assert pids == scene.pids()
+
+
+def test_a_damaged_record_is_set_aside_and_its_kernel_lives_on(scene: Scene) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    scene.start("a", "b")
+    scene.wait_recorded("a", "b")
+    pids = scene.pids()
+    scene.kill()
+    record = scene.state_dir / "kernels" / "a.json"
+    record.write_bytes(record.read_bytes()[:40])
+
+    scene.start("a", "b")
+
+    assert pids == scene.pids()
+    assert sorted(pids.values()) == sorted(scene.leaders())
+    assert 1 == len(list(record.parent.glob("a.json.damaged-*")))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_between_two_steps_of_a_launch_the_next_start_has_one_process_and_no_orphan(
+    scene: Scene, point: str
+) -> None:
+    scene.write(scene.mini("a"))
+    daemon = scene.begin(program=(str(Path(__file__).with_name("faulty.py")), point))
+    assert -signal.SIGKILL == daemon.wait(30), scene.log_end()
+    born = scene.leaders("a")
+
+    scene.start("a")
+
+    assert [scene.pids()["a"]] == scene.leaders("a")
+    # One that had been born is the one that is taken up.
+    assert born in ([], scene.leaders("a"))
+    if point in POINTS[POINTS.index("after the spawn") :]:
+        assert 1 == len(born), "the point is after the spawn"
+        assert 1 == len(scene.events("kernel.adopted"))
+    assert "2" == scene.run("a", "print(1 + 1)")
+    assert 200 == scene.order("restart", "a").status
+    assert 0 == scene.stop()
+    assert [] == scene.processes()
+
+
+def _at_random(scene: Scene, rounds: int, seed: int) -> None:
+    chance = random.Random(seed)
+    names = ("a", "b", "c")
+    scene.write(*(scene.mini(name, backoff="{ initial = 0.0, next = 0.0 }", max_restarts="0") for name in names))
+    for _ in range(rounds):
+        daemon = scene.begin()
+        time.sleep(chance.uniform(0.0, 0.7))  # the moment of the kill is what is random
+        for pid in chance.sample(scene.leaders(), k=min(1, len(scene.leaders()))):
+            if chance.random() < 0.5:
+                _kill(pid)
+        daemon.kill()
+        daemon.wait(30)
+        runs = scene.processes()
+        assert len(runs) == len({process.kernel for process in runs}), f"seed {seed}: {runs}"
+    scene.start(*names)
+
+    assert sorted(scene.pids().values()) == sorted(scene.leaders()), f"seed {seed}"
+    assert [] == scene.doubles(), f"seed {seed}"
+    assert 0 == scene.stop()
+    assert [] == scene.processes(), f"seed {seed}"
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def test_killed_at_random_moments_it_never_has_two_processes_nor_an_orphan(scene: Scene) -> None:
+    _at_random(scene, 15, random.randrange(1_000_000))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments_two_hundred_times_it_never_has_two_processes(scene: Scene) -> None:
+    _at_random(scene, 200, random.randrange(1_000_000))

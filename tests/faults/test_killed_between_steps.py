@@ -1,0 +1,115 @@
+"""SIGKILL of the daemon between every two steps of a launch: the next one converges."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.e2e.daemon import DEADLINE, Scene, wait_for
+from tests.faults.conftest import FaultyScene
+
+# In the order in which a launch comes to them.
+STEPS = [
+    ("record.intent", "before"),
+    ("record.intent.rename", "before"),
+    ("record.intent.rename", "after"),
+    ("record.intent", "after"),
+    ("connection.write", "before"),
+    ("connection.write", "after"),
+    ("spawn", "before"),
+    ("spawn", "after"),
+    ("watch", "before"),
+    ("watch", "after"),
+    ("record.identity", "before"),
+    ("record.identity.rename", "before"),
+    ("record.identity.rename", "after"),
+    ("record.identity", "after"),
+    ("record.ready", "before"),
+    ("record.ready.rename", "before"),
+    ("record.ready", "after"),
+]
+NAMES = [f"{point} {when}" for point, when in STEPS]
+
+
+def has_converged(scene: Scene) -> None:
+    """One process, the one that is told of, that answers at the address in its file."""
+    scene.wait_running("a")
+    assert [scene.kernel("a")["pid"]] == scene.leaders("a")
+    assert "2" == scene.run("a", "print(1 + 1)")
+    scene.wait_recorded("a")
+    assert [] == scene.doubles()
+    assert [] == scene.status()["degraded"]
+
+
+@pytest.mark.parametrize(("point", "when"), STEPS, ids=NAMES)
+def test_a_daemon_killed_during_the_first_launch_is_followed_by_one_that_converges(
+    scene: Scene, faults: FaultyScene, point: str, when: str
+) -> None:
+    scene.write(scene.mini("a"))
+    faults.set(point, when, kill=True)
+    faults.begin()
+    faults.wait_dead()
+    left = scene.leaders("a")
+
+    scene.start("a")
+
+    has_converged(scene)
+    assert left in ([], scene.leaders("a"))
+    assert [f"{point} {when}"] == faults.struck()
+
+
+@pytest.mark.parametrize(("point", "when"), STEPS, ids=NAMES)
+def test_a_daemon_killed_during_a_restart_is_followed_by_one_that_converges_at_the_same_address(
+    scene: Scene, faults: FaultyScene, point: str, when: str
+) -> None:
+    scene.write(scene.mini("a", max_restarts="0"))
+    faults.start("a")
+    scene.wait_recorded("a")
+    address = scene.connection_file("a").read_bytes()
+    faults.set(point, when, kill=True)
+    os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
+    faults.wait_dead()
+    left = scene.leaders("a")
+
+    scene.start("a")
+
+    has_converged(scene)
+    assert left in ([], scene.leaders("a"))
+    assert address == scene.connection_file("a").read_bytes()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_daemon_killed_while_it_adopts_is_followed_by_one_that_adopts(
+    scene: Scene, faults: FaultyScene, when: str
+) -> None:
+    scene.write(scene.mini("a"))
+    faults.start("a")
+    scene.wait_recorded("a")
+    scene.kill()
+    pids = scene.leaders("a")
+    faults.set("adopt", when, kill=True)
+    faults.begin()
+    faults.wait_dead()
+
+    scene.start("a")
+
+    has_converged(scene)
+    assert pids == scene.leaders("a")
+
+
+def test_a_daemon_killed_before_it_records_the_process_loses_none_of_many(
+    scene: Scene, faults: FaultyScene
+) -> None:
+    names = [f"k{number}" for number in range(6)]
+    scene.write(*(scene.mini(name) for name in names), supervisor="max_concurrent_starts = 6")
+    faults.set("record.identity", kill=True)
+    faults.begin()
+    faults.wait_dead()
+
+    scene.start(*names)
+
+    assert sorted(scene.pids().values()) == sorted(scene.leaders())
+    assert 0 == scene.stop()
+    wait_for(lambda: not scene.processes(), "all have ended", DEADLINE)
