@@ -241,7 +241,7 @@ def supervisord() -> Path:
 
 def supervisord_version() -> str:
     """What it says of itself."""
-    command = [supervisord(), "--version"]
+    command = [str(supervisord()), "--version"]
     environment = _without_our_package(os.environ)
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 

@@ -22,7 +22,7 @@ def running(count: int) -> State:
     }
     state, _ = decide(State(), Load(configs, count), 0.0)
     for number, name in enumerate(configs):
-        for event in (Spawned(name, 1, ProcessId(1000 + number, "boot", str(number))), Ready(name, 1)):
+        for event in (Spawned(name, 1, ProcessId(1000 + number, number, "boot")), Ready(name, 1)):
             state, _ = decide(state, event, 1.0)
     assert all(isinstance(kernel.phase, Running) for kernel in state.kernels.values()), "they all run"
     return state
@@ -53,7 +53,7 @@ def decisions(count: int, rounds: int = 300) -> dict[str, float]:
         tell("alarm", Tick())
         tell("exited", Exited(name, generation, _KILLED))
         generation = state.kernels[name].generation
-        tell("spawned", Spawned(name, generation, ProcessId(5000 + number, "boot", str(number))))
+        tell("spawned", Spawned(name, generation, ProcessId(5000 + number, number, "boot")))
         tell("ready", Ready(name, generation))
     every = [value for values in spent.values() for value in values]
     return {"all events": median(every), **{what: median(values) for what, values in spent.items()}}
