@@ -89,15 +89,19 @@ class Run:
         self._channel = channel
         self._monitor: Monitor | None = None
         self._ready = False
+        self._config: KernelConfig | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self, config: KernelConfig, *, ready: bool = False) -> None:
         """Report from now on: that it is ready, that it does not answer, that it ended."""
+        self._config = config
         self._begin(self._watch_end())
         if ready:
-            self._start_monitor(config)
+            self._start_monitor()
+            # Learns on the way whether the kernel serves control, which its checks depend on.
+            self._begin(self._wait_ready())
         else:
-            self._begin(self._watch_start(config))
+            self._begin(self._watch_start())
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -109,14 +113,18 @@ class Run:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("watching kernel %s failed", self._kernel, exc_info=error)
 
-    async def _watch_start(self, config: KernelConfig) -> None:
+    async def _wait_ready(self) -> None:
         await self._channel.wait_ready()
+
+    async def _watch_start(self) -> None:
+        await self._wait_ready()
         connect = connect_command(self._connection.path)
         self._report(Ready(self._kernel, self.generation, connect))
-        self._start_monitor(config)
+        self._start_monitor()
 
-    def _start_monitor(self, config: KernelConfig) -> None:
-        self._ready = True
+    def _start_monitor(self) -> None:
+        assert self._config is not None, "watch comes first"
+        self._ready, config = True, self._config
         self._monitor = Monitor(self._channel, config.heartbeat, config.probe, self._missed, self._answered)
         self._monitor.start()
 
@@ -131,9 +139,17 @@ class Run:
         # First the ports: children in the group hold them, and the next run needs them.
         await end_group(self.process)
         self.close()
-        self._report(Exited(self._kernel, self.generation, self._describe_end()))
+        self._report(Exited(self._kernel, self.generation, self._told_end()))
         await self._handle.cleanup()
         await self._tell_escaped()
+
+    def _told_end(self) -> Exit:
+        try:
+            return self._describe_end()
+        except Exception:
+            # A death that cannot be explained is still a death: without this fact it would never come back.
+            log.exception("cannot tell how kernel %s ended", self._kernel)
+            return describe_exit(self._handle.returncode)
 
     def _describe_end(self) -> Exit:
         returncode, tail = self._handle.returncode, self._output.tail()
@@ -154,6 +170,7 @@ class Run:
 
     def apply(self, config: KernelConfig) -> None:
         """Check with other settings from now on."""
+        self._config = config
         if self._monitor is not None:
             self._monitor.configure(config.heartbeat, config.probe)
 

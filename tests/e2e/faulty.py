@@ -54,7 +54,6 @@ def _of_process(write: Wrap, strike: Callable[[Wrap], Wrap]) -> Wrap:
 def arm(point: str) -> None:
     """Have the daemon end at this point."""
     store = record.RecordStore
-    launcher = launch.Launcher if hasattr(launch, "Launcher") else launch
     match point:
         case "before the address is chosen":
             Connection.choose = before(Connection.choose)  # type: ignore[method-assign]

@@ -279,9 +279,9 @@ def _at_random(scene: Scene, rounds: int, seed: int) -> None:
     for _ in range(rounds):
         daemon = scene.begin()
         time.sleep(chance.uniform(0.0, 0.7))  # the moment of the kill is what is random
-        for pid in chance.sample(scene.leaders(), k=min(1, len(scene.leaders()))):
-            if chance.random() < 0.5:
-                _kill(pid)
+        living = scene.leaders()
+        if living and chance.random() < 0.5:
+            _kill(chance.choice(living))
         daemon.kill()
         daemon.wait(30)
         runs = scene.processes()
