@@ -31,6 +31,7 @@ from supervisor.core.model import Failed, Kernel, Running, Stopped, process_of
 from supervisor.kernel.host import Host
 from supervisor.kernel.lock import StateLock
 from supervisor.kernel.places import Places
+from supervisor.kernel.process import end_group
 from supervisor.kernel.record import RecordStore, make_private_directory
 from supervisor.kernel.survivors import take_stock
 from supervisor.observe.callbacks import Callbacks
@@ -120,6 +121,8 @@ class Supervision:
         runner, host = self.runner, self.host
         now = asyncio.get_running_loop().time()
         found = await take_stock(self._store, self.places.state_dir, now, time.time())
+        # As at every death: children in the group hold the ports, and the next run needs them.
+        await asyncio.gather(*(end_group(process) for process in found.ended))
         host.recall(found.records)
         self._strangers = found.strangers
         for key, message in found.troubles.items():

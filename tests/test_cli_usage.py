@@ -244,3 +244,33 @@ def test_an_instant_is_told_from_now() -> None:
 )
 def test_a_death_is_told_by_its_cause(death: dict[str, object], text: str) -> None:
     assert text == how_it_died(death)
+
+
+def test_a_plan_without_a_daemon_tells_what_a_start_would_do(tmp_path: Path) -> None:
+    file = tmp_path / "k.toml"
+    file.write_text(
+        '[supervisor]\nstate_dir = "state"\n[kernels.a]\nkernelspec = "python3"\n'
+        '[kernels.b]\nkernelspec = "python3"\nenabled = false\n'
+    )
+
+    code, out, err = run(tmp_path, "plan", "--config", str(file))
+
+    assert (0, "a: start\n") == (code, out)
+    assert "no daemon answers" in err
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_plan_of_a_bad_file_without_a_daemon_tells_its_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "k.toml").write_text("[kernels.a]\nkernelspce = 'x'\n")
+
+    code, _out, err = run(tmp_path, "plan", "k.toml")
+
+    assert 78 == code
+    assert 'did you mean "kernelspec"?' in err
+
+
+def test_an_order_that_names_no_kernel_is_wrong_usage_with_or_without_a_daemon(tmp_path: Path) -> None:
+    code, _out, err = run(tmp_path, "restart")
+
+    assert 2 == code
+    assert "--all" in err

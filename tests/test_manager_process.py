@@ -180,7 +180,12 @@ print(manager.pid, manager.connection_file)
         text=True,
         timeout=30,
         check=False,
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "JUPYTER_RUNTIME_DIR": str(tmp_path),
+            "TMPDIR": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+        },
     )
     pid, file = done.stdout.split()
     os.kill(int(pid), signal.SIGKILL)
@@ -203,3 +208,35 @@ def test_importing_the_package_imports_next_to_nothing() -> None:
     )
 
     assert "[]\n" == done.stdout
+
+
+def test_not_even_a_thread_of_the_operating_system_is_left(tmp_path: Path) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from supervisor.manager import KernelManager
+
+def threads():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+before = threads()
+manager = KernelManager(kernel_cmd={MINI!r})
+manager.start_kernel()
+manager.wait_ready()
+assert threads() > before
+manager.shutdown_kernel()
+deadline = time.monotonic() + 30
+while threads() != before and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(threads() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+
+    assert ("0\n", "") == (done.stdout, done.stderr)

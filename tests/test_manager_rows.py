@@ -628,3 +628,30 @@ def test_the_resource_directory_is_filled_in(
     (directory / "kernel.json").write_text(json.dumps(spec))
     ready(manager)
     assert "yes" == environment(manager)["MINE"]
+
+
+def test_a_relative_command_is_looked_for_in_the_working_directory(make: Make, tmp_path: Path) -> None:
+    program = tmp_path / "run"
+    program.symlink_to(sys.executable)
+    manager = make(kernel_cmd=["./run", *MINI[1:]])
+
+    with pytest.raises(FileNotFoundError):
+        manager.start_kernel()
+    manager.start_kernel(cwd=str(tmp_path))
+
+    assert manager.is_alive() is True
+
+
+def test_a_start_that_takes_too_long_is_a_death_only_where_it_is_restarted(make: Make) -> None:
+    deaf = mini("--deaf")
+    settings = {"start_timeout": 0.2, "max_restarts": 1, "backoff": {"next": 0.0}}
+    manager = make(kernel_cmd=deaf, settings=settings)
+    manager.start_kernel()
+
+    with pytest.raises(RuntimeError, match="given up: died 2 times"):
+        manager.wait_ready(30)
+
+    assert manager.last_exit is not None
+    assert "start-timeout" == manager.last_exit.cause
+    assert 60.0 == make()._config().start_timeout
+    assert float("inf") == make(autorestart=False)._config().start_timeout

@@ -54,12 +54,16 @@ def chosen(views: Sequence[View], patterns: Sequence[str]) -> list[View]:
     return [view for view in views if view["name"] in wanted]
 
 
-def chosen_by(arguments: Namespace, views: Sequence[View]) -> list[View]:
-    """The kernels of an order: named, or all of them.  Raises Quit."""
+def check_choice(arguments: Namespace) -> None:
+    """An order names kernels, or all of them; looked at before any daemon is asked.  Raises Quit."""
     if arguments.all and arguments.names:
         raise Quit(USAGE, f"{arguments.verb}: both names and --all are given", "give one of them")
     if not arguments.all and not arguments.names:
         raise Quit(USAGE, f"{arguments.verb}: no kernel is named", "give names, quoted patterns, or --all")
+
+
+def chosen_by(arguments: Namespace, views: Sequence[View]) -> list[View]:
+    """The kernels of an order: named, or all of them.  Raises Quit."""
     return list(views) if arguments.all else chosen(views, arguments.names)
 
 

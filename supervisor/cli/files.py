@@ -14,7 +14,7 @@ from typing import Any
 from supervisor.cli.asking import client_of, lead_of, refuse
 from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, Quit
 from supervisor.cli.screen import complain, harmless, say, say_json
-from supervisor.control.client import Answer, Client
+from supervisor.control.client import Answer, Client, NoDaemon
 from supervisor.control.places import PlaceError, config_places, default_config, lead
 
 
@@ -87,8 +87,32 @@ def plan(arguments: Namespace) -> int:
     """Tell what a reload would do."""
     file = Path(arguments.file).absolute() if arguments.file else None
     client = _client_for(arguments, file)
-    answer = client.ask("POST", "/v1/plan", {"path": str(file)} if file else {}, timeout=None)
+    try:
+        answer = client.ask("POST", "/v1/plan", {"path": str(file)} if file else {}, timeout=None)
+    except NoDaemon:
+        # Without a socket that was meant, and with a file, what a start would do is the answer.
+        named = arguments.file or arguments.config or default_config(os.environ)
+        if arguments.socket or named is None:
+            raise
+        complain("no daemon answers: this is what a start would do")
+        answer = Answer(200, _plan_of_start(Path(named)), "")
     return _tell_outcome(answer, "kernels", arguments, "nothing would be done")
+
+
+def _plan_of_start(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from supervisor import toml_file
+    from supervisor.core import plan as planning
+    from supervisor.core.events import Load
+    from supervisor.core.model import State
+
+    try:
+        config = toml_file.load(path).config
+    except toml_file.ConfigError as error:
+        return {"accepted": False, "mistakes": [str(mistake) for mistake in error.mistakes], "kernels": []}
+    lines = planning.plan(State(), Load(config.kernels, config.supervisor.max_concurrent_starts), 0.0)
+    return {"accepted": True, "mistakes": [], "kernels": [asdict(line) for line in lines]}
 
 
 def reload(arguments: Namespace) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from supervisor.cli import words
-from supervisor.cli.asking import View, chosen_by, client_of, get
+from supervisor.cli.asking import View, check_choice, chosen_by, client_of, get
 from supervisor.cli.exits import DONE, FAILED, USAGE
 from supervisor.cli.screen import Transient, complain, harmless, say, say_json
 from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, target
@@ -29,6 +29,7 @@ Result = dict[str, Any]
 
 def give(arguments: Namespace) -> int:
     """Give an order to each kernel, and tell how it went."""
+    check_choice(arguments)
     client = client_of(arguments)
     names = [str(view["name"]) for view in chosen_by(arguments, get(client, "/v1/status")["kernels"])]
     waiting = _Waiting(client, arguments, names)

@@ -48,9 +48,13 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Stock:
-    """What was found: kernels to take up, names to leave alone, and what a person should know."""
+    """What was found: kernels to take up, names to leave alone, and what a person should know.
+
+    ``ended`` are the processes on record that are gone; what is left of their groups holds ports.
+    """
 
     survivors: tuple[Survivor, ...] = ()
+    ended: tuple[ProcessId, ...] = ()
     records: tuple[Record, ...] = ()
     strangers: frozenset[str] = frozenset()
     troubles: Mapping[str, str] = field(default_factory=dict)
@@ -139,7 +143,8 @@ async def take_stock(store: RecordStore, state_dir: Path, now: float, wall: floa
                 told[f"record of {record.name}"] = f"{record.name}: its settings on record are not understood"
             continue
         survivors.append(_verdict(record, found, now, wall))
-    return Stock(tuple(survivors), tuple(records), frozenset(strangers), told)
+    ended = tuple(r.process for r in records if r.process is not None and not is_running(r.process))
+    return Stock(tuple(survivors), ended, tuple(records), frozenset(strangers), told)
 
 
 def _tell(trouble: Damaged | Newer) -> str:
@@ -178,7 +183,7 @@ def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> S
     if process is None or not is_running(process):
         process = None
         # Born between the two writes of its record, or after the version of it that could be read.
-        if (unrecorded := _leader(marked, record.generation)) is not None:
+        if (unrecorded := _leader(marked, record)) is not None:
             process, generation, ready = unrecorded.process, unrecorded.generation, False
     began = record.spawned_at if this_boot and record.spawned_at is not None else now
     died = process is None and this_boot and record.process is not None
@@ -199,9 +204,15 @@ def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> S
     )
 
 
-def _leader(marked: list[Marked], generation: int) -> Marked | None:
-    """The kernel among its processes: the first born leader of a session of the latest run."""
-    leaders = [m for m in marked if m.is_leader and m.generation >= generation]
+def _leader(marked: list[Marked], record: Record) -> Marked | None:
+    """The kernel among its processes: the first born leader of a session of the latest run.
+
+    Of a run that the record has seen past its launch, the leaders are children
+    that left it, which are none of ours.
+    """
+    is_in_flight = record.process is None and record.spawned_at is not None
+    first = record.generation if is_in_flight else record.generation + 1
+    leaders = [m for m in marked if m.is_leader and m.generation >= first]
     return min(leaders, key=lambda m: (-m.generation, m.process.start_time), default=None)
 
 

@@ -38,12 +38,12 @@ View = dict[str, Any]
 Event = dict[str, Any]
 
 
-def wait_for(condition: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
+def wait_for(condition: Callable[[], T], what: str | Callable[[], str], deadline: float = DEADLINE) -> T:
     """What the condition gives once that is true; AssertionError if it is not in time."""
     until = time.monotonic() + deadline
     while not (found := condition()):
         if time.monotonic() > until:
-            raise AssertionError(f"not within {deadline:g} s: {what}")
+            raise AssertionError(f"not within {deadline:g} s: {what() if callable(what) else what}")
         time.sleep(0.01)
     return found
 
@@ -231,7 +231,7 @@ class Scene:
             )
 
         if names:
-            wait_for(run, f"{', '.join(names)} run; {self.log_end()}")
+            wait_for(run, lambda: f"{', '.join(names)} run; {self.log_end()}")
 
     def log_end(self) -> str:
         return self.log.read_text()[-2000:] if self.log.exists() else ""
@@ -247,8 +247,10 @@ class Scene:
 
     def wait_event(self, name: str, count: int = 1, **fields: object) -> Event:
         """Wait for the ``count``-th such event."""
-        what = f"{name} {fields} for the {count}. time; {self.log_end()}"
-        return wait_for(lambda: self.events(name, **fields)[count - 1 : count], what)[0]
+        return wait_for(
+            lambda: self.events(name, **fields)[count - 1 : count],
+            lambda: f"{name} {fields} for the {count}. time; {self.log_end()}",
+        )[0]
 
     def processes(self, kernel: str | None = None) -> list[Marked]:
         """The living processes of runs of these kernels, whoever knows of them."""
@@ -306,6 +308,7 @@ class Scene:
         made.load_connection_file()
         made.start_channels()
         try:
+            _hear(made)
             yield made
         finally:
             made.stop_channels()
@@ -315,6 +318,11 @@ class Scene:
         """What code prints in a kernel."""
         with self.client(kernel) as client:
             return printed(client, code)
+
+    def execute(self, kernel: str, code: str) -> None:
+        """Have code executed that prints nothing."""
+        with self.client(kernel) as client:
+            client.execute(code, reply=True, timeout=DEADLINE, allow_stdin=False)
 
     # The end
 
@@ -355,7 +363,10 @@ def send(client: BlockingKernelClient, code: str) -> None:
 
 
 def printed(client: BlockingKernelClient, code: str, deadline: float = DEADLINE) -> str:
-    """What code prints.  Asked again when the answer is lost with a process, so it must bear repetition."""
+    """What code prints, be it an empty line.
+
+    Asked again when the answer is lost with a process, so it must bear repetition.
+    """
     until = time.monotonic() + deadline
     while time.monotonic() < until:
         if (text := _asked(client, code, patience=3.0)) is not None:
@@ -365,7 +376,7 @@ def printed(client: BlockingKernelClient, code: str, deadline: float = DEADLINE)
 
 def _asked(client: BlockingKernelClient, code: str, patience: float) -> str | None:
     asked = client.execute(code, store_history=False, allow_stdin=False)
-    text, until = "", time.monotonic() + patience
+    text, is_idle, until = "", False, time.monotonic() + patience
     while (left := until - time.monotonic()) > 0:
         try:
             message = client.get_iopub_msg(timeout=left)
@@ -377,6 +388,21 @@ def _asked(client: BlockingKernelClient, code: str, patience: float) -> str | No
         text += content.get("text", "") if message["msg_type"] == "stream" else ""
         if message["msg_type"] == "error":
             raise AssertionError(f"{code!r} raised {content['ename']}: {content['evalue']}")
-        if content.get("execution_state") == "idle":
+        # Deno tells that it is idle before it tells what was printed.
+        is_idle = is_idle or content.get("execution_state") == "idle"
+        if is_idle and text:
             return text
     return None
+
+
+def _hear(client: BlockingKernelClient) -> None:
+    """Wait until what is published arrives here: a subscription takes effect some time after it is made."""
+
+    def heard() -> bool:
+        client.kernel_info()
+        try:
+            return bool(client.get_iopub_msg(timeout=0.1))
+        except Empty:
+            return False
+
+    wait_for(heard, "the client hears the kernel")

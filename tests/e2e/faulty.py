@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor.__main__ import main
-from supervisor.kernel import files, launch, record
+from supervisor.kernel import files, record
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.entry import Entry
+from supervisor.kernel.equipment import Launcher
 
 Wrap = Callable[..., Any]
 
@@ -66,9 +67,9 @@ def arm(point: str) -> None:
         case "amid the intent":
             record.write_temporary = after(files.write_temporary)
         case "after the intent":
-            launcher.spawn = before(launcher.spawn)  # type: ignore[attr-defined]
+            Launcher.spawn = before(Launcher.spawn)  # type: ignore[method-assign]
         case "after the spawn":
-            launcher.spawn = after(launcher.spawn)  # type: ignore[attr-defined]
+            Launcher.spawn = after(Launcher.spawn)  # type: ignore[method-assign]
         case "before the process is on record":
             store.write = _of_process(store.write, before)  # type: ignore[method-assign]
         case "after the process is on record":

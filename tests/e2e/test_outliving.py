@@ -55,13 +55,20 @@ def _survive(scene: Scene, rounds: int) -> None:
             scene.start(*languages)
 
             assert pids == scene.pids()
-            assert sorted(pids.values()) == sorted(scene.leaders())
+            assert [pids[name] for name in sorted(pids)] == [
+                pid for name in sorted(pids) for pid in _kernels(scene, name, pids)
+            ]
             for name, (_, showing) in languages.items():
                 assert f"mine {name}" == printed(clients[name], showing), (number, name)
             assert files == {name: scene.connection_file(name).read_bytes() for name in languages}
             assert len(languages) == len(scene.events("kernel.adopted")) / number
     assert [] == scene.events("kernel.died")
     assert len(languages) == len(scene.events("kernel.starting"))
+
+
+def _kernels(scene: Scene, name: str, pids: dict[str, int]) -> list[int]:
+    """The processes that could be the kernel; bash_kernel gives its bash a session of its own."""
+    return [pids[name]] if name == "bash" else scene.leaders(name)
 
 
 def test_ten_kernels_of_four_kinds_survive_the_sigkill_of_the_daemon_three_times(scene: Scene) -> None:
@@ -79,14 +86,17 @@ def test_after_detach_a_new_daemon_touches_only_what_was_edited_removed_or_added
     daemon = scene.start("kept", "edited", "removed", "stopped")
     assert 200 == scene.order("stop", "stopped").status
     for name in ("kept", "edited"):
-        scene.run(name, "x = 1")
+        scene.execute(name, "x = 1")
     pids = scene.pids()
     assert 0 == scene.command("detach", "--config", str(scene.config)).code
     assert 0 == daemon.wait(30)
     assert {pids[name] for name in ("kept", "edited", "removed")} == set(scene.leaders())
 
     scene.write(
-        scene.mini("kept"), scene.mini("edited", env='{ A = "1" }'), scene.mini("stopped"), scene.mini("added")
+        scene.mini("kept"),
+        scene.mini("edited", env='{ A = "1" }'),
+        scene.mini("stopped"),
+        scene.mini("added"),
     )
     scene.start("kept", "added")
     scene.wait_running("edited", after=1)
@@ -166,7 +176,7 @@ def test_children_of_a_kernel_that_died_unwatched_do_not_keep_it_from_coming_bac
     scene.start("a")
     scene.wait_recorded("a")
     # A fork has the kernel's listening sockets, and with them its ports.
-    scene.run("a", "import os, time\nif 'c' not in globals(): c = os.fork()\nif c == 0: time.sleep(600)")
+    scene.execute("a", "import os, time\nc = os.fork()\nif c == 0: time.sleep(600)")
     wait_for(lambda: len(scene.processes("a")) == 2, "it has a child")
     pid = scene.pids()["a"]
     (child,) = (process.pid for process in scene.processes("a") if process.pid != pid)
@@ -178,6 +188,25 @@ def test_children_of_a_kernel_that_died_unwatched_do_not_keep_it_from_coming_bac
 
     assert [scene.pids()["a"]] == [process.pid for process in scene.processes("a")] != [child]
     assert ["unknown"] == [event["cause"] for event in scene.events("kernel.died", kernel="a")]
+
+
+def test_a_child_that_left_a_kernel_that_died_unwatched_is_not_taken_for_the_kernel(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    scene.wait_recorded("a")
+    sleeper = "[sys.executable, '-c', 'import time; time.sleep(600)']"
+    scene.execute("a", f"import subprocess, sys; c = subprocess.Popen({sleeper}, start_new_session=True)")
+    pid = scene.pids()["a"]
+    (child,) = wait_for(lambda: [leader for leader in scene.leaders("a") if leader != pid], "it has a child")
+    scene.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: [child] == scene.leaders("a"), "it is dead")
+
+    scene.start("a")
+
+    assert [] == scene.events("kernel.adopted")
+    assert scene.pids()["a"] not in (pid, child)
+    assert child in scene.leaders("a"), "whoever leaves a kernel is not ended with it"
 
 
 def test_the_death_of_an_adopted_kernel_is_known_as_far_as_the_system_tells_it(scene: Scene) -> None:
@@ -275,7 +304,9 @@ def test_killed_between_two_steps_of_a_launch_the_next_start_has_one_process_and
 def _at_random(scene: Scene, rounds: int, seed: int) -> None:
     chance = random.Random(seed)
     names = ("a", "b", "c")
-    scene.write(*(scene.mini(name, backoff="{ initial = 0.0, next = 0.0 }", max_restarts="0") for name in names))
+    scene.write(
+        *(scene.mini(name, backoff="{ initial = 0.0, next = 0.0 }", max_restarts="0") for name in names)
+    )
     for _ in range(rounds):
         daemon = scene.begin()
         time.sleep(chance.uniform(0.0, 0.7))  # the moment of the kill is what is random

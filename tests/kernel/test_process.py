@@ -293,7 +293,7 @@ async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_ask
 
 
 def is_there(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
+    return Path(f"/proc/{pid}").exists()
 
 
 # What an ended process leaves behind
