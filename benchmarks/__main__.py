@@ -39,6 +39,11 @@ class Run:
         """That many, or few."""
         return 2 if self.is_quick else count
 
+    @property
+    def rest(self) -> float:
+        """Seconds without orders in which the processor time is measured."""
+        return 5.0 if self.is_quick else 40.0
+
     def deaths(self) -> None:
         """One kernel at a time."""
         self.samples.update(measures.deaths(self.directory, self.rounds(15)))
@@ -46,7 +51,11 @@ class Run:
     def many_kernels(self) -> None:
         """Starts, mass deaths, rest."""
         for count in self.many:
-            self.samples.update(measures.many(self.directory, count, self.rounds(3), self.rounds(2)))
+            many = measures.Many(self.directory, count, rounds=self.rounds(3), rest=self.rest)
+            for _ in range(1 if self.is_quick or count == 1 else 2):
+                many.sweep()
+            self.samples.update(many.samples)
+            self.notes += [f"Measured again after: {failure}." for failure in many.failures]
 
     def survive(self) -> None:
         """The manager's own death."""
@@ -87,8 +96,8 @@ class Run:
             table = report.survival_table(self.survival, SURVIVORS)
             blocks.append(["## SIGKILL of the manager itself", "", *table])
         if self.notes:
-            blocks.append(["## More", "", *self.notes])
-        blocks.append(["## How it was measured", "", *report.circumstances(command)])
+            blocks.append(["## More", "", *(f"- {note}" for note in self.notes)])
+        blocks.append(["## How it was measured", "", *report.circumstances(command, self.rest)])
         return [line for block in blocks for line in [*block, ""]]
 
 

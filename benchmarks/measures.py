@@ -10,7 +10,7 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,7 @@ from benchmarks.processes import Late, children, is_alive, processor_time, propo
 Samples = dict[str, dict[str, list[float]]]
 """Per measure, per contestant, the values: seconds, MB (10^6 bytes), or per cent of a core."""
 
-IDLE = 30.0
+_ATTEMPTS = 3
 _BETWEEN = 1.5  # seconds from an answer to the next kill, as supervisord needs startsecs = 1
 
 
@@ -67,43 +67,60 @@ def _one_death(contestant: Contestant) -> tuple[float, float]:
     return process, asking.wait_answers(where, BOOT) - begin
 
 
-def many(directory: Path, count: int, rounds: int, sweeps: int) -> Samples:
-    """Start of the manager, memory and processor time at rest, and all kernels killed at once."""
-    samples: Samples = defaultdict(lambda: defaultdict(list))
+class Many:
+    """Start of the manager, memory and processor time at rest, and all kernels killed at once.
 
-    def note(measure: str, contestant: Contestant, value: float) -> None:
-        samples[f"{measure}_{count}"][contestant.name].append(value)
+    ``failures`` tells of kernels that never answered, with their manager's part in it.
+    """
 
-    for sweep in range(sweeps):
+    def __init__(self, directory: Path, count: int, *, rounds: int, rest: float) -> None:
+        self.samples: Samples = defaultdict(lambda: defaultdict(list))
+        self.failures: list[str] = []
+        self._directory = directory
+        self._count = count
+        self._rounds = rounds
+        self._rest = rest
+
+    def sweep(self) -> None:
+        """Measure every contestant once, one after the other, in a new order each time."""
         for kind in random.sample(CONTESTANTS, len(CONTESTANTS)):
-            contestant = kind(directory, count)
-            try:
-                begin = time.perf_counter()
-                contestant.begin()
-                note("start", contestant, contestant.wait_ready() - begin)
-                _rest(contestant, note)
-                for _ in range(rounds):
-                    note("all_killed", contestant, _all_killed(contestant))
-                    time.sleep(max(_BETWEEN, contestant.settle / 4))
-            finally:
-                contestant.end()
-            _say(f"  {count} kernels: sweep {sweep + 1} of {sweeps}: {contestant.name}")
-    return samples
+            for _ in range(_ATTEMPTS):
+                try:
+                    self._measure(kind(self._directory, self._count))
+                    break
+                except Late as late:
+                    self.failures.append(f"{kind.name}, {self._count} kernels: {late}")
+            _say(f"  {self._count} kernels: {kind.name}")
 
+    def _measure(self, contestant: Contestant) -> None:
+        try:
+            begin = time.perf_counter()
+            contestant.begin()
+            self._note("start", contestant, contestant.wait_ready() - begin)
+            time.sleep(max(3.0, contestant.settle))
+            self._look(contestant)
+            for _ in range(self._rounds):
+                self._note("all_killed", contestant, _all_killed(contestant))
+                time.sleep(max(_BETWEEN, contestant.settle / 4))
+        finally:
+            contestant.end()
 
-def _rest(contestant: Contestant, note: Callable[[str, Contestant, float], None]) -> None:
-    time.sleep(max(3.0, contestant.settle))
-    begin, used = time.perf_counter(), processor_time(contestant.pid)
-    time.sleep(IDLE)
-    share = (processor_time(contestant.pid) - used) / (time.perf_counter() - begin)
-    note("idle", contestant, share * 100)
-    note("rss", contestant, resident(contestant.pid))
-    note("pss", contestant, proportional(contestant.pid))
+    def _look(self, contestant: Contestant) -> None:
+        begin, used = time.perf_counter(), processor_time(contestant.pid)
+        time.sleep(self._rest)
+        share = (processor_time(contestant.pid) - used) / (time.perf_counter() - begin)
+        self._note("idle", contestant, share * 100)
+        self._note("rss", contestant, resident(contestant.pid))
+        self._note("pss", contestant, proportional(contestant.pid))
+
+    def _note(self, measure: str, contestant: Contestant, value: float) -> None:
+        self.samples[f"{measure}_{self._count}"][contestant.name].append(value)
 
 
 def _all_killed(contestant: Contestant) -> float:
     where, old = contestant.addresses(), contestant.kernels()
-    assert len(old) == contestant.count, f"{contestant.name} has lost kernels"
+    if len(old) < contestant.count:
+        raise Late(f"{contestant.count - len(old)} kernels are not there")
     begin = time.perf_counter()
     for pid in old:
         os.kill(pid, signal.SIGKILL)

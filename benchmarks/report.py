@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.contestants import CONTESTANTS, Contestant, Ours, supervisord_version
-from benchmarks.measures import IDLE, Samples, Survival, spread
+from benchmarks.measures import Samples, Survival, spread
 from benchmarks.plot import Panel, svg
 from supervisor.version import __version__
 
@@ -115,12 +115,15 @@ def side_by_side_table(samples: Samples, many: Sequence[int]) -> list[str]:
 
 
 def _cell(found: Mapping[str, list[float]], name: str, unit: Unit) -> str:
+    if not found.get(name):
+        return "never ready"
     middle, least, largest = spread(found[name])
     text = f"**{unit.tell(middle)}**"
     if len(found[name]) > 1:
         text += f" ({least * unit.factor:.{unit.digits}f}–{largest * unit.factor:.{unit.digits}f})"
-    if name != FLOOR and (floor := median(found[FLOOR])) > 0:
-        text += f" ×{middle / floor:.2f}"
+    if name != FLOOR and found.get(FLOOR) and (floor := median(found[FLOOR])) > 0:
+        ratio = middle / floor
+        text += f" ×{ratio:.2f}" if ratio < 100 else f" ×{ratio:.0f}"
     return text
 
 
@@ -140,7 +143,7 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def circumstances(command: str) -> list[str]:
+def circumstances(command: str, rest: float) -> list[str]:
     """Where and with what it was measured."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -156,7 +159,7 @@ def circumstances(command: str) -> list[str]:
         f"supervisord {supervisord_version()}",
         *(f"- {kind.name}: {kind.settings}" for kind in CONTESTANTS),
         "- cells: median (least–largest) ×ratio to the bare loop; MB are 10⁶ bytes; "
-        f"rest is {IDLE:.0f} s without orders",
+        f"rest is {rest:.0f} s without orders",
         "- every kernel is the same command, `python -m ipykernel_launcher -f FILE`, and is asked "
         "`kernel_info` on shell by the same client",
     ]
@@ -166,7 +169,10 @@ def plot(samples: Samples, many: Sequence[int]) -> str:
     """The side-by-side measures as bars."""
     return svg(
         [
-            Panel(f"{title} (logarithmic)", [_bar(samples[measure], kind, unit) for kind in CONTESTANTS])
+            Panel(
+                f"{title} (logarithmic)",
+                [_bar(samples[measure], k, unit) for k in CONTESTANTS if samples[measure].get(k.name)],
+            )
             for measure, (title, unit) in measures(many).items()
             if measure in samples and not measure.startswith("pss")
         ]

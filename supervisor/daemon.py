@@ -12,32 +12,28 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from enum import Enum
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
 from supervisor.config import Config, SupervisorConfig, reload_actions
 from supervisor.control.api import Door
-from supervisor.control.places import (
-    PlaceError,
-    default_socket,
-    default_state_dir,
-    expand,
-    named_in,
-    state_alias,
-)
+from supervisor.control.places import state_alias
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
-from supervisor.core.model import process_of
+from supervisor.core.model import launched_of, process_of
+from supervisor.daemon_places import named_state_dir, place_runtime_dir, place_socket, place_state_dir
 from supervisor.kernel.lock import AlreadyLocked
+from supervisor.kernel.privacy import ExposedFiles, refuse_shared
 from supervisor.kernel.record import UnsafeDirectory
 from supervisor.observe.journald import Journal
 from supervisor.observe.log import EventLog, Format, Log, configure
 from supervisor.observe.notify import Notifier
-from supervisor.settings_file import Rejected, SettingsFile, forget_last_good
+from supervisor.settings_file import Rejected, SettingsFile, forget_last_good, keep_last_good
 from supervisor.steered import SteeredDaemon
-from supervisor.supervision import Supervision
+from supervisor.supervision import RETRY_INTERVAL, Supervision
 from supervisor.toml_file import ConfigError
 from supervisor.version import __version__
 from supervisor.views import phase_name
@@ -50,6 +46,8 @@ DAEMON_KEYS = [key for key, action in reload_actions(SupervisorConfig).items() i
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
 PROGRESS_INTERVAL = 5.0
+# How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
+LAST_PATIENCE = 30.0
 
 
 class Farewell(Enum):
@@ -91,37 +89,6 @@ def run(
         logs.close()
 
 
-def named_state_dir(file: Path) -> Path:
-    """The state directory of a file that has mistakes: what it names all the same, else the default place."""
-    try:
-        return named_in(file).state_dir or default_state_dir(os.environ)
-    except PlaceError:
-        return default_state_dir(os.environ)
-
-
-def place_state_dir(named: str | None, file: Path) -> Path:
-    """The state directory: what the file names, relative to it, else the default place."""
-    return expand(named, file.parent) if named else default_state_dir(os.environ)
-
-
-def place_runtime_dir(named: str | None, file: Path) -> Path:
-    """The directory of the connection files: what the file names, else Jupyter's."""
-    if named:
-        return expand(named, file.parent)
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    return Path(jupyter_runtime_dir())
-
-
-def place_socket(given: Path | None, config: Config, state_dir: Path, file: Path) -> Path:
-    """The control socket: what was given, what the file names, else the default place."""
-    if given is not None:
-        return given.absolute()
-    if config.supervisor.socket:
-        return expand(config.supervisor.socket, file.parent)
-    return default_socket(os.environ, state_dir, state_dir_is_given=config.supervisor.state_dir is not None)
-
-
 class Daemon:
     """One life of the daemon."""
 
@@ -134,6 +101,9 @@ class Daemon:
         self._socket = socket
         self._farewell: asyncio.Future[Farewell] | None = None
         self._reloading = asyncio.Lock()
+        self._keeping = asyncio.Lock()
+        self._kept: asyncio.Task[None] | None = None
+        self._exposed = ExposedFiles()
         self._reload_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status = ""
@@ -160,23 +130,27 @@ class Daemon:
         supervision.open()
         try:
             self._tell_started()
-            await supervision.take_up()
+            await supervision.look_back()
             # Before anything is started: a socket that another daemon serves is a reason not to.
+            refuse_shared(self._socket.parent, "socket")
             await door.start()
-            self._apply(supervision.config)
-            # One that is in force only because the file is bad is kept as it is.
-            self._keep(self.file.keep if self.file.last_good_in_use else self.file.accept, supervision.config)
-            self.notifier.ready(self._status_line())
-            self._begin(self._feed_watchdog())
-            self._begin(self._reload_when_asked())
-            self._begin(FileWatch(self.file.files, self.reload_soon).run())
+            supervision.take_up()
             assert self._farewell is not None, "made in run"
+            if not self._farewell.done():
+                self._begin_to_serve()
             await self._leave(await self._farewell)
         finally:
             for task in self._tasks:
                 task.cancel()
             await door.close()
             await supervision.close()
+
+    def _begin_to_serve(self) -> None:
+        self._apply(self.supervision.config)
+        self.notifier.ready(self._status_line())
+        self._begin(self._feed_watchdog())
+        self._begin(self._reload_when_asked())
+        self._begin(FileWatch(self.file.files, self.reload_soon).run())
 
     def _tell_started(self) -> None:
         tell, places = self.supervision.runner.tell, self.supervision.places
@@ -198,13 +172,26 @@ class Daemon:
         self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
         if farewell is Farewell.DETACH:
             tell("daemon.detached", "info", pid=os.getpid(), kernels=self._living())
+            if self._kept is not None:
+                await asyncio.wait({self._kept}, timeout=RETRY_INTERVAL)
             return
         tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
         progress = self._begin(self._tell_progress())
-        await supervision.stop_all()
+        try:
+            async with asyncio.timeout(self._longest_stop()):
+                await supervision.stop_all()
+            await self._forget_last_good()
+        except TimeoutError:
+            # As with a process that hangs in a system call.  On record, so the next daemon goes on with it.
+            log.error("cannot be ended, and are left: %s", ", ".join(self._living()))
         progress.cancel()
-        forget_last_good(supervision.places.state_dir)
         tell("daemon.stopped", "info", pid=os.getpid())
+
+    def _longest_stop(self) -> float | None:
+        kernels = self.supervision.runner.state.kernels.values()
+        configs = (launched_of(kernel) or kernel.declared for kernel in kernels)
+        longest = max((config.stop_timeout for config in configs if config), default=0.0)
+        return longest + LAST_PATIENCE if isfinite(longest) else None
 
     async def _tell_progress(self) -> None:
         while True:
@@ -220,8 +207,13 @@ class Daemon:
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the daemon failed", exc_info=error)
 
     # Signals and orders to the daemon itself
 
@@ -241,8 +233,8 @@ class Daemon:
         keep = self.supervision.config.supervisor.on_exit == "keep"
         if not self._farewell.done():
             self._leave_as(Farewell.DETACH if keep else Farewell.STOP)
-        elif self._farewell.result() is Farewell.STOP:
-            self.supervision.runner.submit(Shutdown(now=True))
+        else:
+            self._hurry()
 
     def detach(self) -> None:
         """Leave, and leave the kernels running."""
@@ -252,6 +244,12 @@ class Daemon:
         """Stop all kernels, then leave; ``now`` goes straight to SIGKILL."""
         self._leave_as(Farewell.STOP)
         if now:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Kill what an orderly stop still waits for; of one that leaves the kernels alone, nothing."""
+        assert self._farewell is not None, "made in run"
+        if self._farewell.result() is Farewell.STOP and self.supervision.is_open:
             self.supervision.runner.submit(Shutdown(now=True))
 
     def _leave_as(self, farewell: Farewell) -> None:
@@ -269,7 +267,10 @@ class Daemon:
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
-            await self.reload()
+            try:
+                await self.reload()
+            except Exception:
+                log.exception("reading the file failed; the next change is looked at all the same")
 
     async def reload(self) -> Rejected | None:
         """Read the file now; returns its mistakes if it was not accepted."""
@@ -282,13 +283,15 @@ class Daemon:
 
     async def _reload(self) -> Rejected | None:
         seen = await asyncio.to_thread(self.file.look)
+        if self._farewell is not None and self._farewell.done():
+            return Rejected(("the daemon is leaving: start it again",), is_new=False)
         if isinstance(seen, Rejected):
             if seen.is_new:
                 self._tell_rejected(in_force="the configuration before it")
             return seen
         if seen is not None:
+            self.file.accept(seen)
             self._apply(seen)
-            self._keep(self.file.accept, seen)
         return None
 
     def _apply(self, config: Config) -> None:
@@ -297,17 +300,34 @@ class Daemon:
         needs = [key for key in DAEMON_KEYS if getattr(old, key) != getattr(new, key)]
         if needs:
             log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
+        self._exposed.warn_of(self.file.files())
         self.logs.set_level(new.log_level)
         supervision.runner.tell(
             "config.loaded", "info", file=str(self.file.path), kernels=list(config.kernels)
         )
         supervision.load(config)
+        self._kept = self._begin(self._keep(config))
 
-    def _keep(self, keep: Callable[[Config, Path], None], config: Config) -> None:
-        try:
-            keep(config, self.supervision.places.state_dir)
-        except OSError as error:
-            log.error("cannot keep the configuration for the next start: %s", error)
+    async def _keep(self, config: Config) -> None:
+        """Have the configuration in force kept for the next start; the disk may be slow, or take it later."""
+        note, state_dir = self.supervision.note_trouble, self.supervision.places.state_dir
+        while config is self.supervision.config:
+            async with self._keeping:
+                try:
+                    await asyncio.to_thread(keep_last_good, config, state_dir)
+                except OSError as error:
+                    note("last-good", f"cannot keep the configuration for the next start: {error}")
+                else:
+                    note("last-good", None)
+                    return
+            await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _forget_last_good(self) -> None:
+        async with self._keeping:
+            try:
+                forget_last_good(self.supervision.places.state_dir)
+            except OSError as error:
+                log.error("cannot remove the configuration that was kept: %s", error)
 
     def _tell_rejected(self, *, in_force: str) -> None:
         self.supervision.runner.tell(

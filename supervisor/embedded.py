@@ -254,7 +254,8 @@ class Supervisor(Mapping[str, SupervisedKernel]):
         supervision.open()
         self._entered = supervision
         try:
-            await supervision.take_up()
+            await supervision.look_back()
+            supervision.take_up()
             supervision.load(self._config)
         except BaseException:
             self._entered = None

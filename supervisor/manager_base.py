@@ -49,6 +49,11 @@ SETTINGS = (
 class ManagerBase(Addressed):
     """One kernel, what is known of it, and its supervision."""
 
+    _launcher: ManagerLauncher | None = None
+    _session: Session | None = None
+    _finalizer: weakref.finalize[[], ManagerBase] | None = None
+    _owns_file = False
+
     def __init__(
         self,
         *,
@@ -84,13 +89,8 @@ class ManagerBase(Addressed):
         self._kernel_id = kernel_id or str(uuid.uuid4())
         self._connection = _connection(self._kernel_id, connection_file)
         if key:
-            text = key.decode() if isinstance(key, bytes) else key
-            self._connection.adopt(Address(transport, ip, 0, 0, 0, 0, 0, key=text))
+            self._connection.adopt(_without_ports(transport, ip, key))
         self._callbacks = RestartCallbacks()
-        self._launcher: ManagerLauncher | None = None
-        self._session: Session | None = None
-        self._finalizer: weakref.finalize[[], ManagerBase] | None = None
-        self._owns_file = False
         self._lock = threading.RLock()
         self._pid = os.getpid()
 
@@ -308,6 +308,11 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise ValueError(f"settings: {error}") from None
     return {name: getattr(whole, name) for name in settings}
+
+
+def _without_ports(transport: Literal["tcp", "ipc"], ip: str, key: bytes | str) -> Address:
+    text = key.decode() if isinstance(key, bytes) else key
+    return Address(transport, ip, 0, 0, 0, 0, 0, key=text)
 
 
 def _connection(kernel_id: str, connection_file: str | os.PathLike[str]) -> Connection:

@@ -23,6 +23,8 @@ from supervisor.core.actions import AskToExit, Effect, Withdraw
 from supervisor.core.events import Exited, Fact, Interrupt, Load, Restart, SendSignal, Stop
 from supervisor.core.model import (
     Backoff,
+    Cause,
+    Exit,
     Failed,
     Kernel,
     Queued,
@@ -41,7 +43,7 @@ from supervisor.manager_callbacks import RestartCallbacks
 from supervisor.manager_launch import ManagerLauncher
 from supervisor.manager_thread import LoopThread
 from supervisor.observe.sentence import sentence
-from supervisor.runner import Runner
+from supervisor.runner import Runner, RunnerClosed
 
 log = logging.getLogger(__name__)
 
@@ -240,9 +242,7 @@ class Session:
                     if death.pid is not None:
                         return
                     self._runner.submit(Stop(self.name))
-                    raise self._launcher.error or RuntimeError(
-                        f"cannot start the kernel: {death.exit.detail}"
-                    )
+                    raise self._launcher.error or _not_started(death.exit)
             if isinstance(kernel.phase, Stopped | Failed):
                 raise RuntimeError("the kernel was shut down before it had started")
             await self._runner.wait_for_change()
@@ -323,11 +323,19 @@ class Session:
         self._abandonment = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        while self.is_managing and not self.is_closed:
-            await self._runner.wait_for_change()
+        try:
+            while self.is_managing and not self.is_closed:
+                await self._runner.wait_for_change()
+        except RunnerClosed:
+            return
         if not self.is_closed:
             await self.close()
             self.thread.release()
+
+
+def _not_started(exit: Exit) -> RuntimeError:
+    hint = ": newports=True gives it others" if exit.cause is Cause.PORT_TAKEN else ""
+    return RuntimeError(f"cannot start the kernel: {exit.detail}{hint}")
 
 
 def _note_trouble(key: str, message: str | None) -> None:

@@ -14,11 +14,14 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from supervisor.core.actions import Action, Effect, Publish, Refuse
-from supervisor.core.events import Event, Fact, Tick
+from supervisor.core.events import Event, Fact, Spawned, SpawnFailed, Tick
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Kernel, State, is_settled, process_of
 
 log = logging.getLogger(__name__)
+
+# What a closed runner answers to whoever orders or waits.
+LEFT = "the supervisor has left"
 
 Observer = Callable[[Mapping[str, object]], None]
 Report = Callable[[Fact], object]
@@ -37,6 +40,10 @@ class Host(Protocol):
         """The kernel is known no more; a Forget follows."""
 
 
+class RunnerClosed(RuntimeError):
+    """What was waited for cannot come any more: the supervisor has left."""
+
+
 def timestamp() -> str:
     """Now, in UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -53,6 +60,7 @@ class Runner:
         self._failing: set[int] = set()
         self._mailbox: deque[Event] = deque()
         self._draining = False
+        self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
         self._effects: set[asyncio.Task[None]] = set()
         self._changed: set[asyncio.Future[None]] = set()
@@ -77,17 +85,19 @@ class Runner:
         """Decide about ``event`` and start what is to be done; returns the decision's actions.
 
         An event that is submitted from within a decision waits for its turn,
-        and its actions are not returned.
+        and its actions are not returned.  After ``close`` nothing is decided
+        but what the answers to launches under way mean.
         """
+        if self._closed and not isinstance(event, Spawned | SpawnFailed):
+            return []
         self._mailbox.append(event)
         if self._draining:
             return []
         self._draining = True
-        actions: list[Action] = []
         try:
+            actions = self._handle(self._mailbox.popleft())
             while self._mailbox:
-                done = self._handle(self._mailbox.popleft())
-                actions = actions or done
+                self._handle(self._mailbox.popleft())
         finally:
             self._draining = False
         self._set_alarm()
@@ -95,6 +105,8 @@ class Runner:
 
     def order(self, event: Event) -> str | None:
         """Submit an order; returns why it was refused, or ``None``."""
+        if self._closed:
+            return LEFT
         refusals = [action.message for action in self.submit(event) if isinstance(action, Refuse)]
         return refusals[0] if refusals else None
 
@@ -118,7 +130,7 @@ class Runner:
         if isinstance(action, Publish):
             run: dict[str, object] = {"kernel": action.kernel, "generation": action.generation}
             self.tell(action.event, action.level, **run, pid=action.pid, **action.fields)
-        elif not isinstance(action, Refuse):
+        elif not isinstance(action, Refuse) and not self._closed:
             task = self._loop.create_task(self._perform(action))
             self._effects.add(task)
             task.add_done_callback(self._effects.discard)
@@ -134,12 +146,14 @@ class Runner:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        deadline = next_deadline(self.state)
+        deadline = None if self._closed else next_deadline(self.state)
         if deadline is not None and deadline != float("inf"):
             self._alarm = self._loop.call_at(deadline, self.submit, Tick())
 
     async def wait_for_change(self) -> None:
-        """Return after the next decision that changed the state."""
+        """Return after the next decision that changed the state.  Raises RunnerClosed."""
+        if self._closed:
+            raise RunnerClosed(LEFT)
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._changed.add(waiter)
         try:
@@ -150,7 +164,7 @@ class Runner:
     async def wait_settled(self, name: str, timeout: float | None = None) -> Kernel | None:
         """Wait until the kernel is where it stays; ``None`` once it is forgotten.
 
-        Raises TimeoutError after ``timeout`` seconds.
+        Raises TimeoutError after ``timeout`` seconds, and RunnerClosed.
         """
         async with asyncio.timeout(timeout):
             while (kernel := self.state.kernels.get(name)) is not None and not is_settled(kernel):
@@ -163,14 +177,27 @@ class Runner:
             await self.wait_for_change()
         await self.wait_effects()
 
-    async def wait_effects(self) -> None:
-        """Wait until every effect that was started is over."""
-        while self._effects:
-            await asyncio.wait(set(self._effects))
+    async def wait_effects(self, timeout: float | None = None) -> None:
+        """Wait until every effect that was started is over; what is not in so many seconds is cancelled."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._effects:
+                    await asyncio.wait(set(self._effects))
+        except TimeoutError:
+            for task in self._effects:
+                task.cancel()
 
     def close(self) -> None:
-        """Decide nothing any more; what runs goes on without us."""
+        """Begin nothing any more; what runs goes on without us.
+
+        The answers to launches under way are still understood, so that their
+        processes are put on record.
+        """
+        self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
+            self._alarm = None
         self._mailbox.clear()
-        self._draining = True
+        for waiter in self._changed:
+            if not waiter.done():
+                waiter.set_exception(RunnerClosed(LEFT))

@@ -14,7 +14,7 @@ from pathlib import Path
 from supervisor.config import Config
 from supervisor.kernel.files import write_atomically
 from supervisor.runner import timestamp
-from supervisor.toml_file import ConfigError, effective_toml, load, parse
+from supervisor.toml_file import ConfigError, Loaded, effective_toml, load, parse
 
 LAST_GOOD = "last-good.toml"
 
@@ -37,6 +37,7 @@ class SettingsFile:
         self.mistakes: tuple[str, ...] = ()
         self.last_good_in_use = False
         self._digest = ""
+        self._read: Loaded | None = None
         self._files: tuple[Path, ...] = (path,)
         self._patterns: tuple[Path, ...] = ()
 
@@ -56,13 +57,13 @@ class SettingsFile:
         state directory without stopping them, the last good one.  Else raises
         ConfigError.
         """
+        self.loaded_at = timestamp()
         try:
             read = load(self.path)
         except ConfigError as error:
-            kept = state_dir() / LAST_GOOD
-            if not kept.exists():
+            config = _last_good(state_dir())
+            if config is None:
                 raise
-            config = parse(kept.read_bytes(), kept)
             self._reject(error)
             self.last_good_in_use = True
             return config
@@ -78,9 +79,8 @@ class SettingsFile:
             read = load(self.path)
         except ConfigError as error:
             return self._reject(error)
-        is_in_force = read.digest == self._digest and not self.mistakes
-        self._digest, self._files, self._patterns = read.digest, read.files, read.patterns
-        return None if is_in_force else read.config
+        self._read, self._files, self._patterns = read, read.files, read.patterns
+        return None if read.digest == self._digest and not self.mistakes else read.config
 
     def _reject(self, error: ConfigError) -> Rejected:
         mistakes = tuple(str(mistake) for mistake in error.mistakes)
@@ -92,17 +92,29 @@ class SettingsFile:
         self.ahead_since = self.ahead_since or timestamp()
         return Rejected(mistakes, is_new)
 
-    def accept(self, config: Config, state_dir: Path) -> None:
-        """What was read is in force: keep it for a start after a crash, when the file may be bad."""
+    def accept(self, config: Config) -> None:
+        """What was read is in force."""
+        # Not when it is read: whoever reads may be cancelled before it is in force.
+        if self._read is not None and self._read.config is config:
+            self._digest = self._read.digest
+        self.loaded_at = timestamp()
         self.last_good_in_use = False
         self.mistakes = ()
         self.ahead_since = None
-        self.keep(config, state_dir)
 
-    def keep(self, config: Config, state_dir: Path) -> None:
-        """Keep what is in force now.  Raises OSError."""
-        self.loaded_at = timestamp()
-        write_atomically(state_dir / LAST_GOOD, effective_toml(config).encode())
+
+def keep_last_good(config: Config, state_dir: Path) -> None:
+    """Keep what is in force for a start after a crash, when the file may be bad.  Raises OSError."""
+    write_atomically(state_dir / LAST_GOOD, effective_toml(config).encode())
+
+
+def _last_good(state_dir: Path) -> Config | None:
+    """The configuration that was kept; ``None`` if there is none, or none that this version understands."""
+    kept = state_dir / LAST_GOOD
+    try:
+        return parse(kept.read_bytes(), kept)
+    except (OSError, ConfigError):
+        return None
 
 
 def forget_last_good(state_dir: Path) -> None:

@@ -67,7 +67,7 @@ class SteeredDaemon:
             },
             "state_dir": str(supervision.places.state_dir),
             "events_file": str(supervision.events_file.path),
-            "degraded": list(supervision.degraded.values()),
+            "degraded": supervision.degraded(),
             "kernels": [supervision.view(kernel) for kernel in kernels],
         }
 

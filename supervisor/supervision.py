@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,28 @@ from supervisor.core.model import Failed, Kernel, Running, Stopped, process_of
 from supervisor.kernel.host import Host
 from supervisor.kernel.lock import StateLock
 from supervisor.kernel.places import Places
+from supervisor.kernel.privacy import files_of, refuse_shared, tighten
 from supervisor.kernel.process import end_group
 from supervisor.kernel.record import RecordStore, make_private_directory
-from supervisor.kernel.survivors import take_stock
+from supervisor.kernel.survivors import Stock, take_stock
 from supervisor.observe.callbacks import Callbacks
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.redaction import redact
 from supervisor.observe.stream import EventStream
-from supervisor.runner import Observer, Runner
+from supervisor.runner import Observer, Runner, RunnerClosed
 from supervisor.views import Clock, view
 
 log = logging.getLogger(__name__)
 
 # What an order may take at most beyond the kernel's own limits, in seconds.
 CALLBACK_PATIENCE = 5.0
+# How long an exit waits for launches under way, and for a disk that hangs, in seconds.
+EFFECT_PATIENCE = 10.0
+RECORD_PATIENCE = 10.0
+# How long the answer to an order waits for the disk, in seconds.
+RECORD_PATIENCE = 2.0
+# A disk that does not take something is tried again this often, in seconds.
+RETRY_INTERVAL = 2.0
 
 
 class OrderRefused(Exception):
@@ -63,16 +71,21 @@ class Supervision:
         self.instance = uuid.uuid4().hex
         self.config = config
         self.places = Places(state_dir, runtime_dir)
-        self.events_file = EventsFile(
-            state_dir / "events.jsonl", on_change=lambda trouble: self._note_trouble("events", trouble)
-        )
+        self.events_file = EventsFile(state_dir / "events.jsonl", on_change=self._note_events)
         self.stream = EventStream()
         self.callbacks = Callbacks()
-        self.degraded: dict[str, str] = {}
+        self._degraded: dict[str, str] = {}
+        self._retrying: asyncio.Task[None] | None = None
         self._lock = StateLock(state_dir / "lock")
         self._observers: list[Observer] = []
+        self._found = Stock()
         self._strangers: frozenset[str] = frozenset()
         self._opened: tuple[Runner, Host] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it supervises: from ``open`` to ``close``."""
+        return self._opened is not None
 
     @property
     def runner(self) -> Runner:
@@ -98,7 +111,14 @@ class Supervision:
         Raises AlreadyLocked, UnsafeDirectory or OSError.
         """
         make_private_directory(self.places.state_dir)
+        refuse_shared(self.places.output_file("any").parent, "state_dir")
+        refuse_shared(self.places.runtime_dir, "runtime_dir")
         self._lock.take()
+        self._tighten(files_of(self.places))
+
+    def _tighten(self, files: Iterable[Path]) -> None:
+        for file in tighten(files):
+            log.warning("%s could be read or written by others; it is ours alone again", file)
 
     def unlock(self) -> None:
         """Give the state directory back."""
@@ -107,7 +127,7 @@ class Supervision:
     def open(self) -> None:
         """Begin to supervise, with no kernels yet.  The lock is held already."""
         self._store = store = RecordStore(self.places.records)
-        host = Host(self.places, store, self._note_trouble)
+        host = Host(self.places, store, self.note_trouble)
         runner = Runner(host)
         self._opened = (runner, host)
         observers: list[Observer] = [self._hide_key, self.events_file, self.stream, self.callbacks]
@@ -116,17 +136,22 @@ class Supervision:
             runner.add_observer(observer)
         host.open()
 
-    async def take_up(self) -> None:
-        """Take up the kernels that an earlier supervisor left; before the first ``load``."""
-        runner, host = self.runner, self.host
+    async def look_back(self) -> None:
+        """Learn what an earlier supervisor left; before ``take_up``."""
         now = asyncio.get_running_loop().time()
-        found = await take_stock(self._store, self.places.state_dir, now, time.time())
+        found = await take_stock(self._store, self.places, now, time.time(), self.config.kernels)
         # As at every death: children in the group hold the ports, and the next run needs them.
         await asyncio.gather(*(end_group(process) for process in found.ended))
+        self._found = found
+
+    def take_up(self) -> None:
+        """Take up the kernels that were found; a ``load`` follows at once and says what they are to do."""
+        runner, host, found = self.runner, self.host, self._found
         host.recall(found.records)
+        self._tighten(self.places.connection_file(record.name) for record in found.records)
         self._strangers = found.strangers
         for key, message in found.troubles.items():
-            self._note_trouble(key, message)
+            self.note_trouble(key, message)
         if found.survivors:
             runner.submit(Found(found.survivors))
 
@@ -148,14 +173,21 @@ class Supervision:
         """Stop every kernel, in parallel; returns when the last process is gone."""
         self.runner.submit(Shutdown(now))
         await self.runner.wait_all_gone()
+        await self.host.wait_told()
 
     async def close(self) -> None:
         """End the supervision; kernels that run are left running."""
         runner, host = self.runner, self.host
         runner.close()
-        await runner.wait_effects()
-        await host.flush()
+        await runner.wait_effects(EFFECT_PATIENCE)
+        try:
+            async with asyncio.timeout(RECORD_PATIENCE):
+                await host.flush()
+        except TimeoutError:
+            log.error("the disk takes more than %g s: the last records are not written", RECORD_PATIENCE)
         host.close()
+        if self._retrying is not None:
+            self._retrying.cancel()
         self.stream.close()
         await self.callbacks.close(CALLBACK_PATIENCE)
         self.events_file.flush()
@@ -168,16 +200,36 @@ class Supervision:
             if address is not None:
                 redact(address.key)
 
-    def _note_trouble(self, key: str, message: str | None) -> None:
-        """Something is not as it should be (or is again), and the work goes on."""
+    def note_trouble(self, key: str, message: str | None) -> None:
+        """Something is not as it should be (or, with ``None``, is again), and the work goes on."""
         if message is None:
-            self.degraded.pop(key, None)
-            log.warning("recovered: %s", key)
-        elif self.degraded.get(key) != message:
-            self.degraded[key] = message
+            if self._degraded.pop(key, None) is not None:
+                log.warning("recovered: %s", key)
+        elif self._degraded.get(key) != message:
+            self._degraded[key] = message
             log.error("%s", message)
 
+    def _note_events(self, trouble: str | None) -> None:
+        self.note_trouble("events", trouble)
+        if trouble is not None and self._opened is not None and self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._retry_events())
+
+    async def _retry_events(self) -> None:
+        """Write the events that wait as soon as the disk takes them, though nothing happens."""
+        try:
+            while self.events_file.degraded is not None:
+                await asyncio.sleep(RETRY_INTERVAL)
+                self.events_file.flush()
+        finally:
+            self._retrying = None
+
     # Questions
+
+    def degraded(self) -> list[str]:
+        """What is not as it should be at the moment, in words."""
+        present = self.events_file.degraded  # how many events wait changes
+        now = self._degraded if present is None else self._degraded | {"events": present}
+        return list(now.values())
 
     def kernel(self, name: str) -> Kernel:
         """The state of a kernel.  Raises KeyError."""
@@ -205,14 +257,19 @@ class Supervision:
         refusal = self.runner.order(order)
         if refusal is not None:
             raise OrderRefused(refusal)
-        kernel = self.runner.state.kernels.get(order.kernel)
-        if not wait or isinstance(order, Interrupt | SendSignal):
-            return True, "accepted", kernel
+        if isinstance(order, Interrupt | SendSignal):
+            return True, "accepted", self.runner.state.kernels.get(order.kernel)
+        # What is accepted is wanted by the next supervisor too, however this one ends.
+        await self.host.wait_recorded(order.kernel, RECORD_PATIENCE)
+        if not wait:
+            return True, "accepted", self.runner.state.kernels.get(order.kernel)
         try:
             kernel = await self.runner.wait_settled(order.kernel, timeout)
         except TimeoutError:
             kernel = self.runner.state.kernels.get(order.kernel)
             return False, f"not done after {timeout:g} s; the order stands", kernel
+        except RunnerClosed as closed:
+            return False, f"{closed}; the order stands", kernel
         ok, message = outcome(order, kernel)
         return ok, message, kernel
 

@@ -83,7 +83,7 @@ def test_any_sequence_of_files_ends_as_a_fresh_start_on_the_last_valid_one(
         if seen is None or isinstance(seen, Rejected):
             assert before == world.running()
             continue
-        file.accept(seen, path.parent)
+        file.accept(seen)
         world.load(seen)
         last = seen
         for name, launched in world.spawned[spawned:]:

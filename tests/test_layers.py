@@ -38,6 +38,7 @@ FLOORS = {
     "supervisor.observe": 4,
     "supervisor": 5,
     "supervisor.daemon": 5,
+    "supervisor.daemon_*": 5,
     "supervisor.manager": 5,
     "supervisor.manager_*": 5,
     "supervisor.steered": 5,

@@ -77,8 +77,16 @@ def manager(daemon: Daemon) -> Iterator[AttachedKernelManager]:
     made.cleanup()
 
 
+def is_ready(client: Any) -> bool:
+    try:
+        client.wait_for_ready(timeout=30)
+    except RuntimeError:  # its heart beats again a moment later than the kernel's
+        return False
+    return True
+
+
 def pid_in(client: Any) -> int:
-    client.wait_for_ready(timeout=30)
+    until(lambda: is_ready(client))
     told: list[Any] = []
     client.execute_interactive("import os; print(os.getpid())", timeout=30, output_hook=told.append)
     return int("".join(message["content"]["text"] for message in told if message["msg_type"] == "stream"))

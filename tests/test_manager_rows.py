@@ -234,7 +234,7 @@ def test_a_taken_port_is_a_runtime_error(make: Make) -> None:
         port = taken.getsockname()[1]
         manager = make(shell_port=port)
 
-        with pytest.raises(RuntimeError, match=f"port {port} on 127.0.0.1 is in use"):
+        with pytest.raises(RuntimeError, match=f"port {port} on 127.0.0.1 is in use.*newports=True"):
             manager.start_kernel()
 
 
@@ -366,11 +366,11 @@ def test_a_request_is_sent_without_waiting_and_the_kernel_does_not_come_back(mak
 
     manager.request_shutdown()
 
-    until(lambda: not manager.is_alive())
+    until(lambda: not manager.has_kernel)
     assert manager.last_exit is not None
     assert 0 == manager.last_exit.code
+    assert manager.is_alive() is False
     assert manager.pid != pid
-    assert manager.has_kernel is False
     assert Path(manager.connection_file).exists()
     manager.cleanup()
     assert not Path(manager.connection_file).exists()
@@ -605,7 +605,7 @@ def test_the_command_is_filled_in_as_it_is_launched(make: Make) -> None:
     assert f"{sys.prefix} {{cwd}} {{unknown}} {{" == before[5]
     assert "--deaf" == before[6]
 
-    manager.start_kernel(cwd="/", extra_arguments=["--exit-code", "1"])
+    ready(manager, cwd="/", extra_arguments=["--exit-code", "1"])
     arguments = Path(f"/proc/{manager.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
     assert manager.format_kernel_cmd() == arguments
     assert f"{sys.prefix} / {{unknown}} {{" == arguments[5]

@@ -2,11 +2,14 @@
 
 import configparser
 import re
+import signal
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import supervisor
 from supervisor import systemd_unit
 from supervisor.cli.exits import Quit
 from supervisor.cli.program import main
@@ -238,3 +241,28 @@ def test_arguments_that_do_not_parse_are_wrong_usage(arguments: list[str]) -> No
         systemd_unit.main(arguments)
 
     assert 2 == left.value.code
+
+
+# The service, from its first moment
+
+
+def test_an_order_by_signal_that_comes_while_the_daemon_is_imported_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held_back: set[signal.Signals] = set()
+
+    class Imported(types.ModuleType):
+        @staticmethod
+        def run(*_: object, **__: object) -> int:
+            held_back.update(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            return 0
+
+    monkeypatch.setitem(sys.modules, "supervisor.daemon", Imported("supervisor.daemon"))
+    monkeypatch.setattr(supervisor, "daemon", sys.modules["supervisor.daemon"], raising=False)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert 0 == main(["run", str(tmp_path / "kernels.toml")])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2} <= held_back

@@ -7,6 +7,7 @@ decides nothing about kernels; ``Steering`` does.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from pathlib import Path
@@ -23,6 +24,10 @@ from supervisor.control.steering import Steering
 
 __all__ = ["Door", "DoorError", "Limits"]
 
+_log = logging.getLogger(__name__)
+
+_ACCEPTED_AT_ONCE = 32
+_ACCEPT_PAUSE = 1.0  # seconds
 _UNBOUNDED = 1 << 62  # tornado would answer a large body without words; Exchange answers it
 
 
@@ -43,6 +48,7 @@ class Door:
         self._bound: Bound | None = None
         self._alias: Alias | None = None
         self._server: _Server | None = None
+        self._reception: _Reception | None = None
         self._callers = _Callers(steering, self._limits)
 
     async def start(self) -> None:
@@ -61,13 +67,15 @@ class Door:
         )
         self._server.most = limits.connections
         self._server.instance = self._steering.instance
-        self._server.add_socket(self._bound.sock)
+        self._reception = _Reception(self._bound.sock, self._server)
 
     async def close(self) -> None:
         """Close the door: no new callers; answers under way get a moment; the file goes if it is ours."""
         server, bound, self._server, self._bound = self._server, self._bound, None, None
         if server is None or bound is None:
             return
+        if self._reception is not None:
+            self._reception.close()
         server.stop()
         bound.remove()
         if self._alias is not None:
@@ -129,6 +137,52 @@ class _Server(HTTPServer):
             _turn_away(stream, "503 Service Unavailable", "too many connections", self.instance)
         else:
             super().handle_stream(stream, address)
+
+
+class _Reception:
+    """Takes callers in; looks away for a while when there is no descriptor left to take one with.
+
+    Tornado's own would be called again and again, since the caller still waits.
+    """
+
+    def __init__(self, sock: socket.socket, server: _Server) -> None:
+        self._sock = sock
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._is_refused = False
+        self._open()
+
+    def _open(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, address = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                self._look_away(error)
+                return
+            connection.setblocking(False)
+            stream = IOStream(connection, max_buffer_size=self._server.max_buffer_size)
+            self._server.handle_stream(stream, address)
+        self._is_refused = False
+
+    def _look_away(self, error: OSError) -> None:
+        if not self._is_refused:
+            _log.error("cannot take in callers of the control socket: %s", error)
+        self._is_refused = True
+        self._loop.remove_reader(self._sock)
+        self._pause = self._loop.call_later(_ACCEPT_PAUSE, self._open)
+
+    def close(self) -> None:
+        """Take in nobody any more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
 
 
 def _turn_away(stream: IOStream, status: str, error: str, instance: str) -> None:

@@ -112,6 +112,8 @@ def named_in(config: Path) -> Named:
     import tomli
 
     try:
+        if config.exists() and not config.is_file():
+            raise PlaceError(f"{config}: is not a regular file")  # a FIFO would keep us
         text = config.read_text("utf-8", "replace")
     except OSError as error:
         raise PlaceError(f"{config}: cannot be read: {error.strerror}") from None

@@ -21,12 +21,16 @@ from watchdog.observers.api import BaseObserver
 log = logging.getLogger(__name__)
 
 DEBOUNCE = 0.3
-# However long an editor goes on writing, in seconds.
+# However much goes on in the directories, and however long an editor goes on writing, in seconds.
 LONGEST_DEBOUNCE = 1.5
+LONGEST_CALM = 5.0
 LOOK_INTERVAL = 5.0
+# What cannot be watched is tried again this often, in seconds.
+RETRY_INTERVAL = 60.0
 _MOST_LINKS = 40  # as the operating system: path_resolution(7)
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int] | tuple[str, None], ...]
+Directories = frozenset[tuple[Path, int, int]]
 _READING = frozenset({"opened", "closed_no_write"})
 
 
@@ -67,6 +71,18 @@ def fingerprint(files: Iterable[Path]) -> Fingerprint:
     return tuple(marks)
 
 
+def fingerprint_directories(directories: Iterable[Path]) -> Directories:
+    """The directories beyond doubt: one that was moved away is not the one at its path any more."""
+    found = set()
+    for directory in directories:
+        try:
+            stat = directory.stat()
+        except OSError:
+            continue
+        found.add((directory, stat.st_dev, stat.st_ino))
+    return frozenset(found)
+
+
 class FileWatch:
     """Calls ``changed``, on the loop, when one of ``files()`` may have changed.
 
@@ -80,34 +96,55 @@ class FileWatch:
         self._hint = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._observer: BaseObserver | None = None
-        self._watched: frozenset[Path] = frozenset()
+        self._watched: Directories = frozenset()
+        self._not_before = 0.0
         self._last: Fingerprint = ()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; calls at once, for what was changed since the files were read."""
         self._last = fingerprint(self._files())
+        self._changed()
         try:
             while True:
                 self._watch()
-                await self._wait_for_reason()
-                current = fingerprint(self._files())
+                current = await self._look()
                 if current != self._last:
                     self._last = current
                     self._changed()
         finally:
             self._end()
 
-    async def _wait_for_reason(self) -> None:
+    async def _look(self) -> Fingerprint:
+        """The files as they are, once there is a reason to look, and once nobody seems to write them."""
+        if await self._is_hinted():
+            deadline = self._loop.time() + LONGEST_DEBOUNCE
+            while self._hint.is_set() and self._loop.time() < deadline:
+                self._hint.clear()
+                await asyncio.sleep(DEBOUNCE)
+            is_calm = not self._hint.is_set()
+            self._hint.clear()
+            if is_calm:
+                return fingerprint(self._files())
+        return await self._wait_calm()
+
+    async def _is_hinted(self) -> bool:
         try:
             async with asyncio.timeout(LOOK_INTERVAL):
                 await self._hint.wait()
         except TimeoutError:
-            return
-        deadline = self._loop.time() + LONGEST_DEBOUNCE
-        while self._hint.is_set() and self._loop.time() < deadline:
-            self._hint.clear()
+            return False
+        return True
+
+    async def _wait_calm(self) -> Fingerprint:
+        """The files as they are when they change no more: half a file may be a valid one of fewer kernels."""
+        deadline = self._loop.time() + LONGEST_CALM
+        current = fingerprint(self._files())
+        while current != self._last and self._loop.time() < deadline:
             await asyncio.sleep(DEBOUNCE)
-        self._hint.clear()
+            before, current = current, fingerprint(self._files())
+            if current == before:
+                break
+        return current
 
     def hint(self) -> None:
         """Something happened in a watched directory; called in the observer's thread."""
@@ -119,20 +156,27 @@ class FileWatch:
     def _watch(self) -> None:
         """Have the observer watch what is to be watched now, and a living one."""
         wanted = watched_directories(self._files())
-        if self._observer is not None and wanted == self._watched and self._is_well(self._observer):
+        marks = fingerprint_directories(wanted)
+        if self._observer is not None and marks == self._watched and self._is_well(self._observer):
+            return
+        if self._loop.time() < self._not_before:
             return
         self._end()
-        observer = Observer()
+        self._observer, self._watched = Observer(), marks
         try:
             for directory in sorted(wanted):
-                observer.schedule(_Hinter(self), str(directory))
-            observer.start()
-        except OSError as error:
-            # Out of inotify watches, mostly.  The looks in intervals go on.
-            log.warning(
-                "cannot watch the configuration, it is looked at every %g s: %s", LOOK_INTERVAL, error
-            )
-        self._observer, self._watched = observer, wanted
+                self._observer.schedule(_Hinter(self), str(directory))
+            self._observer.start()
+        except (OSError, RuntimeError) as error:
+            # Out of inotify instances or threads, mostly.  The looks in intervals go on.
+            self._end()
+            if self._not_before == 0.0:
+                log.warning(
+                    "cannot watch the configuration, it is looked at every %g s: %s", LOOK_INTERVAL, error
+                )
+            self._not_before = self._loop.time() + RETRY_INTERVAL
+        else:
+            self._not_before = 0.0
 
     def _is_well(self, observer: BaseObserver) -> bool:
         # A directory that was deleted takes its emitter along; the observer does not notice.
@@ -140,9 +184,14 @@ class FileWatch:
 
     def _end(self) -> None:
         observer, self._observer = self._observer, None
-        if observer is not None and observer.is_alive():
+        if observer is None:
+            return
+        if observer.is_alive():
             observer.stop()
             observer.join(timeout=1.0)
+        else:
+            # One that could not be started has emitters that were.
+            observer.unschedule_all()
 
 
 class _Hinter(FileSystemEventHandler):

@@ -181,7 +181,9 @@ def died(kernel: Kernel, exit: Exit, now: float, uptime: float, **extra: object)
     config = settings_of(kernel)
     process = process_of(kernel)
     death = Death(kernel.generation, process.pid if process else None, now, uptime, exit)
-    failures = (*policy.recent_failures(kernel.failures, config.restart_window, now), now)
+    failures = policy.recent_failures(kernel.failures, config.restart_window, now)
+    # A machine without room is asked again, by the backoff, for as long as it takes.
+    failures = failures if exit.is_passing else (*failures, now)
     streak = 1 if uptime >= config.restart_window else kernel.streak + 1
     told: list[Action] = [say(kernel, "kernel.died", uptime=round(uptime, 3), **death_fields(exit), **extra)]
     dead = replace(kernel, last_death=death, failures=failures, streak=streak)

@@ -88,6 +88,8 @@ class Exit:
 
     ``code`` is the exit code and ``signal`` the name of the signal that ended
     it; both are ``None`` when the operating system does not tell.
+    ``is_passing``: there was no process because the machine had no room for one
+    (fork(2): EAGAIN; a full disk), which says nothing about the kernel.
     """
 
     cause: Cause
@@ -95,6 +97,7 @@ class Exit:
     signal: str | None = None
     output_tail: tuple[str, ...] = ()
     detail: str = ""
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 Token = bytes | str
 Ask = Callable[[], tuple[Token, list[bytes]]]
 Heard = Callable[[Mapping[str, Any]], None]
+Trouble = Callable[[str | None], None]
 
 _FIRST_PATIENCE = 0.5
 _LONGEST_PATIENCE = 5.0
@@ -40,6 +41,8 @@ _REPLY_TIMEOUT = 2.0
 # Idle is two answers in turn, the second within this: kernels take the requests of several
 # clients by turns, so one answer may come from between two of another client's.
 _IDLE_CONFIRMATION = 0.1
+# A socket that cannot be opened (no descriptor is left, say) is tried again this often, in seconds.
+_OPEN_INTERVAL = 0.5
 
 
 class Channel:
@@ -48,10 +51,13 @@ class Channel:
     ``control_is_served`` is None until known, and False for a kernel that
     answers ``kernel_info`` on shell only.  ``ignored`` counts what arrived
     and was no answer to an open question: wrongly signed, malformed, replayed, late.
+    ``trouble`` is told why no socket can be opened, and ``None`` once one can.
     All waits need a running loop, always the same one.
     """
 
-    def __init__(self, address: Address, *, context: Context | None = None) -> None:
+    def __init__(
+        self, address: Address, *, context: Context | None = None, trouble: Trouble = lambda _: None
+    ) -> None:
         self._address = address
         self._context = context or zmq.Context.instance()
         self._session = uuid.uuid4().hex
@@ -61,6 +67,8 @@ class Channel:
         self.is_closed = False
         self.control_is_served: bool | None = None
         self.ignored = 0
+        self._trouble = trouble
+        self._is_in_trouble = False
 
     # Questions with a deadline
 
@@ -96,11 +104,12 @@ class Channel:
 
         On control; on shell for a kernel that does not serve control.
         """
-        heartbeat = asyncio.create_task(self._until(self.ping))
+        # One after the other: each socket that dials an address where nobody listens yet takes
+        # processor time from the kernel that boots, and kernels bind the heartbeat last.
+        await self._until(self.ping)
         control = asyncio.create_task(self._until(self.kernel_info))
         shell: asyncio.Task[Mapping[str, Any]] | None = None
         try:
-            await heartbeat
             await asyncio.wait({control}, timeout=_CONTROL_PATIENCE)
             if not control.done():
                 shell = asyncio.create_task(self._until(self._kernel_info_on_shell))
@@ -110,14 +119,14 @@ class Channel:
             self.control_is_served = control.done()
             return control.result() if control.done() or shell is None else shell.result()
         finally:
-            tasks = [task for task in (heartbeat, control, shell) if task is not None]
+            tasks = [task for task in (control, shell) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def wait_idle(self) -> None:
         """Wait until the kernel executes nothing and has nothing queued; see ``is_busy`` for what is seen."""
-        with self._shell() as shell:
+        async with self._shell() as shell:
             ask = self._new_request("kernel_info_request")
             patience = _FIRST_PATIENCE
             while True:
@@ -136,7 +145,17 @@ class Channel:
         if channel not in self._lines:
             receive = self._hear_echo if channel == "hb" else self._hear_control
             self._lines[channel] = Line(self._context, self._address.endpoint(channel), receive)
+            self._note_trouble(None)
         return self._lines[channel]
+
+    def try_line(self, channel: Literal["control", "hb"]) -> Line | None:
+        """As ``line``, but ``None`` if no socket can be opened now, which is nobody's answer."""
+        try:
+            return self.line(channel)
+        except (zmq.ZMQError, OSError) as error:
+            self._refuse_closed()
+            self._note_trouble(str(error))
+            return None
 
     def send_ping(self, heard: Heard) -> Token | None:
         """Send a heartbeat if connected; a token to ``withdraw`` it by, else None."""
@@ -162,8 +181,19 @@ class Channel:
         """Close the sockets; what is being asked counts as unanswered.  Again is no error."""
         self.is_closed = True
         self._drop()
+        self._note_trouble(None)
 
     # Inside
+
+    def _note_trouble(self, message: str | None) -> None:
+        if self._is_in_trouble != (message is not None):
+            self._is_in_trouble = message is not None
+            self._trouble(message)
+
+    async def _wait_line(self, channel: Literal["control", "hb"]) -> Line:
+        while (line := self.try_line(channel)) is None:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(_OPEN_INTERVAL)
+        return line
 
     def _drop(self) -> None:
         lines, self._lines = self._lines, {}
@@ -178,12 +208,19 @@ class Channel:
         if self.is_closed:
             raise ConnectionAbortedError("the channel is closed")
 
-    @contextmanager
-    def _shell(self) -> Iterator[Line]:
+    @asynccontextmanager
+    async def _shell(self) -> AsyncIterator[Line]:
         # A socket of its own each time: shell is the clients' channel, and we are rarely on it.
-        self._refuse_closed()
         name = f"shell {secrets.token_hex(4)}"
-        line = self._lines[name] = Line(self._context, self._address.endpoint("shell"), self._hear_shell)
+        while name not in self._lines:
+            self._refuse_closed()
+            try:
+                self._lines[name] = Line(self._context, self._address.endpoint("shell"), self._hear_shell)
+            except (zmq.ZMQError, OSError) as error:
+                self._note_trouble(str(error))
+                await asyncio.sleep(_OPEN_INTERVAL)
+        line = self._lines[name]
+        self._note_trouble(None)
         try:
             yield line
         finally:
@@ -208,14 +245,16 @@ class Channel:
     async def _ask_on(
         self, channel: Literal["control", "hb", "shell"], ask: Ask, timeout: float
     ) -> Mapping[str, Any] | None:
-        if self.is_closed:
+        try:
+            async with asyncio.timeout(timeout):
+                match channel:
+                    case "control" | "hb":
+                        return await self._ask(await self._wait_line(channel), ask, timeout)
+                    case _:
+                        async with self._shell() as shell:
+                            return await self._ask(shell, ask, timeout)
+        except (TimeoutError, ConnectionAbortedError):
             return None
-        match channel:
-            case "control" | "hb":
-                return await self._ask(self.line(channel), ask, timeout)
-            case _:
-                with self._shell() as shell:
-                    return await self._ask(shell, ask, timeout)
 
     async def _ask(self, line: Line, ask: Ask, timeout: float) -> Mapping[str, Any] | None:
         token, frames = ask()

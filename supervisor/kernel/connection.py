@@ -287,7 +287,9 @@ class Connection:
             prefix = ip
             Path(ip).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
-            self.ipc_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One by one: of several at once, only the last gets the mode (mkdir(2)).
+            self.ipc_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.ipc_dir.mkdir(mode=0o700, exist_ok=True)
             self.ipc_dir.chmod(0o700)
             prefix = str(self.ipc_dir.absolute() / self.name)
             if len(os.fsencode(prefix)) > _IPC_PREFIX_LIMIT:

@@ -8,6 +8,8 @@ removal at a time.  Decides nothing.
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import logging
 import os
 import signal
@@ -44,6 +46,10 @@ INTENT_PATIENCE = 3.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
 
+# What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
+_NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
+_PASSING = frozenset(getattr(errno, name) for name in _NO_ROOM if hasattr(errno, name))
+
 
 class Entry:
     """One kernel on this machine."""
@@ -65,6 +71,7 @@ class Entry:
         # The settings in force; a launch and an edit of live keys set them.
         self.config: KernelConfig | None = None
         self._places = places
+        self._trouble = trouble
         self._equipment = equipment
         self._launcher = equipment.launcher
         self._known: tuple[Kernel, State] | None = None
@@ -140,7 +147,10 @@ class Entry:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""
         async with self._turn:
             self.config = effect.config
-            mode = await asyncio.to_thread(self._interrupt_mode, effect.config)
+            if self.connection.address is None:
+                # Nobody knows where it listens: it is watched all the same, and found unresponsive.
+                self.connection.choose(effect.config, "")
+            mode = await asyncio.to_thread(self._take_up, effect.config)
             the_mark = mark(self._places.state_dir, self.name, effect.generation)
             while True:
                 try:
@@ -154,7 +164,8 @@ class Entry:
                     log.warning("cannot watch kernel %s yet: %s", self.name, error)
                     await asyncio.sleep(ADOPT_INTERVAL)
                 else:
-                    self.run.watch(effect.config, ready=effect.ready)
+                    # Not the effect's settings: others may have come into force meanwhile.
+                    self.run.watch(self.config, ready=effect.ready)
                     return
 
     def _run(
@@ -162,28 +173,50 @@ class Entry:
     ) -> Run:
         output = OutputOfRun(self.output, self._output_from or Position())
         assert self.connection.address is not None, "a run has an address before it has a process"
-        channel = Channel(self.connection.address, context=self._equipment.context)
+        channel = Channel(
+            self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
+        )
         return Run(
             self.name, generation, process, handle, self.connection, channel, output, the_mark, mode, report
         )
 
+    def _note_no_socket(self, message: str | None) -> None:
+        text = f"no socket to kernel {self.name}: {message}" if message is not None else None
+        self._trouble(f"socket to {self.name}", text)
+
+    def _take_up(self, config: KernelConfig) -> str:
+        """Let its clients find it, should its file have been lost; returns how to interrupt it."""
+        try:
+            self.connection.write()
+        except OSError as error:
+            log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
+        return self._interrupt_mode(config)
+
     def _interrupt_mode(self, config: KernelConfig) -> str:
         try:
             return self._launcher.resolve(config).interrupt_mode
-        except LaunchError:
+        except (LaunchError, OSError):
             # Its kernelspec is gone, which is no reason to harm the living.
             return config.interrupt_mode or "signal"
 
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
         self._output_from = record.output_from
-        if record.address is None:
-            return
         try:
-            self.connection.adopt(Address.from_mapping(record.address))
-        except (ValueError, OSError) as error:
-            # The next start then chooses another; a living kernel is reached by its connection file.
+            if record.address is not None:
+                self.connection.adopt(Address.from_mapping(record.address))
+            elif record.process is not None or record.spawned_at is not None:
+                # On its way to the disk when its supervisor was killed.
+                self.connection.adopt(Address.from_mapping(json.loads(self.connection.path.read_bytes())))
+        except FileNotFoundError:
+            pass  # nothing came of the launch
+        except (ValueError, AttributeError, OSError) as error:
             log.warning("the address of kernel %s on record is of no use: %s", self.name, error)
+        if record.launched is not None and record.launched.hold_ports:
+            try:
+                self.connection.hold()
+            except OSError:
+                pass  # it lives and listens, or somebody else does, which its next launch tells
 
     def look_after(self) -> None:
         """What a living kernel needs from time to time: its output within its limits."""
@@ -196,11 +229,29 @@ class Entry:
         """The run of this generation, if it is the current one."""
         return self.run if self.run is not None and self.run.generation == generation else None
 
-    def apply(self, config: KernelConfig) -> None:
+    async def wait_run_of(self, generation: int) -> Run | None:
+        """The run of this generation, once an adoption that is under way is over."""
+        if self.run_of(generation) is None:
+            async with self._turn:
+                pass
+        return self.run_of(generation)
+
+    async def apply(self, config: KernelConfig) -> None:
         """Other live settings are in force."""
-        self.config = config
-        if self.run is not None:
-            self.run.apply(config)
+        before, self.config = self.config, config
+        if self.run is None:
+            return
+        self.run.apply(config)
+        if before is None or before.interrupt_mode != config.interrupt_mode:
+            # In a thread: without a mode of its own, that of the kernelspec counts.
+            mode = await asyncio.to_thread(self._interrupt_mode, config)
+            if self.config is config:
+                self.run.interrupt_mode = mode
+
+    async def renew(self) -> None:
+        """Another address at the next launch; one that is under way keeps the present one."""
+        async with self._turn:
+            self.connection.renew()
 
     def remember(self, kernel: Kernel, state: State) -> None:
         """Have the record written if this changes it."""
@@ -223,31 +274,51 @@ class Entry:
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
         async with self._turn:
-            await asyncio.to_thread(self.connection.remove)
+            await asyncio.to_thread(self._remove_files)
+
+    def _remove_files(self) -> None:
+        self.connection.remove()
+        try:
+            self.connection.remove_stale_sockets()
+        except OSError:
+            pass  # somebody else's by now
 
     async def forget(self) -> None:
         """Remove all that is kept for it, but what it wrote; it may have been declared anew meanwhile."""
         async with self._turn:
-            self.connection.remove()
-            self.connection.close()
+            try:
+                await asyncio.to_thread(self._remove_files)
+            except OSError as error:
+                log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
             if self._known is None:
+                self.connection.close()
                 self.keeper.keep(None)
                 await self.keeper.flush()
 
     @property
     def is_forgotten(self) -> bool:
-        """Whether nothing is kept for the kernel any more."""
-        return self._known is None
+        """Whether nothing is kept for the kernel any more, also on disk."""
+        return self._known is None and self.keeper.is_done
 
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""
         if self.run is not None:
             self.run.close()
         self.connection.close()
+        self.keeper.close()
 
 
 def _describe_failure(error: Exception) -> Exit:
+    is_passing = _errno_of(error) in _PASSING
     if isinstance(error, LaunchError):
-        return Exit(error.cause, detail=str(error))
+        # Not found for want of a descriptor, say, is not known to be missing.
+        return Exit(Cause.UNKNOWN if is_passing else error.cause, detail=str(error), is_passing=is_passing)
     cause = Cause.PORT_TAKEN if isinstance(error, PortTaken) else Cause.UNKNOWN
-    return Exit(cause, detail=str(error) or type(error).__name__)
+    return Exit(cause, detail=str(error) or type(error).__name__, is_passing=is_passing)
+
+
+def _errno_of(error: BaseException | None) -> int | None:
+    """The number of the system's error behind this one, if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return None if error is None else error.errno

@@ -49,6 +49,8 @@ class Host:
         self._equipment = equipment or Equipment()
         self._trouble = trouble
         self._entries: dict[str, Entry] = {}
+        # Whose output cannot be trimmed, which is told once.
+        self._untrimmed: set[str] = set()
         self._caretaker: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(RECORD_THREADS, "records")
 
@@ -77,9 +79,9 @@ class Host:
             case Adopt():
                 await entry.adopt(effect, report)
             case Apply(config=config):
-                entry.apply(config)
+                await entry.apply(config)
             case Renew():
-                entry.connection.renew()
+                await entry.renew()
             case Withdraw():
                 await entry.withdraw()
             case Forget():
@@ -92,7 +94,8 @@ class Host:
     async def _reach(
         self, entry: Entry, effect: AskToExit | InterruptKernel | SignalGroup | WatchIdle
     ) -> None:
-        run = entry.run_of(effect.generation)
+        # What is asked of a kernel right after its adoption must not be lost.
+        run = await entry.wait_run_of(effect.generation)
         if run is None:
             return
         match effect:
@@ -117,8 +120,38 @@ class Host:
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(CARE_INTERVAL)
-            entries = [entry for entry in self._entries.values() if entry.run is not None]
-            await asyncio.to_thread(_look_after_all, entries)
+            entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
+            try:
+                await asyncio.to_thread(self._look_after_all, entries)
+            except Exception:
+                # No thread is to be had, say: nothing that must end the looks to come.
+                log.exception("cannot look after the output of the kernels")
+
+    def _look_after_all(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            try:
+                entry.look_after()
+            except OSError as error:
+                if entry.name not in self._untrimmed:
+                    self._untrimmed.add(entry.name)
+                    log.warning("cannot trim the output of kernel %s: %s", entry.name, error)
+            else:
+                self._untrimmed.discard(entry.name)
+
+    async def wait_told(self) -> None:
+        """Return once all is told of the runs that have ended: which of their children live on, above all."""
+        ended = [entry.run.wait_told() for entry in self._entries.values() if entry.run and entry.run.is_over]
+        await asyncio.gather(*ended)
+
+    async def wait_recorded(self, kernel: str, timeout: float) -> None:
+        """Return once what is known of a kernel is on disk, could not be put there, or takes too long."""
+        if (entry := self._entries.get(kernel)) is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await entry.keeper.flush()
+        except TimeoutError:
+            pass
 
     async def flush(self) -> None:
         """Return once every record has been written, or has failed to be."""
@@ -133,11 +166,3 @@ class Host:
             entry.close()
         self._entries.clear()
         self._threads.shutdown(wait=False)
-
-
-def _look_after_all(entries: Iterable[Entry]) -> None:
-    for entry in entries:
-        try:
-            entry.look_after()
-        except OSError as error:
-            log.warning("cannot trim the output of kernel %s: %s", entry.name, error)

@@ -136,7 +136,9 @@ def all_pids() -> Iterator[int]:
 def read_proc(pid: int, name: str) -> bytes:
     """Read ``/proc/PID/NAME``; raises ProcessLookupError if there is no such process."""
     try:
-        return (PROC / str(pid) / name).read_bytes()
+        # Not by Path, which takes as long as the reading; some look through all processes.
+        with open(f"{PROC}/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
     except (FileNotFoundError, ProcessLookupError):
         raise gone(pid) from None
 

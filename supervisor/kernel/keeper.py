@@ -6,11 +6,15 @@ Owns the order of the writes of one record.  Does not know what is in it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
+from enum import Enum
 from typing import Protocol
 
 from supervisor.kernel.record import Record
+
+log = logging.getLogger(__name__)
 
 # A full or read-only disk is looked at again this often, in seconds.
 RETRY_INTERVAL = 2.0
@@ -28,10 +32,16 @@ class Store(Protocol):
         """Forget the kernel."""
 
 
+class Unknown(Enum):
+    """In the place of a record."""
+
+    UNKNOWN = "unknown"
+
+
 class Keeper:
     """Keeps one record on disk equal to the latest that it was given; ``None`` is no record at all.
 
-    ``trouble(kernel, message)`` is told when that fails, and with ``None``
+    ``trouble(what, message)`` is told when that fails, and with ``None``
     once it works again.  Writes have threads of their own: a disk that hangs
     holds up nothing else.
     """
@@ -41,9 +51,10 @@ class Keeper:
         self._kernel = kernel
         self._trouble = trouble
         self._threads = threads
-        self._latest: Record | None = None
-        self._on_disk: Record | None = None
-        self._tried: Record | None = None
+        # What is on disk is not known yet: there may be one of an earlier supervisor.
+        self._latest: Record | Unknown | None = Unknown.UNKNOWN
+        self._on_disk: Record | Unknown | None = Unknown.UNKNOWN
+        self._tried: Record | Unknown | None = Unknown.UNKNOWN
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -64,12 +75,25 @@ class Keeper:
             self._attempt.clear()
             await self._attempt.wait()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the latest is on disk."""
+        return self._latest is self._on_disk
+
+    def close(self) -> None:
+        """Try no longer; what is being written is written."""
+        if self._writer is not None:
+            self._writer.cancel()
+
     async def _write(self) -> None:
-        while (record := self._latest) is not self._on_disk:
+        while (record := self._latest) is not self._on_disk and record is not Unknown.UNKNOWN:
             self._news.clear()
             try:
                 await asyncio.get_running_loop().run_in_executor(self._threads, self._put, record)
-            except OSError as error:
+            except Exception as error:
+                # Not of the disk: a mistake of ours, which must keep nobody waiting for ever.
+                if not isinstance(error, OSError):
+                    log.exception("the record of kernel %s cannot be written", self._kernel)
                 self._failed(error)
             else:
                 self._on_disk = record
@@ -93,12 +117,13 @@ class Keeper:
         else:
             self._store.write(record)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
-            self._trouble(self._kernel, f"cannot write the record of kernel {self._kernel}: {error}")
+            what = f"record of kernel {self._kernel}"
+            self._trouble(what, f"cannot write the {what}: {error}")
 
     def _succeeded(self) -> None:
         if self._failing:
             self._failing = False
-            self._trouble(self._kernel, None)
+            self._trouble(f"record of kernel {self._kernel}", None)

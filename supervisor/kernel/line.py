@@ -28,14 +28,26 @@ _REDIAL_AFTER = 0.4
 
 
 class Line:
-    """One DEALER socket: sends when connected, and wakes the loop only while somebody listens."""
+    """One DEALER socket: sends when connected, and wakes the loop only while somebody listens.
+
+    Raises ZMQError if none can be opened.
+    """
 
     def __init__(self, context: Context, endpoint: str, receive: Callable[[list[bytes]], None]) -> None:
         self._receive = receive
         self._listeners = 0
         self._loop = asyncio.get_running_loop()
         self._connected: list[asyncio.Future[None]] = []
+        self._endpoint = endpoint
+        self._dialed = self._loop.time()
         self._socket = context.socket(zmq.DEALER)
+        try:
+            self._descriptor = self._dial()
+        except zmq.ZMQError:
+            self._socket.close(linger=0)
+            raise
+
+    def _dial(self) -> int:
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.IMMEDIATE, 1),
@@ -43,13 +55,11 @@ class Line:
             (zmq.RCVHWM, _HIGH_WATER),
             (zmq.MAXMSGSIZE, _LARGEST_MESSAGE),
             (zmq.RECONNECT_IVL, _RECONNECT_MILLISECONDS),
-            (zmq.IPV6, int("[" in endpoint)),
+            (zmq.IPV6, int("[" in self._endpoint)),
         ):
             self._socket.setsockopt(option, value)
-        self._endpoint = endpoint
-        self._dialed = self._loop.time()
-        self._socket.connect(endpoint)
-        self._descriptor = self._number(zmq.FD)
+        self._socket.connect(self._endpoint)
+        return self._number(zmq.FD)
 
     def send(self, frames: list[bytes]) -> bool:
         """Send now, or not at all: False if the kernel is not connected or takes no more."""

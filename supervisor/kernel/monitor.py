@@ -74,8 +74,10 @@ class _Routine:
             self.stop()
             return
         self._set_alarm()
-        # Answers first: if we were kept from running, the kernel is not to blame.
-        self._line().drain()
+        if (line := self._line()) is None:
+            return  # no socket to ask by: the kernel is not to blame
+        # Answers first: if we were kept from running, neither.
+        line.drain()
         is_missed = self._is_due
         if is_missed:
             self._misses += 1
@@ -88,6 +90,8 @@ class _Routine:
 
     def _ask(self) -> None:
         if self._check is Check.PROBE and self._channel.control_is_served is False:
+            return
+        if self._line() is None:
             return
         self._is_due = True
         send = self._channel.send_ping if self._check is Check.HEARTBEAT else self._channel.send_probe
@@ -102,9 +106,9 @@ class _Routine:
             self._answered(self._check)
 
     def _listen(self) -> None:
-        if self._listening is None:
-            self._listening = self._line()
-            self._listening.listen()
+        if self._listening is None and (line := self._line()) is not None:
+            self._listening = line
+            line.listen()
 
     def _settle(self) -> None:
         for token in self._tokens:
@@ -116,8 +120,8 @@ class _Routine:
             self._listening.unlisten()
             self._listening = None
 
-    def _line(self) -> Line:
-        return self._channel.line("hb" if self._check is Check.HEARTBEAT else "control")
+    def _line(self) -> Line | None:
+        return self._channel.try_line("hb" if self._check is Check.HEARTBEAT else "control")
 
 
 class Monitor:

@@ -287,9 +287,12 @@ def marked_processes(variable: str, value: str) -> list[ProcessId]:
     found = []
     for pid in all_pids():
         try:
-            process = identify(pid)
+            # Asked first and of the few it is true for again: this goes through all processes of the
+            # machine at every death. The pid may have gone to another process before it was identified.
             if pid != os.getpid() and _is_marked(pid, variable, value):
-                found.append(process)
+                process = identify(pid)
+                if _is_marked(pid, variable, value):
+                    found.append(process)
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
@@ -297,9 +300,10 @@ def marked_processes(variable: str, value: str) -> list[ProcessId]:
 
 def _is_marked(pid: int, variable: str, value: str) -> bool:
     if LINUX:
-        if (PROC / str(pid)).stat().st_uid != os.geteuid():
+        if os.stat(f"{PROC}/{pid}").st_uid != os.geteuid():  # noqa: PTH116 - half the time of a Path
             return False
-        return os.fsencode(f"{variable}={value}") in read_proc(pid, "environ").split(b"\0")
+        mark, environment = os.fsencode(f"{variable}={value}"), read_proc(pid, "environ")
+        return mark in environment and mark in environment.split(b"\0")
     import psutil
 
     try:

@@ -246,12 +246,19 @@ def mark(state_dir: Path, name: str, generation: int) -> str:
     return f"{_digest(state_dir)}/{name}/{generation}"
 
 
+def marked_run(value: str, state_dir: Path) -> tuple[str, int] | None:
+    """The kernel and the generation that a mark is of, ``None`` if it is of another state directory."""
+    digest, _, rest = value.partition("/")
+    name, _, generation = rest.rpartition("/")
+    if digest != _digest(state_dir) or not re.fullmatch("[0-9]{1,18}", generation):
+        return None
+    return (name, int(generation)) if _VALID_NAME.fullmatch(name) else None
+
+
 def marked_generation(value: str, state_dir: Path, name: str) -> int | None:
     """The generation that a mark is of, ``None`` if it is of another kernel or state directory."""
-    head, _, generation = value.rpartition("/")
-    if head != f"{_digest(state_dir)}/{name}" or not re.fullmatch("[0-9]{1,18}", generation):
-        return None
-    return int(generation)
+    found = marked_run(value, state_dir)
+    return found[1] if found is not None and found[0] == name else None
 
 
 def _digest(state_dir: Path) -> str:

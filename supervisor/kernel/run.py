@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from supervisor.config import KernelConfig
@@ -29,6 +29,9 @@ from supervisor.kernel.stream import Position
 log = logging.getLogger(__name__)
 
 Report = Callable[[Fact], object]
+
+# Where the system has no room to watch a process, it is asked again this often, in seconds.
+WATCH_INTERVAL = 1.0
 
 
 class Handle(Protocol):
@@ -89,6 +92,7 @@ class Run:
         self._channel = channel
         self._monitor: Monitor | None = None
         self._ready = False
+        self.is_over = False
         self._config: KernelConfig | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -135,34 +139,69 @@ class Run:
         self._report(Answered(self._kernel, self.generation, check))
 
     async def _watch_end(self) -> None:
-        await self._handle.wait()
+        await self._wait_end()
+        self.is_over = True
         # First the ports: children in the group hold them, and the next run needs them.
-        await end_group(self.process)
+        await self._end_group()
         self.close()
-        self._report(Exited(self._kernel, self.generation, self._told_end()))
+        self._hold_ports()
+        self._report(Exited(self._kernel, self.generation, await self._told_end()))
         await self._handle.cleanup()
         await self._tell_escaped()
 
-    def _told_end(self) -> Exit:
+    async def _wait_end(self) -> None:
+        while True:
+            try:
+                await self._handle.wait()
+            except OSError as error:
+                # Out of descriptors, say.  Whoever gave up here would never hear of its end.
+                log.warning("cannot watch kernel %s yet: %s", self._kernel, error)
+                await asyncio.sleep(WATCH_INTERVAL)
+            else:
+                return
+
+    async def _end_group(self) -> None:
         try:
-            return self._describe_end()
+            await end_group(self.process)
+        except OSError as error:
+            log.warning("cannot end what kernel %s has left behind: %s", self._kernel, error)
+
+    def _hold_ports(self) -> None:
+        """Those of an adopted kernel could not be held while it listened."""
+        if self._config is not None and self._config.hold_ports:
+            try:
+                self._connection.hold()
+            except OSError:
+                pass  # somebody has one already, which the next launch tells
+
+    async def _told_end(self) -> Exit:
+        try:
+            # In a thread: the file may be locked by a reader, and its disk may be slow.
+            tail = await asyncio.to_thread(self._output.tail)
+            return self._describe_end(tail)
         except Exception:
             # A death that cannot be explained is still a death: without this fact it would never come back.
             log.exception("cannot tell how kernel %s ended", self._kernel)
             return describe_exit(self._handle.returncode)
 
-    def _describe_end(self) -> Exit:
-        returncode, tail = self._handle.returncode, self._output.tail()
+    def _describe_end(self, tail: tuple[str, ...]) -> Exit:
+        returncode = self._handle.returncode
+        ended = describe_exit(returncode, oom=self._oom.struck(returncode), output_tail=tail)
         if not self._ready and (taken := self._connection.taken_port()) is not None:
             detail = f"port {taken[1]} ({taken[0]}) is used by another program"
-            return Exit(Cause.PORT_TAKEN, returncode, None, tail, detail)
-        return describe_exit(returncode, oom=self._oom.struck(returncode), output_tail=tail)
+            return replace(ended, cause=Cause.PORT_TAKEN, detail=detail)
+        return ended
 
     async def _tell_escaped(self) -> None:
         escaped = await asyncio.to_thread(marked_processes, MARK_VARIABLE, self._mark)
         if escaped:
             pids = tuple(process.pid for process in escaped)
             self._report(Escaped(self._kernel, self.generation, pids))
+
+    async def wait_told(self) -> None:
+        """Return once all is told of a run that has ended."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     def note_well(self) -> None:
         """Alive at this moment: what the OOM killer did until now explains no later death."""
@@ -205,7 +244,10 @@ class Run:
         self._begin(self._watch_idle())
 
     async def _watch_idle(self) -> None:
-        await self._channel.wait_idle()
+        try:
+            await self._channel.wait_idle()
+        except ConnectionAbortedError:
+            return  # it has ended in the meantime
         self._report(BecameIdle(self._kernel, self.generation))
 
     def close(self) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.config import KernelConfig
 from supervisor.core.events import Survivor
 from supervisor.core.model import (
     Cause,
@@ -31,6 +33,7 @@ from supervisor.core.model import (
 )
 from supervisor.kernel.connection import Address
 from supervisor.kernel.identity import all_pids, current_boot_id, identify, is_running, read_proc
+from supervisor.kernel.places import Places
 from supervisor.kernel.record import (
     MARK_VARIABLE,
     Damaged,
@@ -38,7 +41,7 @@ from supervisor.kernel.record import (
     Record,
     RecordedDeath,
     RecordStore,
-    marked_generation,
+    marked_run,
 )
 from supervisor.kernel.stream import Position
 
@@ -122,11 +125,16 @@ def _recorded(death: Death, date: float) -> RecordedDeath:
     )
 
 
-async def take_stock(store: RecordStore, state_dir: Path, now: float, wall: float) -> Stock:
-    """Read and verify all records; ``now`` is monotonic, ``wall`` in seconds since the epoch."""
+async def take_stock(
+    store: RecordStore, places: Places, now: float, wall: float, declared: Mapping[str, KernelConfig]
+) -> Stock:
+    """Read and verify all records; ``now`` is monotonic, ``wall`` in seconds since the epoch.
+
+    A kernel that no record tells of, as after a disk was full, counts as
+    launched with the settings in ``declared``.
+    """
     records, troubles = await asyncio.to_thread(store.read_all)
-    names = {record.name for record in records} | {trouble.name for trouble in troubles}
-    marked = await asyncio.to_thread(_marked, state_dir, names) if names else {}
+    marked = await asyncio.to_thread(_marked, places.state_dir)
     survivors: list[Survivor] = []
     told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
     strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}
@@ -135,6 +143,16 @@ async def take_stock(store: RecordStore, state_dir: Path, now: float, wall: floa
         for trouble in troubles
         if isinstance(trouble, Damaged) and not trouble.is_replaced and marked.get(trouble.name)
     }
+    known = {record.name for record in records} | {trouble.name for trouble in troubles}
+    for name, leader in _unrecorded(marked, known, places).items():
+        if name in declared:
+            records.append(_record_anew(name, leader, declared[name]))
+        else:
+            strangers.add(name)
+            told[f"record of {name}"] = (
+                f"{name}: pid {leader.process.pid} is a kernel that neither a record nor the file knows; "
+                "it is left alone: end it, or declare it and start the daemon again"
+            )
     for record in records:
         found = marked.get(record.name, [])
         if record.launched is None:
@@ -154,8 +172,46 @@ def _tell(trouble: Damaged | Newer) -> str:
     return f"{trouble.name}: its record was damaged ({trouble.reason}), set aside; {stands_in}"
 
 
-def _marked(state_dir: Path, names: Iterable[str]) -> dict[str, list[Marked]]:
-    """The living processes that belong to runs of these kernels, whoever recorded them."""
+def _unrecorded(marked: Mapping[str, list[Marked]], known: set[str], places: Places) -> dict[str, Marked]:
+    """The kernels of which there is no record."""
+    found: dict[str, Marked] = {}
+    for name in sorted(marked.keys() - known):
+        leader = _leader(marked[name], Record(name=name))
+        # Of a kernel that was stopped or removed the file is gone; children that escaped are none of ours.
+        if leader is not None and places.connection_file(name).exists():
+            found[name] = leader
+    return found
+
+
+def _record_anew(name: str, leader: Marked, config: KernelConfig) -> Record:
+    """What would be on record of a living kernel, as far as it can still be known."""
+    return Record(
+        name=name,
+        generation=leader.generation,
+        boot_id=current_boot_id(),
+        want=Want.UP.value,
+        launched=config,
+        process=leader.process,
+        ready=_has_outlived_its_start(leader.process, config),
+        spawned_at=time.monotonic() - _age(leader.process),
+    )
+
+
+def _has_outlived_its_start(process: ProcessId, config: KernelConfig) -> bool:
+    """Whether it must have become ready: it would have been ended otherwise.  It may be busy now."""
+    return _age(process) > config.start_timeout
+
+
+def _age(process: ProcessId) -> float:
+    """For how many seconds the process has existed; 0 where that is not told."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    began = process.start_time / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
+
+
+def _marked(state_dir: Path) -> dict[str, list[Marked]]:
+    """The living processes that belong to runs of kernels of this state directory, whoever recorded them."""
     found: dict[str, list[Marked]] = {}
     prefix = os.fsencode(f"{MARK_VARIABLE}=")
     for pid in all_pids():
@@ -168,10 +224,8 @@ def _marked(state_dir: Path, names: Iterable[str]) -> dict[str, list[Marked]]:
             is_leader = os.getsid(pid) == pid
         except (OSError, UnicodeDecodeError):
             continue  # ended meanwhile, or another user's
-        for name in names:
-            generation = marked_generation(values[0], state_dir, name)
-            if generation is not None:
-                found.setdefault(name, []).append(Marked(process, generation, is_leader))
+        if (run := marked_run(values[0], state_dir)) is not None:
+            found.setdefault(run[0], []).append(Marked(process, run[1], is_leader))
     return found
 
 
@@ -184,7 +238,8 @@ def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> S
         process = None
         # Born between the two writes of its record, or after the version of it that could be read.
         if (unrecorded := _leader(marked, record)) is not None:
-            process, generation, ready = unrecorded.process, unrecorded.generation, False
+            process, generation = unrecorded.process, unrecorded.generation
+            ready = _has_outlived_its_start(process, record.launched)
     began = record.spawned_at if this_boot and record.spawned_at is not None else now
     died = process is None and this_boot and record.process is not None
     return Survivor(

@@ -161,10 +161,12 @@ class Scene:
         self.daemon.wait(DEADLINE)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
-        """Signal the daemon, and return how it ended."""
+        """Signal the daemon, and return how it ended; one that failed shows its log."""
         assert self.daemon is not None
         self.daemon.send_signal(signum)
-        return self.daemon.wait(DEADLINE)
+        code = self.daemon.wait(DEADLINE)
+        assert 0 == code, self.log_end()
+        return code
 
     def answers(self) -> bool:
         """Whether the present daemon answers."""

@@ -52,7 +52,7 @@ def _of_process(write: Wrap, strike: Callable[[Wrap], Wrap]) -> Wrap:
     return wrapped
 
 
-def arm(point: str) -> None:
+def arm(point: str) -> None:  # noqa: C901  one case a point
     """Have the daemon end at this point."""
     store = record.RecordStore
     match point:

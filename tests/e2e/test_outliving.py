@@ -242,6 +242,59 @@ def test_orders_to_an_adopted_kernel_are_carried_out(scene: Scene) -> None:
     assert [] == scene.leaders("a")
 
 
+def test_what_the_file_asks_of_kernels_that_are_being_adopted_is_not_lost(scene: Scene) -> None:
+    off = {"heartbeat": '{ action = "off" }', "probe": '{ action = "off" }'}
+    idle = {"on_config_change": '"when-idle"'}
+    names = ("live", "idle", "removed")
+    scene.write(scene.mini("live", **off), scene.mini("idle", **idle), scene.mini("removed"))
+    scene.start(*names)
+    scene.wait_recorded(*names)
+    pids = scene.pids()
+    scene.kill()
+
+    live = {"heartbeat": "{ interval = 0.1, misses = 2 }", "probe": '{ action = "off" }'}
+    scene.write(scene.mini("live", **live), scene.mini("idle", env='{ A = "1" }', **idle))
+    scene.start("live")
+
+    # Again until it is told: a kernel that stops before its checks have begun is another matter.
+    wait_for(lambda: _told_when_stopped(scene, pids["live"]), "the edited heartbeat is in force")
+    scene.wait_running("idle", after=1)
+    # It heard that it is to exit; had it not, a signal would have ended it.
+    assert 0 == scene.wait_event("kernel.stopped", kernel="removed")["exit_code"]
+    assert [] == scene.events("kernel.died")
+
+
+def _told_when_stopped(scene: Scene, pid: int) -> bool:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: scene.events("kernel.unresponsive", kernel="live"), "it is told", deadline=2.0)
+    except AssertionError:
+        return False
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return True
+
+
+@pytest.mark.xfail(
+    strict=True, reason="core adopts without ready: the checks of a kernel that hangs already never begin"
+)
+def test_a_kernel_that_hung_while_nobody_watched_is_told_unresponsive(scene: Scene) -> None:
+    scene.write(scene.mini("a", heartbeat="{ interval = 0.1, misses = 2 }", probe='{ action = "off" }'))
+    scene.start("a")
+    scene.wait_recorded("a")
+    pid = scene.pids()["a"]
+    scene.kill()
+    os.kill(pid, signal.SIGSTOP)
+
+    scene.start()
+
+    # As soon as its checks begin; until then nothing tells it from one that is well.
+    wait_for(lambda: scene.events("kernel.unresponsive", kernel="a"), "it is told", deadline=5.0)
+    os.kill(pid, signal.SIGCONT)
+    scene.wait_event("kernel.responsive", kernel="a")
+    assert pid == scene.pids()["a"]
+
+
 def test_the_last_good_configuration_is_in_force_when_the_file_is_bad_at_the_next_start(scene: Scene) -> None:
     good = scene.write(scene.mini("a"))
     scene.start("a")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,5 +79,5 @@ class FaultyScene:
 
 
 @pytest.fixture
-def faults(scene: Scene) -> Iterator[FaultyScene]:
-    yield FaultyScene(scene)
+def faults(scene: Scene) -> FaultyScene:
+    return FaultyScene(scene)

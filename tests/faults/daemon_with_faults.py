@@ -119,7 +119,7 @@ def install(faults: Faults) -> None:
     faults.wrap(zmq.Context, "socket", "zmq.socket", zmq.ZMQError)
     faults.wrap(events_file.EventsFile, "_append", "events")
     faults.wrap(settings_file, "write_atomically", "last-good")
-    faults.wrap(lock.StateLock, "_tell_pid" if hasattr(lock.StateLock, "_tell_pid") else "take", "lock")
+    faults.wrap(lock.StateLock, "_tell_pid", "lock")
     faults.wrap(os, "fsync", "fsync")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 from tests.e2e.daemon import Scene, wait_for
 from tests.faults.conftest import FaultyScene
 
+RECORDS = ("record.intent", "record.identity", "record.ready", "record.rest")
 AT_ONCE = "{ initial = 0.0, next = 0.05, factor = 1.0, jitter = 0.0 }"
 
 
@@ -29,9 +31,7 @@ def test_records_that_cannot_be_written_are_told_and_written_later(
     scene.write(scene.mini("a", backoff=AT_ONCE))
     faults.start("a")
     scene.wait_recorded("a")
-    faults.set_all(
-        "record.intent", "record.identity", "record.ready", "record.rest", "last-good", **{"raise": error}
-    )
+    faults.set_all(*RECORDS, "last-good", **{"raise": error})
 
     kill_and_wait(scene, "a")
 
@@ -45,9 +45,7 @@ def test_a_daemon_that_could_write_no_record_leaves_no_second_process_when_it_is
     scene: Scene, faults: FaultyScene
 ) -> None:
     scene.write(scene.mini("a"))
-    faults.set_all(
-        "record.intent", "record.identity", "record.ready", "record.rest", **{"raise": "ENOSPC"}
-    )
+    faults.set_all(*RECORDS, **{"raise": "ENOSPC"})
     faults.start("a")
     pids, address = scene.leaders("a"), scene.connection_file("a").read_bytes()
     scene.kill()
@@ -124,7 +122,7 @@ def test_a_machine_that_has_no_room_for_a_process_is_asked_again_until_it_has(
     faults.wait_struck(8)
 
     assert "failed" != scene.kernel("a")["phase"]
-    assert os.strerror(getattr(__import__("errno"), error)) in scene.kernel("a")["last_death"]["detail"]
+    assert os.strerror(getattr(errno, error)) in scene.kernel("a")["last_death"]["detail"]
     assert other == scene.kernel("b")["pid"]
     faults.lift()
 
@@ -144,13 +142,9 @@ def test_a_process_that_cannot_be_watched_is_not_left_behind(scene: Scene, fault
     assert [scene.kernel("a")["pid"]] == scene.leaders("a")
 
 
-def test_a_kernel_to_which_no_socket_can_be_opened_is_not_to_blame(
-    scene: Scene, faults: FaultyScene
-) -> None:
+def test_a_kernel_to_which_no_socket_can_be_opened_is_not_to_blame(scene: Scene, faults: FaultyScene) -> None:
     checks = "{ interval = 0.2, misses = 2, action = 'restart' }"
-    scene.write(
-        scene.mini("a", heartbeat=checks, probe=checks, start_timeout="60.0"), scene.mini("b", autostart="false")
-    )
+    scene.write(scene.mini("a", heartbeat=checks, probe=checks), scene.mini("b", autostart="false"))
     faults.start("a")
     scene.wait_recorded("a")
     pid = scene.kernel("a")["pid"]
@@ -186,16 +180,33 @@ def test_a_slow_disk_delays_no_answer_and_no_other_kernel(scene: Scene, faults: 
     scene.wait_event("config.loaded", count=2)
     os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
 
-    longest = 0.0
+    longest, seen = 0.0, ("", 0)
     until = time.monotonic() + 60
-    while (scene.kernel("a")["phase"], scene.kernel("a")["generation"]) != ("running", 2):
+    while seen != ("running", 2):
         before = time.monotonic()
-        scene.status()
+        view = scene.kernel("a")
         longest = max(longest, time.monotonic() - before)
+        seen = (view["phase"], view["generation"])
         assert before < until
 
     assert longest < 2.0
     assert len(faults.struck()) >= 2
+
+
+def test_an_accepted_order_is_obeyed_by_the_next_daemon_though_this_one_is_killed_at_once(
+    scene: Scene, faults: FaultyScene
+) -> None:
+    scene.write(scene.mini("a"))
+    faults.start("a")
+    scene.wait_recorded("a")
+    faults.set_all("record.identity", "record.ready", "record.rest", stall=0.3)
+    assert 202 == scene.order("stop", "a", wait=False).status
+    scene.kill()
+
+    scene.start()
+
+    scene.wait_phase("a", "stopped")
+    assert [] == scene.leaders("a")
 
 
 def test_the_lock_is_held_even_if_the_pid_cannot_be_written_into_it(
@@ -218,8 +229,7 @@ def test_a_full_disk_from_the_first_moment_keeps_no_kernel_from_being_taken_up(
     scene.wait_recorded("a")
     pids = scene.leaders("a")
     scene.kill()
-    points = ["record.intent", "record.identity", "record.ready", "record.rest", "last-good", "events", "lock"]
-    faults.set_all(*points, **{"raise": "ENOSPC"})
+    faults.set_all(*RECORDS, "last-good", "events", "lock", **{"raise": "ENOSPC"})
 
     faults.start("a")
 

@@ -25,6 +25,15 @@ kernelspec = "python3"
 [kernels.robot]
 kernelspec = "python3"
 """
+BAD = TWO_KERNELS + "[kernels.third]\nkernelspec = 3\n"
+ACCOUNT = "kernel-supervisor"
+CHECKS: list[Callable[[], None]] = []
+
+
+def check(function: Callable[[], None]) -> Callable[[], None]:
+    """Add a check to those that are made, in this order."""
+    CHECKS.append(function)
+    return function
 
 
 class Skipped(Exception):
@@ -132,6 +141,7 @@ class Service:
             self.systemctl("reset-failed", expect=None)
             self.systemctl("start")
         self.systemctl("reload")
+        self.ask("reset", "analysis", "robot")
         return self.pids()
 
     def crash(self) -> None:
@@ -146,6 +156,9 @@ class Service:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         run("systemctl", "daemon-reload")
+
+
+SUPERVISOR = Service(ACCOUNT)
 
 
 def write(text: str, name: str = "kernels") -> None:

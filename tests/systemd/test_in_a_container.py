@@ -11,10 +11,13 @@ from tests.systemd.container import HERE, CommandError, NotPossibleHereError, bo
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1200)]
 
 
+MODULES = ("checks_of_start", "checks_of_life", "checks_of_end")
+
+
 def _checks() -> list[str]:
     """The names of the checks, read and not imported: they are the container's own program."""
-    tree = ast.parse((HERE / "checks.py").read_text())
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    trees = [ast.parse((HERE / f"{module}.py").read_text()) for module in MODULES]
+    functions = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [function.name for function in functions if function.decorator_list]
 
 

@@ -1,0 +1,63 @@
+"""A daemon that has no file descriptor left, for real (prlimit(2)), and gets some back."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Scene, wait_for
+
+pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit(2) is Linux's")
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_daemon_without_descriptors_lives_does_not_spin_and_restarts_the_dead_once_it_has_some(
+    scene: Scene,
+) -> None:
+    scene.write(
+        scene.mini("a", backoff="{ initial = 0.0, next = 0.2, factor = 1.0 }", max_restarts="3"),
+        scene.mini("b"),
+    )
+    daemon = scene.start("a", "b")
+    scene.wait_recorded("a", "b")
+    pids = scene.pids()
+    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, hard))
+    callers = []
+    for _ in range(4):
+        caller = socket.socket(socket.AF_UNIX)
+        caller.connect(str(scene.socket))
+        callers.append(caller)
+    os.kill(pids["a"], signal.SIGKILL)
+
+    before, begin, lines = cpu(daemon.pid), time.monotonic(), scene.log.stat().st_size
+    wait_for(lambda: time.monotonic() > begin + 3.0, "three seconds pass")
+    spent, written = cpu(daemon.pid) - before, scene.log.stat().st_size - lines
+
+    assert daemon.poll() is None
+    assert spent < 1.5
+    assert written < 200_000
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    for caller in callers:
+        caller.close()
+    wait_for(scene.answers, "the daemon answers")
+    scene.wait_running("a", after=1)
+    assert [scene.kernel("a")["pid"]] == scene.leaders("a")
+    assert pids["b"] == scene.kernel("b")["pid"]
+    wait_for(lambda: not scene.status()["degraded"], "nothing is degraded any more")
+    scene.wait_recorded("a", "b")

@@ -1,0 +1,532 @@
+"""The effects on one kernel, on real processes: in their order, each answered, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.config import KernelConfig, OutputConfig
+from supervisor.core.actions import (
+    Apply,
+    AskToExit,
+    Forget,
+    InterruptKernel,
+    Renew,
+    SignalGroup,
+    Spawn,
+    WatchIdle,
+    Withdraw,
+)
+from supervisor.core.events import BecameIdle, Exited, Ready, Spawned, SpawnFailed
+from supervisor.core.model import Cause, Kernel, State, Stopped, Want
+from supervisor.kernel import entry as entries
+from supervisor.kernel import host as hosts
+from supervisor.kernel.connection import CHANNELS
+from supervisor.kernel.ports import is_listened_on
+from supervisor.kernel.record import Record
+from tests.kernel.hosting import Hosting, config, until
+from tests.kernels.using import TIMEOUT
+
+
+@pytest.fixture
+async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
+    made = Hosting(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def next_host(tmp_path: Path) -> AsyncIterator[Hosting]:
+    made = Hosting(tmp_path)
+    yield made
+    await made.close()
+
+
+def address(hosting: Hosting) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(hosting.places.connection_file("a").read_bytes())
+    return found
+
+
+def ports(found: dict[str, Any]) -> list[int]:
+    return [found[f"{channel}_port"] for channel in CHANNELS]
+
+
+def can_bind(port: int) -> bool:
+    with socket.socket() as other:
+        try:
+            other.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+async def test_a_launch_is_answered_by_its_process_then_ready_then_exited(hosting: Hosting) -> None:
+    spawned = await hosting.run(config())
+    exited = await hosting.kill(spawned)
+
+    assert [Spawned, Ready, Exited] == [type(fact) for fact in hosting.facts]
+    assert ("SIGKILL", Cause.KILLED) == (exited.exit.signal, exited.exit.cause)
+    assert "console --existing" in hosting.of(Ready)[0].connect
+
+
+async def test_what_cannot_be_launched_is_answered_by_the_reason(hosting: Hosting) -> None:
+    nowhere = KernelConfig(name="a", argv=("/nowhere/at/all", "{connection_file}"))
+
+    await hosting.perform(Spawn("a", 1, nowhere))
+
+    (failed,) = hosting.of(SpawnFailed)
+    assert Cause.NOT_FOUND is failed.exit.cause
+    assert "/nowhere/at/all" in failed.exit.detail
+
+
+async def test_the_address_is_kept_from_run_to_run_and_held_between(hosting: Hosting) -> None:
+    spawned = await hosting.run(config())
+    before = hosting.places.connection_file("a").read_bytes()
+    await hosting.kill(spawned)
+    assert [False] * 5 == [can_bind(port) for port in ports(address(hosting))]
+
+    await hosting.run(config(), 2)
+
+    assert before == hosting.places.connection_file("a").read_bytes()
+
+
+async def test_new_ports_are_other_ports_and_the_same_key(hosting: Hosting) -> None:
+    spawned = await hosting.run(config())
+    before = address(hosting)
+    await hosting.kill(spawned)
+
+    await hosting.perform(Renew("a"))
+    await hosting.run(config(), 2)
+
+    after = address(hosting)
+    assert not set(ports(before)) & set(ports(after))
+    assert before["key"] == after["key"]
+
+
+async def test_new_ports_that_are_ordered_during_a_launch_come_with_the_next_one(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launching = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    choose = hosting.entry().connection.choose
+
+    def slow(settings: KernelConfig, kernel_name: str) -> Any:
+        loop.call_soon_threadsafe(launching.set)
+        renewed.wait(0.2)  # as long as it may take to be ordered in the meantime
+        return choose(settings, kernel_name)
+
+    import threading
+
+    renewed = threading.Event()
+    monkeypatch.setattr(hosting.entry().connection, "choose", slow)
+    task = asyncio.create_task(hosting.run(config()))
+    await launching.wait()
+    renew = asyncio.create_task(hosting.perform(Renew("a")))
+    spawned = await task
+    await renew
+    before = address(hosting)
+    await hosting.kill(spawned)
+
+    await hosting.run(config(), 2)
+
+    assert not set(ports(before)) & set(ports(address(hosting)))
+
+
+async def test_an_ordered_stop_removes_the_file_and_keeps_the_address(hosting: Hosting) -> None:
+    await hosting.run(config())
+    before = address(hosting)
+    await hosting.perform(AskToExit("a", 1))
+    exited = await hosting.first(Exited)
+    await hosting.perform(Withdraw("a"))
+
+    assert 0 == exited.exit.code
+    assert not hosting.places.connection_file("a").exists()
+    await hosting.run(config(), 2)
+    assert before == address(hosting)
+
+
+async def test_a_withdrawal_never_removes_the_file_of_the_run_that_was_ordered_after_it(
+    hosting: Hosting,
+) -> None:
+    await hosting.kill(await hosting.run(config()))
+
+    withdrawal = asyncio.create_task(hosting.perform(Withdraw("a")))
+    await asyncio.sleep(0)
+    await hosting.run(config(), 2)
+    await withdrawal
+
+    assert hosting.places.connection_file("a").exists()
+
+
+async def test_a_stopped_process_is_asked_to_exit_all_the_same(hosting: Hosting) -> None:
+    spawned = await hosting.run(config())
+    await hosting.perform(SignalGroup("a", 1, 19))
+
+    await hosting.perform(AskToExit("a", 1))
+
+    assert 0 == (await hosting.first(Exited)).exit.code
+    assert spawned.generation == 1
+
+
+async def test_what_is_meant_for_another_run_is_not_carried_out(hosting: Hosting) -> None:
+    spawned = await hosting.run(config())
+
+    await hosting.perform(SignalGroup("a", 7, 9))
+    await hosting.perform(AskToExit("a", 0))
+    await hosting.perform(InterruptKernel("a", 2))
+
+    os.kill(spawned.process.pid, 0)
+    assert [] == hosting.of(Exited)
+
+
+async def test_idle_is_told_once(hosting: Hosting) -> None:
+    await hosting.run(config())
+
+    await hosting.perform(WatchIdle("a", 1))
+
+    assert BecameIdle("a", 1) == await hosting.first(BecameIdle)
+
+
+async def test_an_edit_of_a_live_key_counts_from_the_next_interrupt(hosting: Hosting) -> None:
+    settings = config("--ignore", "SIGINT")
+    await hosting.run(settings)
+    run = hosting.entry().run
+    assert run is not None
+    edited = config("--ignore", "SIGINT", interrupt_mode="message")
+
+    await hosting.perform(Apply("a", edited))
+    assert "message" == run.interrupt_mode
+    await hosting.perform(Apply("a", settings))
+
+    assert "signal" == run.interrupt_mode
+
+
+# The record
+
+
+async def test_the_intent_is_on_record_before_the_process_exists(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = hosting.entry()._launcher.spawn
+    seen: list[Record | None] = []
+
+    def spawn(*arguments: Any) -> Any:
+        seen.append(hosting.record())
+        return launch(*arguments)
+
+    monkeypatch.setattr(hosting.entry()._launcher, "spawn", spawn)
+    await hosting.spawn(config())
+
+    (intent,) = seen
+    assert intent is not None
+    assert (1, None) == (intent.generation, intent.process)
+    assert intent.address is not None
+    assert address(hosting)["key"] == intent.address["key"]
+    assert config() == intent.launched
+
+
+async def test_a_disk_that_hangs_delays_a_launch_and_does_not_prevent_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    class Hanging:
+        gate = threading.Event()
+
+        def write(self, record: Record) -> None:
+            self.gate.wait(TIMEOUT)
+
+        def remove(self, name: str) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(entries, "INTENT_PATIENCE", 0.05)
+    hosting = Hosting(tmp_path, Hanging())
+
+    await hosting.spawn(config())
+
+    Hanging.gate.set()
+    await hosting.close()
+
+
+async def test_forgotten_is_all_but_the_output(hosting: Hosting) -> None:
+    spawned = await hosting.run(config("--say", "last words"))
+    await hosting.kill(spawned)
+    held = ports(address(hosting))
+
+    hosting.host.dismiss("a")
+    await hosting.perform(Forget("a"))
+
+    assert not hosting.places.connection_file("a").exists()
+    assert None is hosting.record()
+    assert [True] * 5 == [can_bind(port) for port in held]
+    assert "last words\n" == hosting.places.output_file("a").read_text()
+    assert [] == hosting.entries()
+
+
+async def test_a_kernel_that_is_declared_anew_before_it_is_forgotten_is_not_forgotten(
+    hosting: Hosting,
+) -> None:
+    await hosting.kill(await hosting.run(config()))
+    hosting.host.dismiss("a")
+    forgetting = asyncio.create_task(hosting.perform(Forget("a")))
+
+    await hosting.run(config(), 1)
+    await forgetting
+
+    found = hosting.record()
+    assert found is not None
+    assert found.process is not None
+    assert hosting.places.connection_file("a").exists()
+
+
+async def test_a_removal_that_the_disk_refuses_never_hits_the_kernel_that_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReadOnly:
+        is_broken = True
+        on_disk: dict[str, Record] = {}
+
+        def write(self, record: Record) -> None:
+            self._check()
+            self.on_disk[record.name] = record
+
+        def remove(self, name: str) -> None:
+            self._check()
+            self.on_disk.pop(name, None)
+
+        def _check(self) -> None:
+            if self.is_broken:
+                raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("supervisor.kernel.keeper.RETRY_INTERVAL", 0.02)
+    store = ReadOnly()
+    hosting = Hosting(tmp_path, store)
+    kernel = Kernel("a", config(), Want.DOWN, Stopped())
+    hosting.host.remember(kernel, State())
+    hosting.host.dismiss("a")
+    await hosting.perform(Forget("a"))
+
+    hosting.host.remember(kernel, State())
+    store.is_broken = False
+    await until(lambda: "a" in store.on_disk)
+    await asyncio.sleep(0.1)
+
+    assert "a" in store.on_disk
+    await hosting.close()
+
+
+# Adoption
+
+
+async def take_over(hosting: Hosting, next_host: Hosting, settings: KernelConfig) -> Spawned:
+    spawned = await hosting.run(settings)
+    await hosting.leave()
+    found = hosting.record()
+    assert found is not None
+    next_host.host.recall([found])
+    return spawned
+
+
+async def test_an_adopted_kernel_is_asked_to_exit_though_the_adoption_is_under_way(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    spawned = await take_over(hosting, next_host, config())
+
+    adoption = asyncio.create_task(next_host.adopt(spawned, config()))
+    await next_host.perform(AskToExit("a", 1))
+    await adoption
+
+    assert "a" == (await next_host.first(Exited)).kernel
+
+
+async def test_the_ports_of_an_adopted_kernel_are_held_from_its_death_on(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    spawned = await take_over(hosting, next_host, config())
+    await next_host.adopt(spawned, config())
+    assert not next_host.entry().connection.is_held
+
+    await next_host.kill(spawned)
+
+    assert next_host.entry().connection.is_held
+    assert [False] * 5 == [can_bind(port) for port in ports(address(next_host))]
+
+
+async def test_the_ports_of_a_kernel_that_nobody_runs_are_held_from_its_recall_on(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    spawned = await hosting.run(config())
+    await hosting.kill(spawned)
+    await hosting.leave()
+    found = hosting.record()
+    assert found is not None
+
+    next_host.host.recall([found])
+
+    assert next_host.entry().connection.is_held
+
+
+async def test_the_connection_file_of_an_adopted_kernel_is_there_again(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    spawned = await take_over(hosting, next_host, config())
+    before = hosting.places.connection_file("a").read_bytes()
+    hosting.places.connection_file("a").unlink()
+
+    await next_host.adopt(spawned, config())
+
+    assert before == hosting.places.connection_file("a").read_bytes()
+
+
+async def test_the_end_of_an_adopted_kernel_is_told_with_what_it_wrote_in_its_run(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    settings = config("--say", "hello")
+    spawned = await take_over(hosting, next_host, settings)
+    await next_host.adopt(spawned, settings)
+
+    exited = await next_host.kill(spawned)
+
+    assert ("hello",) == exited.exit.output_tail
+
+
+async def test_what_is_gone_when_it_is_adopted_has_exited(hosting: Hosting, next_host: Hosting) -> None:
+    spawned = await take_over(hosting, next_host, config())
+    os.kill(spawned.process.pid, 9)
+    os.waitpid(spawned.process.pid, 0)
+
+    await next_host.adopt(spawned, config())
+
+    assert Cause.UNKNOWN is (await next_host.first(Exited)).exit.cause
+
+
+async def test_what_cannot_be_watched_yet_is_watched_later(
+    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entries, "ADOPT_INTERVAL", 0.01)
+    spawned = await take_over(hosting, next_host, config())
+    errors = [OSError(24, "Too many open files")] * 3
+    adopted = entries.AdoptedKernel
+
+    def scarce(*arguments: Any, **keywords: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return adopted(*arguments, **keywords)
+
+    monkeypatch.setattr(entries, "AdoptedKernel", scarce)
+    await next_host.adopt(spawned, config())
+
+    await next_host.kill(spawned)
+
+
+# ipc, files, output
+
+
+async def test_the_sockets_of_an_ipc_kernel_go_with_its_connection_file(hosting: Hosting) -> None:
+    spawned = await hosting.run(config(transport="ipc"))
+    sockets = [Path(f"{address(hosting)['ip']}-{port}") for port in ports(address(hosting))]
+    assert all(stat.S_ISSOCK(path.stat().st_mode) for path in sockets)
+    await hosting.kill(spawned)
+
+    await hosting.perform(Withdraw("a"))
+
+    assert [] == [path for path in sockets if path.exists()]
+
+
+async def test_an_ipc_kernel_comes_back_to_the_same_sockets(hosting: Hosting) -> None:
+    await hosting.kill(await hosting.run(config(transport="ipc")))
+    before = address(hosting)
+
+    await hosting.run(config(transport="ipc"), 2)
+
+    assert before == address(hosting)
+
+
+async def test_a_port_that_somebody_listens_on_is_named_and_kept(hosting: Hosting) -> None:
+    settings = config(hold_ports=False)
+    await hosting.kill(await hosting.run(settings))
+    before = address(hosting)
+    with socket.create_server(("127.0.0.1", before["hb_port"])):
+        await hosting.perform(Spawn("a", 2, settings))
+
+    (failed,) = hosting.of(SpawnFailed)
+    assert Cause.PORT_TAKEN is failed.exit.cause
+    assert str(before["hb_port"]) in failed.exit.detail
+    await hosting.run(settings, 3)
+    assert before == address(hosting)
+
+
+async def test_output_that_cannot_be_trimmed_is_told_once(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = 0
+
+    def fail(*_: Any) -> None:
+        nonlocal looks
+        looks += 1
+        raise OSError(95, "Operation not supported")
+
+    await hosting.leave()
+    monkeypatch.setattr(hosts, "CARE_INTERVAL", 0.005)
+    hosting.host.open()
+    monkeypatch.setattr(hosting.entry().output, "trim", fail)
+    await hosting.spawn(config(output=OutputConfig(max_bytes=1)))
+    await until(lambda: looks > 3)
+
+    assert 1 == caplog.text.count("cannot trim the output of kernel a")
+
+
+async def test_a_launch_that_cannot_be_watched_leaves_no_process(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[int] = []
+
+    def refuse(popen: Any, **_: Any) -> None:
+        launched.append(popen.pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(entries, "KernelManager", refuse)
+    await hosting.perform(Spawn("a", 1, config()))
+
+    assert 1 == len(hosting.of(SpawnFailed))
+    with pytest.raises(ProcessLookupError):
+        os.kill(launched[0], 0)
+
+
+async def test_closing_leaves_the_kernel_and_its_files_alone(hosting: Hosting) -> None:
+    spawned = await hosting.run(config())
+
+    await hosting.leave()
+
+    os.kill(spawned.process.pid, 0)
+    assert hosting.places.connection_file("a").exists()
+    assert is_listened_on("127.0.0.1", address(hosting)["hb_port"])
+    found = hosting.record()
+    assert found is not None
+    assert (spawned.process, True) == (found.process, found.ready)
+
+
+async def test_descriptors_and_threads_stay_flat_over_many_runs(hosting: Hosting) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    async def once(generation: int) -> None:
+        await hosting.kill(await hosting.run(config(), generation), generation)
+        await hosting.host.wait_told()
+
+    for generation in range(1, 4):
+        await once(generation)
+    before = count()
+    for generation in range(4, 10):
+        await once(generation)
+
+    assert before >= count()
+

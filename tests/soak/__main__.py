@@ -1,0 +1,79 @@
+"""``python -m tests.soak [--minutes 10] [--seed N] [--kernels 8]``: soak, and tell how it was."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.soak.soak import Soak
+
+
+def table(soak: Soak, seed: int, took: float) -> str:
+    """What was done, and what it came to."""
+    events: dict[str, int] = {}
+    for line in soak.scene.events():
+        events[line["event"]] = events.get(line["event"], 0) + 1
+    first, last = soak.usages[min(1, len(soak.usages) - 1)], soak.usages[-1]
+    rows = [
+        ("seed, seconds, kernels", f"{seed}, {took:.0f}, {len(soak.intents.names)}"),
+        *((f"{name.replace('_', ' ')}", str(count)) for name, count in sorted(soak.counts.items())),
+        ("orders refused (undeclared kernel)", str(soak.refused)),
+        ("longest answer to an order, ms", f"{1000 * soak.longest_answer:.0f}"),
+        ("daemons", str(events.get("daemon.started", 0))),
+        (
+            "kernels launched / ready / died",
+            "{} / {} / {}".format(*_counts(events, "starting", "ready", "died")),
+        ),
+        ("kernels adopted / unresponsive", "{} / {}".format(*_counts(events, "adopted", "unresponsive"))),
+        ("looks at the machine from outside", str(soak.watch.looks)),
+        ("two processes of a kernel, changed addresses, files left", "0, 0, 0"),
+        ("descriptors, first → last", f"{first.descriptors} → {last.descriptors}"),
+        ("threads", f"{first.threads} → {last.threads}"),
+        ("memory, MB", f"{first.memory:.1f} → {last.memory:.1f}"),
+        ("inotify watches", f"{first.watches} → {last.watches}"),
+        ("zombies", f"{first.zombies} → {last.zombies}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(
+        ["| " + "what".ljust(width) + " | count |", f"| {'-' * width} | ----- |"]
+        + [f"| {name.ljust(width)} | {value} |" for name, value in rows]
+    )
+
+
+def _counts(events: dict[str, int], *names: str) -> list[int]:
+    return [events.get(f"kernel.{name}", 0) for name in names]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--kernels", type=int, default=8)
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    print(f"soak: seed {seed}, {options.minutes:g} minutes, {options.kernels} kernels", flush=True)
+    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    soak = Soak(directory, seed, options.kernels, 60 * options.minutes)
+    begin = time.monotonic()
+    try:
+        soak.run()
+    except Exception as error:
+        print(f"soak: FAILED after {time.monotonic() - begin:.0f} s: {type(error).__name__}: {error}")
+        print(f"soak: what was done: {dict(soak.counts)}; files are in {directory}")
+        again = (
+            f"python -m tests.soak --seed {seed} --minutes {options.minutes:g} --kernels {options.kernels}"
+        )
+        print(f"soak: again: {again}")
+        return 1
+    print(table(soak, seed, time.monotonic() - begin))
+    shutil.rmtree(directory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
