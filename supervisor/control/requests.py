@@ -159,7 +159,7 @@ def instant(text: str | None) -> str | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
+    except (ValueError, OverflowError):
         hint = "an example: 2025-01-31T12:00:00Z"
         raise RequestError(400, f"since: {text!r} is not an ISO 8601 instant", hint) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()

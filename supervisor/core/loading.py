@@ -194,7 +194,7 @@ def _take_up(survivor: Survivor, now: float) -> Change:
 
 def _adopt(kernel: Kernel, process: ProcessId, survivor: Survivor, now: float) -> Change:
     launched, since = survivor.launched, now - survivor.uptime
-    actions: list[Action] = [Adopt(kernel.name, kernel.generation, process, launched)]
+    actions: list[Action] = [Adopt(kernel.name, kernel.generation, process, launched, survivor.ready)]
     if survivor.ready:
         adopted = replace(kernel, phase=Running(launched, process, since))
     else:

@@ -104,12 +104,11 @@ class Channel:
 
         On control; on shell for a kernel that does not serve control.
         """
-        # One after the other: each socket that dials an address where nobody listens yet takes
-        # processor time from the kernel that boots, and kernels bind the heartbeat last.
-        await self._until(self.ping)
+        heartbeat = asyncio.create_task(self._until(self.ping))
         control = asyncio.create_task(self._until(self.kernel_info))
         shell: asyncio.Task[Mapping[str, Any]] | None = None
         try:
+            await heartbeat
             await asyncio.wait({control}, timeout=_CONTROL_PATIENCE)
             if not control.done():
                 shell = asyncio.create_task(self._until(self._kernel_info_on_shell))
@@ -119,7 +118,7 @@ class Channel:
             self.control_is_served = control.done()
             return control.result() if control.done() or shell is None else shell.result()
         finally:
-            tasks = [task for task in (control, shell) if task is not None]
+            tasks = [task for task in (heartbeat, control, shell) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -134,7 +134,7 @@ class FakeSteering:
         self.followers += 1
         sent = 0
         try:
-            after = datetime.fromisoformat(since) if since else None
+            after = datetime.fromisoformat(since).astimezone(UTC) if since else None
             past = [line for line in self.lines if self._is_wanted(line, kernels, event, after)]
             for line in past if last is None else past[len(past) - last :]:
                 yield line

@@ -25,7 +25,7 @@ def find(want: Want | None = Want.UP, **detail: Any) -> tuple[Story, list[Action
 def test_a_living_kernel_is_adopted_as_it_is() -> None:
     story, actions = find(process=P7, ready=True, uptime=500.0, restarts=3, streak=1, failures=(90.0,))
 
-    assert [Adopt("a", 7, P7, config())] == actions
+    assert [Adopt("a", 7, P7, config(), ready=True)] == actions
     assert ["kernel.adopted"] == story.last_events
     assert (7, P7.pid) == (story.said("kernel.adopted").generation, story.said("kernel.adopted").pid)
     assert Running(config(), P7, story.now - 500.0) == story.kernel().phase
@@ -74,7 +74,7 @@ def test_an_adopted_start_that_fails_is_stopped_like_any_other() -> None:
 def test_a_living_kernel_that_was_to_be_stopped_is_stopped() -> None:
     story, actions = find(Want.DOWN, process=P7, ready=True)
 
-    assert [Adopt("a", 7, P7, config()), AskToExit("a", 7)] == actions
+    assert [Adopt("a", 7, P7, config(), ready=True), AskToExit("a", 7)] == actions
     assert ["kernel.adopted", "kernel.stopping"] == story.last_events
     assert [] == story.load(config())
     assert [Withdraw("a")] == story.exited()
@@ -278,6 +278,6 @@ def test_kernels_that_are_found_by_a_supervisor_that_is_stopping_are_stopped() -
     )
     actions = story.tell(Found(survivors))
 
-    assert [Adopt("a", 7, P7, config("a")), AskToExit("a", 7), Withdraw("b"), Withdraw("c")] == actions
+    assert [Adopt("a", 7, P7, config("a"), ready=True), AskToExit("a", 7), Withdraw("b"), Withdraw("c")] == actions
     assert [Withdraw("a")] == story.exited()
     assert {Stopped()} == {kernel.phase for kernel in story.state.kernels.values()}

@@ -275,9 +275,6 @@ def _told_when_stopped(scene: Scene, pid: int) -> bool:
     return True
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core adopts without ready: the checks of a kernel that hangs already never begin"
-)
 def test_a_kernel_that_hung_while_nobody_watched_is_told_unresponsive(scene: Scene) -> None:
     scene.write(scene.mini("a", heartbeat="{ interval = 0.1, misses = 2 }", probe='{ action = "off" }'))
     scene.start("a")

@@ -57,8 +57,12 @@ class Hosting:
         if isinstance(fact, Spawned):
             self.pids.append(fact.process.pid)
 
+    def begin(self, effect: Effect) -> asyncio.Task[None]:
+        """Begin an effect as the runner does, and do not wait."""
+        return asyncio.get_running_loop().create_task(self.host.perform(effect, self.report))
+
     async def perform(self, effect: Effect) -> None:
-        await asyncio.wait_for(self.host.perform(effect, self.report), TIMEOUT)
+        await asyncio.wait_for(self.begin(effect), TIMEOUT)
 
     def of(self, kind: type[F]) -> list[F]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
@@ -71,9 +75,9 @@ class Hosting:
         """Launch, and wait until it exists; it is remembered as the runner would have it."""
         kernel = Kernel(settings.name, settings, Want.UP, Starting(settings, 0.0), generation)
         self.host.remember(kernel, State())
-        before = len(self.of(Spawned))
+        before, failed = len(self.of(Spawned)), self.of(SpawnFailed)
         await self.perform(Spawn(settings.name, generation, settings))
-        assert [] == self.of(SpawnFailed)
+        assert failed == self.of(SpawnFailed)
         return self.of(Spawned)[before]
 
     async def run(self, settings: KernelConfig, generation: int = 1) -> Spawned:
@@ -87,8 +91,13 @@ class Hosting:
         return spawned
 
     async def adopt(self, spawned: Spawned, settings: KernelConfig, *, ready: bool = True) -> None:
+        await self.begin_adoption(spawned, settings, ready=ready)
+
+    def begin_adoption(
+        self, spawned: Spawned, settings: KernelConfig, *, ready: bool = True
+    ) -> asyncio.Task[None]:
         self.pids.append(spawned.process.pid)
-        await self.perform(Adopt(settings.name, spawned.generation, spawned.process, settings, ready))
+        return self.begin(Adopt(settings.name, spawned.generation, spawned.process, settings, ready))
 
     def record(self, name: str = "a") -> Record | None:
         path = self.places.records / f"{name}.json"

@@ -129,7 +129,7 @@ async def test_new_ports_that_are_ordered_during_a_launch_come_with_the_next_one
     monkeypatch.setattr(hosting.entry().connection, "choose", slow)
     task = asyncio.create_task(hosting.run(config()))
     await launching.wait()
-    renew = asyncio.create_task(hosting.perform(Renew("a")))
+    renew = hosting.begin(Renew("a"))
     spawned = await task
     await renew
     before = address(hosting)
@@ -158,7 +158,7 @@ async def test_a_withdrawal_never_removes_the_file_of_the_run_that_was_ordered_a
 ) -> None:
     await hosting.kill(await hosting.run(config()))
 
-    withdrawal = asyncio.create_task(hosting.perform(Withdraw("a")))
+    withdrawal = hosting.begin(Withdraw("a"))
     await asyncio.sleep(0)
     await hosting.run(config(), 2)
     await withdrawal
@@ -266,7 +266,8 @@ async def test_forgotten_is_all_but_the_output(hosting: Hosting) -> None:
 
     assert not hosting.places.connection_file("a").exists()
     assert None is hosting.record()
-    assert [True] * 5 == [can_bind(port) for port in held]
+    # Nobody was connected to these, so nothing of theirs lingers (TIME_WAIT).
+    assert [True] * 3 == [can_bind(port) for port in held[:3]]
     assert "last words\n" == hosting.places.output_file("a").read_text()
     assert [] == hosting.entries()
 
@@ -276,7 +277,7 @@ async def test_a_kernel_that_is_declared_anew_before_it_is_forgotten_is_not_forg
 ) -> None:
     await hosting.kill(await hosting.run(config()))
     hosting.host.dismiss("a")
-    forgetting = asyncio.create_task(hosting.perform(Forget("a")))
+    forgetting = hosting.begin(Forget("a"))
 
     await hosting.run(config(), 1)
     await forgetting
@@ -340,7 +341,7 @@ async def test_an_adopted_kernel_is_asked_to_exit_though_the_adoption_is_under_w
 ) -> None:
     spawned = await take_over(hosting, next_host, config())
 
-    adoption = asyncio.create_task(next_host.adopt(spawned, config()))
+    adoption = next_host.begin_adoption(spawned, config())
     await next_host.perform(AskToExit("a", 1))
     await adoption
 

@@ -49,6 +49,11 @@ def _counts(events: dict[str, int], *names: str) -> list[int]:
     return [events.get(f"kernel.{name}", 0) for name in names]
 
 
+def tell(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -56,21 +61,21 @@ def main() -> int:
     parser.add_argument("--kernels", type=int, default=8)
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    print(f"soak: seed {seed}, {options.minutes:g} minutes, {options.kernels} kernels", flush=True)
+    tell(f"soak: seed {seed}, {options.minutes:g} minutes, {options.kernels} kernels")
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(directory, seed, options.kernels, 60 * options.minutes)
     begin = time.monotonic()
     try:
         soak.run()
     except Exception as error:
-        print(f"soak: FAILED after {time.monotonic() - begin:.0f} s: {type(error).__name__}: {error}")
-        print(f"soak: what was done: {dict(soak.counts)}; files are in {directory}")
+        tell(f"soak: FAILED after {time.monotonic() - begin:.0f} s: {type(error).__name__}: {error}")
+        tell(f"soak: what was done: {dict(soak.counts)}; files are in {directory}")
         again = (
             f"python -m tests.soak --seed {seed} --minutes {options.minutes:g} --kernels {options.kernels}"
         )
-        print(f"soak: again: {again}")
+        tell(f"soak: again: {again}")
         return 1
-    print(table(soak, seed, time.monotonic() - begin))
+    tell(table(soak, seed, time.monotonic() - begin))
     shutil.rmtree(directory)
     return 0
 

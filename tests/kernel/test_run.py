@@ -1,0 +1,213 @@
+"""One run: whatever happens to it or to us, it is told exactly once that it ended, and how."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from supervisor.config import HeartbeatConfig, ProbeConfig
+from supervisor.core.actions import Apply, SignalGroup
+from supervisor.core.events import Answered, Escaped, Exited, Missed, Ready, Spawned
+from supervisor.core.model import Cause, Check
+from supervisor.kernel import run as runs
+from supervisor.kernel.connection import Address
+from tests.kernel.hosting import Hosting, config, until
+from tests.kernels.using import TIMEOUT
+
+QUICK = HeartbeatConfig(interval=0.05, misses=1)
+OFF = ProbeConfig(action="off")
+
+
+@pytest.fixture
+async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
+    made = Hosting(tmp_path)
+    yield made
+    await made.close()
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "cause"),
+    [(("--exit-after", "0", "--exit-code", "7"), 7, Cause.EXITED), (("--exit-after", "0"), 0, Cause.EXITED)],
+)
+async def test_an_exit_is_told_with_its_code(
+    hosting: Hosting, flags: tuple[str, ...], code: int, cause: Cause
+) -> None:
+    await hosting.spawn(config(*flags))
+
+    exited = await hosting.first(Exited)
+
+    assert (code, None, cause) == (exited.exit.code, exited.exit.signal, exited.exit.cause)
+
+
+async def test_the_last_words_are_those_of_this_run(hosting: Hosting) -> None:
+    await hosting.kill(await hosting.run(config("--say", "first")))
+
+    exited = await hosting.kill(await hosting.run(config("--say", "second"), 2), 2)
+
+    assert ("second",) == exited.exit.output_tail
+
+
+async def test_checks_are_those_of_the_edit_that_came_while_it_started(hosting: Hosting) -> None:
+    settings = config("--start-delay", "0.2", heartbeat=HeartbeatConfig(action="off"), probe=OFF)
+    spawned = await hosting.spawn(settings)
+    await hosting.perform(Apply("a", config("--start-delay", "0.2", heartbeat=QUICK, probe=OFF)))
+    await hosting.first(Ready)
+
+    os.kill(spawned.process.pid, signal.SIGSTOP)
+    missed = await hosting.first(Missed)
+    os.kill(spawned.process.pid, signal.SIGCONT)
+    await hosting.first(Answered)
+
+    assert Check.HEARTBEAT is missed.check
+
+
+async def test_children_in_the_group_end_with_the_kernel(hosting: Hosting) -> None:
+    spawned = await hosting.spawn(child_of("start_new_session=False"))
+    await until(lambda: told_pid(hosting) is not None)
+    child = told_pid(hosting)
+    assert child is not None
+
+    await hosting.kill(spawned)
+
+    assert has_ended(child)
+
+
+def child_of(how: str) -> Any:
+    import sys
+
+    from supervisor.config import KernelConfig
+
+    code = f"import subprocess, time; c = subprocess.Popen(['sleep', '600'], {how}); print(c.pid, flush=True)"
+    argv = (sys.executable, "-c", f"{code}; time.sleep(600)", "{connection_file}")
+    return KernelConfig(name="a", argv=argv)
+
+
+def told_pid(hosting: Hosting) -> int | None:
+    text = hosting.places.output_file("a").read_text()
+    return int(text) if text.endswith("\n") else None
+
+
+async def test_children_that_left_are_told_before_all_is_told(hosting: Hosting) -> None:
+    spawned = await hosting.spawn(child_of("start_new_session=True"))
+    await until(lambda: told_pid(hosting) is not None)
+    child = told_pid(hosting)
+    assert child is not None
+    try:
+        await hosting.kill(spawned)
+        await asyncio.wait_for(hosting.host.wait_told(), TIMEOUT)
+
+        assert [Escaped("a", 1, (child,))] == hosting.of(Escaped)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory")])
+async def test_an_end_is_told_though_it_cannot_be_watched_for_a_while(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    monkeypatch.setattr(runs, "WATCH_INTERVAL", 0.01)
+    failures = [error]
+    dup = os.dup
+
+    def scarce(fd: int) -> int:
+        if failures:
+            raise failures.pop()
+        return dup(fd)
+
+    monkeypatch.setattr(os, "dup", scarce)
+    spawned = await hosting.spawn(config())
+    await hosting.kill(spawned)
+
+    assert [] == failures
+    assert 1 == len(hosting.of(Exited))
+
+
+async def test_an_end_is_told_though_what_is_left_behind_cannot_be_looked_for(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(process: object) -> bool:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(runs, "end_group", fail)
+
+    await hosting.kill(await hosting.spawn(config()))
+
+
+async def test_an_end_is_told_though_its_output_cannot_be_read(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> tuple[str, ...]:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(runs.OutputOfRun, "tail", fail)
+
+    exited = await hosting.kill(await hosting.spawn(config()))
+
+    assert "SIGKILL" == exited.exit.signal
+    assert "cannot tell how kernel a ended" in caplog.text
+
+
+async def test_a_reader_that_locks_the_output_does_not_hold_up_the_loop(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> tuple[str, ...]:
+        reading.set()
+        go_on.wait(TIMEOUT)
+        return ("at last",)
+
+    monkeypatch.setattr(runs.OutputOfRun, "tail", slow)
+    spawned = await hosting.spawn(config())
+    os.kill(spawned.process.pid, signal.SIGKILL)
+    # The loop goes on: else this would never be seen.
+    await until(reading.is_set)
+    assert [] == hosting.of(Exited)
+    go_on.set()
+
+    assert ("at last",) == (await hosting.first(Exited)).exit.output_tail
+
+
+async def test_a_kernel_whose_port_is_taken_ends_with_that_cause_and_a_signal_by_its_name(
+    hosting: Hosting,
+) -> None:
+    spawned = await hosting.spawn(config("--deaf", hold_ports=False))
+    address = hosting.entry().connection.address
+    assert isinstance(address, Address)
+    with socket.create_server(("127.0.0.1", address.iopub_port)):
+        exited = await hosting.kill(spawned)
+
+    assert (Cause.PORT_TAKEN, None, "SIGKILL") == (exited.exit.cause, exited.exit.code, exited.exit.signal)
+    assert f"port {address.iopub_port} (iopub) is used by another program" == exited.exit.detail
+
+
+async def test_signals_to_a_run_that_has_ended_are_no_error(hosting: Hosting) -> None:
+    spawned = await hosting.spawn(config())
+    await hosting.kill(spawned)
+
+    await hosting.perform(SignalGroup("a", 1, signal.SIGTERM))
+
+    run = hosting.entry().run
+    assert run is not None
+    assert run.is_over
+    await run.ask_to_exit(restart=False)
+    run.watch_idle()
+    await asyncio.wait_for(run.wait_told(), TIMEOUT)
+    assert 1 == len(hosting.of(Exited))
+    assert isinstance(spawned, Spawned)
