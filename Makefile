@@ -13,10 +13,10 @@ run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not systemd and not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not slow"
 
 check: lint
-	$(BIN)/python -m pytest -m "not systemd and not slow" --cov=supervisor.core --cov-branch --cov-fail-under=100
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not slow" --cov=supervisor.core --cov-branch --cov-fail-under=100
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

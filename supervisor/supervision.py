@@ -37,7 +37,7 @@ from supervisor.kernel.record import RecordStore, make_private_directory
 from supervisor.kernel.survivors import Stock, take_stock
 from supervisor.observe.callbacks import Callbacks
 from supervisor.observe.events_file import EventsFile
-from supervisor.observe.redaction import redact
+from supervisor.observe.redaction import clean, redact
 from supervisor.observe.stream import EventStream
 from supervisor.runner import Observer, Runner, RunnerClosed
 from supervisor.views import Clock, view
@@ -148,6 +148,8 @@ class Supervision:
         """Take up the kernels that were found; a ``load`` follows at once and says what they are to do."""
         runner, host, found = self.runner, self.host, self._found
         host.recall(found.records)
+        for record in found.records:
+            self._hide_key_of(record.name)
         self._tighten(self.places.connection_file(record.name) for record in found.records)
         self._strangers = found.strangers
         for key, message in found.troubles.items():
@@ -196,9 +198,12 @@ class Supervision:
     def _hide_key(self, event: Mapping[str, object]) -> None:
         """Whatever a kernel writes into its output, its key gets into no line of ours."""
         if event["event"] in ("kernel.starting", "kernel.adopted"):
-            address = self.host.entry(str(event["kernel"])).connection.address
-            if address is not None:
-                redact(address.key)
+            self._hide_key_of(str(event["kernel"]))
+
+    def _hide_key_of(self, name: str) -> None:
+        address = self.host.entry(name).connection.address
+        if address is not None:
+            redact(address.key)
 
     def note_trouble(self, key: str, message: str | None) -> None:
         """Something is not as it should be (or, with ``None``, is again), and the work goes on."""
@@ -243,7 +248,8 @@ class Supervision:
         """One kernel, as ``status`` shows it."""
         clock = Clock.read(asyncio.get_running_loop().time())
         name = kernel.name
-        return view(kernel, clock, self.places.connection_file(name), self.places.output_file(name))
+        # Its last words are in there, and may have the key in them.
+        return clean(view(kernel, clock, self.places.connection_file(name), self.places.output_file(name)))
 
     # Orders
 
@@ -254,21 +260,23 @@ class Supervision:
 
         Raises OrderRefused.  The order stands, whatever becomes of the waiting.
         """
-        refusal = self.runner.order(order)
+        runner = self.runner
+        refusal = runner.order(order)
         if refusal is not None:
             raise OrderRefused(refusal)
         if isinstance(order, Interrupt | SendSignal):
-            return True, "accepted", self.runner.state.kernels.get(order.kernel)
+            return True, "accepted", runner.state.kernels.get(order.kernel)
         # What is accepted is wanted by the next supervisor too, however this one ends.
         await self.host.wait_recorded(order.kernel, RECORD_PATIENCE)
         if not wait:
-            return True, "accepted", self.runner.state.kernels.get(order.kernel)
+            return True, "accepted", runner.state.kernels.get(order.kernel)
         try:
-            kernel = await self.runner.wait_settled(order.kernel, timeout)
+            kernel = await runner.wait_settled(order.kernel, timeout)
         except TimeoutError:
-            kernel = self.runner.state.kernels.get(order.kernel)
+            kernel = runner.state.kernels.get(order.kernel)
             return False, f"not done after {timeout:g} s; the order stands", kernel
         except RunnerClosed as closed:
+            kernel = runner.state.kernels.get(order.kernel)
             return False, f"{closed}; the order stands", kernel
         ok, message = outcome(order, kernel)
         return ok, message, kernel

@@ -88,7 +88,9 @@ def _spawned_at(phase: Phase) -> float | None:
     match phase:
         case Starting(process=process, since=since) if process is not None:
             return since
-        case Running(since=since) | Stopping(spawned_at=since):
+        case Stopping(process=process, spawned_at=since) if process is not None:
+            return since
+        case Running(since=since):
             return since
         case _:
             return None

@@ -162,8 +162,8 @@ class FileWatch:
         if self._loop.time() < self._not_before:
             return
         self._end()
-        self._observer, self._watched = Observer(), marks
         try:
+            self._observer, self._watched = Observer(), marks
             for directory in sorted(wanted):
                 self._observer.schedule(_Hinter(self), str(directory))
             self._observer.start()
@@ -186,12 +186,10 @@ class FileWatch:
         observer, self._observer = self._observer, None
         if observer is None:
             return
+        # One that could not be started has threads all the same, and a descriptor.
+        observer.stop()
         if observer.is_alive():
-            observer.stop()
             observer.join(timeout=1.0)
-        else:
-            # One that could not be started has emitters that were.
-            observer.unschedule_all()
 
 
 class _Hinter(FileSystemEventHandler):

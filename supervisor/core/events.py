@@ -83,8 +83,9 @@ class Load:
 class Survivor:
     """A kernel that an earlier supervisor left on record.
 
-    ``process`` is alive and verified; ``exit`` is set instead when the run
-    ended while nobody watched; both are ``None`` when it had no run.
+    ``process`` is alive and verified; ``exit`` is set instead, and ``ended`` as
+    far as it is known, when the run ended while nobody watched; all are
+    ``None`` when it had no run.
     ``want`` is ``None`` after an orderly shutdown: the file decides then.
     ``failures`` are monotonic instants of this boot.
     """
@@ -102,6 +103,7 @@ class Survivor:
     restarts: int = 0
     failed: str = ""
     last_death: Death | None = None
+    ended: ProcessId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,9 @@ def _adopt(kernel: Kernel, process: ProcessId, survivor: Survivor, now: float) -
 
 
 def _bury(kernel: Kernel, survivor: Survivor, exit: Exit, now: float) -> Change:
+    if survivor.ended is not None:
+        # So that the death is told of the process that it was.
+        kernel = replace(kernel, phase=Running(survivor.launched, survivor.ended, now - survivor.uptime))
     dead, actions = died(kernel, exit, now, survivor.uptime, while_unsupervised=True)
     assert dead is not None, "it is declared, as on record"
     return (_due(dead, now) if isinstance(dead.phase, Queued) else dead), actions

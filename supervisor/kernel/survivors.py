@@ -33,6 +33,7 @@ from supervisor.core.model import (
 )
 from supervisor.kernel.connection import Address
 from supervisor.kernel.identity import all_pids, current_boot_id, identify, is_running, read_proc
+from supervisor.kernel.output import OutputFile
 from supervisor.kernel.places import Places
 from supervisor.kernel.record import (
     MARK_VARIABLE,
@@ -43,17 +44,16 @@ from supervisor.kernel.record import (
     RecordStore,
     marked_run,
 )
+from supervisor.kernel.run import OutputOfRun
 from supervisor.kernel.stream import Position
-
-# One record is looked at for this long at most, in seconds; a slow disk delays nobody else.
-PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Stock:
     """What was found: kernels to take up, names to leave alone, and what a person should know.
 
-    ``ended`` are the processes on record that are gone; what is left of their groups holds ports.
+    ``ended`` are the processes on record that are gone, and of whose groups something is left,
+    which may hold ports.
     """
 
     survivors: tuple[Survivor, ...] = ()
@@ -160,9 +160,24 @@ async def take_stock(
                 strangers.add(record.name)
                 told[f"record of {record.name}"] = f"{record.name}: its settings on record are not understood"
             continue
-        survivors.append(_verdict(record, found, now, wall))
-    ended = tuple(r.process for r in records if r.process is not None and not is_running(r.process))
+        survivors.append(_verdict(record, found, places, now, wall))
+    ended = tuple(r.process for r in records if r.process and _has_left(r.process, marked.get(r.name, [])))
     return Stock(tuple(survivors), ended, tuple(records), frozenset(strangers), told)
+
+
+def _has_left(process: ProcessId, marked: list[Marked]) -> bool:
+    """Whether a process has ended, and others of its group have not.
+
+    By the mark: days later, the number of a group that has ended may be another program's.
+    """
+    return not is_running(process) and any(_group_of(m.process) == process.pid for m in marked)
+
+
+def _group_of(process: ProcessId) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def _tell(trouble: Damaged | Newer) -> str:
@@ -229,7 +244,7 @@ def _marked(state_dir: Path) -> dict[str, list[Marked]]:
     return found
 
 
-def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> Survivor:
+def _verdict(record: Record, marked: list[Marked], places: Places, now: float, wall: float) -> Survivor:
     assert record.launched is not None, "the caller has looked"
     this_boot = record.boot_id == current_boot_id()
     process = record.process
@@ -241,7 +256,7 @@ def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> S
             process, generation = unrecorded.process, unrecorded.generation
             ready = _has_outlived_its_start(process, record.launched)
     began = record.spawned_at if this_boot and record.spawned_at is not None else now
-    died = process is None and this_boot and record.process is not None
+    unseen = record.process if process is None and this_boot else None
     return Survivor(
         record.name,
         record.launched,
@@ -250,13 +265,21 @@ def _verdict(record: Record, marked: list[Marked], now: float, wall: float) -> S
         process,
         ready,
         max(0.0, now - began),
-        Exit(Cause.UNKNOWN, detail="ended while no supervisor ran") if died else None,
+        _unseen_exit(record, places) if unseen is not None else None,
         record.failures if this_boot else (),
         record.streak if this_boot else 0,
         record.restarts,
         record.failed if process is None else "",
         _remembered(record, now, wall),
+        unseen,
     )
+
+
+def _unseen_exit(record: Record, places: Places) -> Exit:
+    """The end of a run that nobody watched: its status is gone, its last words are not."""
+    begin = record.output_from or Position()
+    tail = OutputOfRun(OutputFile(places.output_file(record.name)), begin).tail()
+    return Exit(Cause.UNKNOWN, output_tail=tail, detail="ended while no supervisor ran")
 
 
 def _leader(marked: list[Marked], record: Record) -> Marked | None:

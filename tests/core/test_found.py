@@ -93,6 +93,15 @@ def test_a_kernel_that_died_meanwhile_is_a_death_and_comes_back_by_the_policy() 
     assert [Spawn("a", 8, config())] == story.tick()
 
 
+def test_a_death_meanwhile_is_told_of_the_process_that_it_was() -> None:
+    story, _ = find(exit=KILLED, ended=P7, uptime=9.0)
+
+    assert P7.pid == story.said("kernel.died").pid
+    death = story.kernel().last_death
+    assert death is not None
+    assert (P7.pid, 9.0) == (death.pid, death.uptime)
+
+
 def test_a_first_death_meanwhile_is_followed_by_a_run_at_once_with_the_settings_of_the_file() -> None:
     story, actions = find(exit=KILLED)
 
@@ -278,6 +287,7 @@ def test_kernels_that_are_found_by_a_supervisor_that_is_stopping_are_stopped() -
     )
     actions = story.tell(Found(survivors))
 
-    assert [Adopt("a", 7, P7, config("a"), ready=True), AskToExit("a", 7), Withdraw("b"), Withdraw("c")] == actions
+    adopted = [Adopt("a", 7, P7, config("a"), ready=True), AskToExit("a", 7)]
+    assert [*adopted, Withdraw("b"), Withdraw("c")] == actions
     assert [Withdraw("a")] == story.exited()
     assert {Stopped()} == {kernel.phase for kernel in story.state.kernels.values()}

@@ -143,6 +143,8 @@ def test_a_death_while_nobody_watched_is_told_at_the_next_start_and_handled(scen
     scene.wait_recorded("always", "never", "well", "edited")
     pids = scene.pids()
     content = scene.connection_file("always").read_bytes()
+    for name in ("always", "never", "edited"):
+        scene.run(name, "import os; print(os.write(2, b'last words\\n'))")
     scene.kill()
     for name in ("always", "never", "edited"):
         os.kill(pids[name], signal.SIGKILL)
@@ -158,11 +160,9 @@ def test_a_death_while_nobody_watched_is_told_at_the_next_start_and_handled(scen
 
     for name in ("always", "never", "edited"):
         died = scene.wait_event("kernel.died", kernel=name)
-        assert (True, "unknown", pids[name]) == (
-            died["while_unsupervised"],
-            died["cause"],
-            scene.kernel(name)["last_death"]["pid"] or pids[name],
-        )
+        assert (True, "unknown", pids[name]) == (died["while_unsupervised"], died["cause"], died["pid"])
+        assert pids[name] == scene.kernel(name)["last_death"]["pid"]
+        assert any("last words" in line for line in died["output_tail"])
         assert "exit_code" not in died
         assert "signal" not in died
     assert "failed" == scene.wait_phase("never", "failed")["phase"]

@@ -1,0 +1,337 @@
+"""What an earlier supervisor left: told from records and from living processes, and never guessed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from supervisor.config import KernelConfig
+from supervisor.core.events import Survivor
+from supervisor.core.model import (
+    Cause,
+    Course,
+    Death,
+    Exit,
+    Failed,
+    Kernel,
+    ProcessId,
+    Queued,
+    Reason,
+    Running,
+    Starting,
+    State,
+    Step,
+    Stopped,
+    Stopping,
+    Want,
+)
+from supervisor.kernel.identity import current_boot_id, identify
+from supervisor.kernel.places import Places
+from supervisor.kernel.record import MARK_VARIABLE, Record, RecordedDeath, RecordStore, mark
+from supervisor.kernel.survivors import Stock, record_of, take_stock
+
+SETTINGS = KernelConfig(name="a", argv=("x", "{connection_file}"))
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+# A leader whose child, of the same group, outlives it.
+PARENT = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time;"
+    f"subprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(600)']); print('up', flush=True);"
+    "time.sleep(600)",
+]
+
+Launch = Callable[..., ProcessId]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "state", tmp_path / "runtime")
+
+
+@pytest.fixture
+def store(places: Places) -> RecordStore:
+    return RecordStore(places.records)
+
+
+@pytest.fixture
+def launch(places: Places) -> Iterator[Launch]:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def do(generation: int = 1, argv: list[str] = SLEEP, name: str = "a", **options: Any) -> ProcessId:
+        env = {**os.environ, MARK_VARIABLE: mark(places.state_dir, name, generation)}
+        options = {"start_new_session": True, "stdout": subprocess.PIPE, "env": env, **options}
+        process = subprocess.Popen(argv, **options)
+        begun.append(process)
+        assert process.stdout is not None
+        assert b"up\n" == process.stdout.readline()
+        return identify(process.pid)
+
+    yield do
+    for process in begun:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            process.kill()
+        process.communicate()
+
+
+def end(process: ProcessId) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def record(process: ProcessId | None = None, **fields: Any) -> Record:
+    known = {"name": "a", "generation": 1, "boot_id": current_boot_id(), "want": "up", "launched": SETTINGS}
+    return Record(**{**known, "process": process, "spawned_at": time.monotonic() - 5.0, **fields})
+
+
+async def found(store: RecordStore, places: Places, **declared: KernelConfig) -> Stock:
+    now = asyncio.get_running_loop().time()
+    return await take_stock(store, places, now, time.time(), declared)
+
+
+async def only(store: RecordStore, places: Places) -> Survivor:
+    (survivor,) = (await found(store, places)).survivors
+    return survivor
+
+
+async def test_nothing_on_record_is_nothing(store: RecordStore, places: Places) -> None:
+    assert Stock() == await found(store, places)
+
+
+async def test_a_living_process_on_record_is_a_survivor(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    process = launch()
+    store.write(record(process, ready=True, restarts=3, failures=(1.0,), streak=2))
+
+    survivor = await only(store, places)
+
+    assert (process, True, None) == (survivor.process, survivor.ready, survivor.exit)
+    assert (1, Want.UP, SETTINGS) == (survivor.generation, survivor.want, survivor.launched)
+    assert (3, (1.0,), 2) == (survivor.restarts, survivor.failures, survivor.streak)
+    assert 5.0 <= survivor.uptime < 60.0
+
+
+async def test_the_next_process_with_its_pid_is_not_the_kernel(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    process = launch()
+    store.write(record(ProcessId(process.pid, process.start_time - 1, process.boot_id)))
+
+    survivor = await only(store, places)
+
+    assert None is survivor.process
+    assert survivor.exit is not None
+    assert Cause.UNKNOWN is survivor.exit.cause
+
+
+async def test_of_another_boot_nothing_lives_and_nothing_is_a_death(
+    store: RecordStore, places: Places
+) -> None:
+    gone = ProcessId(os.getpid(), 1, "another boot")
+    store.write(record(gone, boot_id="another boot", failures=(1.0,), streak=2, restarts=3))
+
+    survivor = await only(store, places)
+
+    assert (None, None) == (survivor.process, survivor.exit)
+    assert ((), 0, 3) == (survivor.failures, survivor.streak, survivor.restarts)
+
+
+async def test_a_process_born_between_two_writes_is_found_by_its_mark(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    store.write(record(None))
+    process = launch()
+
+    survivor = await only(store, places)
+
+    assert (process, False) == (survivor.process, survivor.ready)
+
+
+async def test_a_child_that_left_a_run_is_not_taken_for_the_kernel(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    kernel = launch()
+    store.write(record(kernel))
+    launch()
+    end(kernel)
+
+    assert None is (await only(store, places)).process
+
+
+async def test_what_is_left_of_the_group_of_an_ended_kernel_is_named(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    kernel = launch(argv=PARENT)
+    store.write(record(kernel))
+    end(kernel)
+
+    assert (kernel,) == (await found(store, places)).ended
+
+
+async def test_a_group_without_our_mark_is_another_programs(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    kernel = launch(argv=PARENT, env=dict(os.environ))
+    store.write(record(kernel))
+    end(kernel)
+
+    assert () == (await found(store, places)).ended
+
+
+async def test_a_kernel_of_another_state_directory_is_none_of_ours(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    env = {**os.environ, MARK_VARIABLE: mark(places.state_dir / "other", "a", 1)}
+    launch(env=env)
+    store.write(record(None))
+
+    assert None is (await only(store, places)).process
+
+
+async def test_a_failed_kernel_stays_failed_and_a_stopped_one_stopped(
+    store: RecordStore, places: Places
+) -> None:
+    store.write(record(None, failed="died 6 times", spawned_at=None))
+    store.write(record(None, name="b", want="down", spawned_at=None))
+
+    failed, stopped = (await found(store, places)).survivors
+
+    assert "died 6 times" == failed.failed
+    assert Want.DOWN is stopped.want
+
+
+async def test_after_an_orderly_stop_the_file_alone_decides(store: RecordStore, places: Places) -> None:
+    store.write(record(None, want=None, spawned_at=None))
+
+    assert None is (await only(store, places)).want
+
+
+async def test_the_last_death_is_remembered_with_its_date(store: RecordStore, places: Places) -> None:
+    death = RecordedDeath(at_wall=time.time() - 100, generation=1, pid=7, cause="crashed", signal="SIGSEGV")
+    store.write(record(None, deaths=(death,)))
+
+    remembered = (await only(store, places)).last_death
+
+    assert remembered is not None
+    assert (1, 7, Cause.CRASHED) == (remembered.generation, remembered.pid, remembered.exit.cause)
+    assert 99 < asyncio.get_running_loop().time() - remembered.at < 130
+
+
+async def test_a_cause_of_a_newer_version_is_unknown(store: RecordStore, places: Places) -> None:
+    store.write(record(None, deaths=(RecordedDeath(at_wall=0.0, generation=1, cause="melted"),)))
+
+    remembered = (await only(store, places)).last_death
+
+    assert remembered is not None
+    assert Cause.UNKNOWN is remembered.exit.cause
+
+
+async def test_a_record_of_a_newer_version_leaves_its_kernel_alone(
+    store: RecordStore, places: Places
+) -> None:
+    store.path("a").write_bytes(b'{"version": 99, "name": "a"}')
+
+    stock = await found(store, places)
+
+    assert frozenset({"a"}) == stock.strangers
+    assert () == stock.survivors
+    assert "the kernel is left alone" in stock.troubles["record of a"]
+
+
+async def test_a_damaged_record_delays_nobody(store: RecordStore, places: Places) -> None:
+    store.path("a").write_bytes(b"{")
+    store.write(record(None, name="b"))
+
+    stock = await found(store, places)
+
+    assert ["b"] == [survivor.kernel for survivor in stock.survivors]
+    assert "set aside; there is no other" in stock.troubles["record of a"]
+    assert frozenset() == stock.strangers
+
+
+async def test_a_kernel_whose_record_is_damaged_is_not_started_a_second_time(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    store.path("a").write_bytes(b"{")
+    launch()
+
+    assert frozenset({"a"}) == (await found(store, places)).strangers
+
+
+async def test_settings_that_are_not_understood_leave_a_living_kernel_alone(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    store.write(record(launch()))
+    content = msgspec.json.decode(store.path("a").read_bytes())
+    content["launched"]["transport"] = "pigeons"
+    store.path("a").write_bytes(msgspec.json.encode(content))
+
+    stock = await found(store, places)
+
+    assert frozenset({"a"}) == stock.strangers
+    assert "its settings on record are not understood" in stock.troubles["record of a"]
+
+
+# From a kernel to its record
+
+PROCESS = ProcessId(7, 8, "boot")
+DEATH = Death(3, 7, 10.0, 2.0, Exit(Cause.KILLED, signal="SIGKILL", output_tail=("secret?",)))
+
+
+@pytest.mark.parametrize(
+    ("phase", "process", "ready", "spawned_at", "failed"),
+    [
+        (Stopped(), None, False, None, ""),
+        (Queued(1.0), None, False, None, ""),
+        (Starting(SETTINGS, 2.0), None, False, 2.0, ""),
+        (Starting(SETTINGS, 2.0, PROCESS, 3.0), PROCESS, False, 2.0, ""),
+        (Running(SETTINGS, PROCESS, 2.0), PROCESS, True, 2.0, ""),
+        (Failed("given up"), None, False, None, "given up"),
+    ],
+)
+def test_a_phase_is_on_record_as_far_as_the_next_supervisor_needs_it(
+    phase: Any, process: ProcessId | None, ready: bool, spawned_at: float | None, failed: str
+) -> None:
+    kernel = Kernel("a", SETTINGS, Want.UP, phase, 3, last_death=DEATH)
+
+    made = record_of(kernel, State(), None, None, 1234.5678)
+
+    assert made is not None
+    assert (process, ready, spawned_at, failed) == (made.process, made.ready, made.spawned_at, made.failed)
+    assert ("up", 3, 1234.568) == (made.want, made.generation, made.deaths[0].at_wall)
+
+
+def test_what_a_kernel_wrote_is_not_on_record() -> None:
+    made = record_of(Kernel("a", SETTINGS, Want.UP, last_death=DEATH), State(), None, None, 0.0)
+
+    assert b"secret?" not in msgspec.json.encode(made)
+
+
+def test_a_supervisor_that_closes_wants_nothing() -> None:
+    made = record_of(Kernel("a", SETTINGS, Want.DOWN), State(course=Course.CLOSING), None, None, 0.0)
+
+    assert made is not None
+    assert None is made.want
+
+
+def test_a_kernel_that_has_left_the_file_is_on_record_until_its_run_has_ended() -> None:
+    stopping = Stopping(SETTINGS, PROCESS, Step.ASK, 1.0, 2.0, Reason.REMOVED, 0.5)
+
+    made = record_of(Kernel("a", None, Want.DOWN, stopping), State(), None, None, 0.0)
+
+    assert made is not None
+    assert (SETTINGS, PROCESS, 0.5) == (made.launched, made.process, made.spawned_at)
+    assert None is record_of(Kernel("a", None, Want.DOWN), State(), None, None, 0.0)
