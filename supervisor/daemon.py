@@ -252,6 +252,10 @@ class Daemon:
         if self._farewell.result() is Farewell.STOP and self.supervision.is_open:
             self.supervision.runner.submit(Shutdown(now=True))
 
+    @property
+    def _is_leaving(self) -> bool:
+        return self._farewell is not None and self._farewell.done()
+
     def _leave_as(self, farewell: Farewell) -> None:
         assert self._farewell is not None, "made in run"
         if not self._farewell.done():
@@ -279,11 +283,12 @@ class Daemon:
             try:
                 return await self._reload()
             finally:
-                self.notifier.ready(self._status_line())
+                if not self._is_leaving:
+                    self.notifier.ready(self._status_line())
 
     async def _reload(self) -> Rejected | None:
         seen = await asyncio.to_thread(self.file.look)
-        if self._farewell is not None and self._farewell.done():
+        if self._is_leaving:
             return Rejected(("the daemon is leaving: start it again",), is_new=False)
         if isinstance(seen, Rejected):
             if seen.is_new:

@@ -103,7 +103,7 @@ def test_detach_during_a_start_leaves_a_kernel_that_the_next_daemon_takes_up(sce
 
 
 def test_an_order_to_leave_is_not_undone_by_a_later_one(scene: Scene) -> None:
-    scene.write(scene.mini("a", "--ignore", "SIGTERM", "--ignore-shutdown", stop_timeout="2.0"))
+    scene.write(scene.mini("a", "--ignore", "SIGTERM", "--ignore-shutdown", stop_timeout="0.5"))
     daemon = scene.start("a")
     daemon.send_signal(signal.SIGTERM)
     scene.wait_event("daemon.stopping")
@@ -123,7 +123,7 @@ def test_a_last_good_file_is_gone_after_an_orderly_stop_and_kept_otherwise(scene
     wait_for((scene.state_dir / LAST_GOOD).exists, "it is kept")
     scene.stop(signal.SIGUSR2)
     assert (scene.state_dir / LAST_GOOD).exists()
-    scene.config.write_text("[")
+    scene.config.write_text(scene.toml(scene.mini("a")) + "[")
     scene.start("a")
     assert scene.status()["config"]["last_good_in_use"]
     assert "the last good configuration" in scene.events("config.rejected")[-1]["in_force"]
@@ -201,7 +201,11 @@ class Bench:
 def mini(name: str, *flags: str, **keys: str) -> str:
     argv = [sys.executable, str(Path(__file__).parent / "kernels/mini.py"), "-f", "{connection_file}", *flags]
     return "\n".join(
-        [f"[kernels.{name}]", f"argv = {json.dumps(argv)}", *(f"{key} = {value}" for key, value in keys.items())]
+        [
+            f"[kernels.{name}]",
+            f"argv = {json.dumps(argv)}",
+            *(f"{key} = {value}" for key, value in keys.items()),
+        ]
     )
 
 
@@ -220,7 +224,7 @@ def stopped(bench: Bench) -> list[str]:
     return [line["event"] for line in map(dict, bench.told("daemon.stopped"))]
 
 
-async def test_told_to_stop_before_it_serves_it_starts_nothing(
+async def test_a_daemon_that_is_told_to_stop_before_it_serves_starts_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.write(mini("a"))
@@ -355,9 +359,7 @@ async def test_a_reload_whose_caller_has_gone_is_not_lost(
     await bench.end(task)
 
 
-async def test_a_reading_that_fails_ends_no_later_one(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reading_that_fails_ends_no_later_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write(mini("a", autostart="false"))
     made, task = await bench.start()
     look, failures = made.file.look, [RuntimeError("can't start new thread")] * 2
@@ -372,7 +374,7 @@ async def test_a_reading_that_fails_ends_no_later_one(
 
     async def until_read(count: int) -> None:
         made.reload_soon()
-        await until(lambda: len(failures) == count)
+        await until(lambda: len(failures) <= count)
 
     await until_read(1)
     await until_read(0)

@@ -530,4 +530,3 @@ async def test_descriptors_and_threads_stay_flat_over_many_runs(hosting: Hosting
         await once(generation)
 
     assert before >= count()
-

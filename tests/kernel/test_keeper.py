@@ -115,9 +115,7 @@ async def test_a_disk_that_fails_is_told_once_tried_again_and_told_when_it_works
     assert 2 == len(bench.troubles)
 
 
-async def test_a_mistake_of_ours_keeps_nobody_waiting(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_mistake_of_ours_keeps_nobody_waiting(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.store.error = ValueError("surrogates not allowed")
     bench.keeper.keep(record(1))
 
