@@ -7,6 +7,7 @@ With ``--write``, docs/benchmarks.md and docs/benchmarks.svg are what was printe
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -34,6 +35,8 @@ class Run:
     targets: list[report.Target] = field(default_factory=list)
     survival: measures.Survival = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """The load average at the beginning: what others did on the machine."""
 
     def rounds(self, count: int) -> int:
         """That many, or few."""
@@ -46,7 +49,7 @@ class Run:
 
     def deaths(self) -> None:
         """One kernel at a time."""
-        self.samples.update(measures.deaths(self.directory, self.rounds(15)))
+        self.samples.update(measures.deaths(self.directory, self.rounds(15), self.rounds(45)))
 
     def many_kernels(self) -> None:
         """Starts, mass deaths, rest."""
@@ -97,7 +100,7 @@ class Run:
             blocks.append(["## SIGKILL of the manager itself", "", *table])
         if self.notes:
             blocks.append(["## More", "", *(f"- {note}" for note in self.notes)])
-        blocks.append(["## How it was measured", "", *report.circumstances(command, self.rest)])
+        blocks.append(["## How it was measured", "", *report.circumstances(command, self.rest, self.load)])
         return [line for block in blocks for line in [*block, ""]]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import asking
-from benchmarks.contestants import BOOT, CONTESTANTS, Contestant
+from benchmarks.contestants import BOOT, CONTESTANTS, BareLoop, Contestant, Ours
 from benchmarks.processes import Late, children, is_alive, processor_time, proportional, resident, wait_until
 
 Samples = dict[str, dict[str, list[float]]]
@@ -30,8 +30,12 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def deaths(directory: Path, rounds: int) -> Samples:
-    """SIGKILL of one kernel: until there is a new process, until it answers where the old one did."""
+def deaths(directory: Path, rounds: int, further: int) -> Samples:
+    """SIGKILL of one kernel: until there is a new process, until it answers where the old one did.
+
+    ``rounds`` with all contestants, then ``further`` ones with those only that
+    are too close to each other to be told apart by a few.
+    """
     samples: Samples = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
         contestants = []
@@ -43,13 +47,15 @@ def deaths(directory: Path, rounds: int) -> Samples:
         for contestant in contestants:
             contestant.wait_ready()
         time.sleep(max(contestant.settle for contestant in contestants))
-        for number in range(rounds):
+        close = [contestant for contestant in contestants if isinstance(contestant, BareLoop | Ours)]
+        for number in range(rounds + further):
             # A new order each time: nobody is always measured after the same neighbour.
-            for contestant in random.sample(contestants, len(contestants)):
+            compared = contestants if number < rounds else close
+            for contestant in random.sample(compared, len(compared)):
                 process, answer = _one_death(contestant)
                 samples["death_to_process"][contestant.name].append(process)
                 samples["death_to_answer"][contestant.name].append(answer)
-            _say(f"  deaths: round {number + 1} of {rounds}")
+            _say(f"  deaths: round {number + 1} of {rounds + further}")
     return samples
 
 

@@ -120,7 +120,7 @@ def _cell(found: Mapping[str, list[float]], name: str, unit: Unit) -> str:
     middle, least, largest = spread(found[name])
     text = f"**{unit.tell(middle)}**"
     if len(found[name]) > 1:
-        text += f" ({least * unit.factor:.{unit.digits}f}–{largest * unit.factor:.{unit.digits}f})"
+        text += f" ({least * unit.factor:.{unit.digits}f}–{largest * unit.factor:.{unit.digits}f}, n={len(found[name])})"
     if name != FLOOR and found.get(FLOOR) and (floor := median(found[FLOOR])) > 0:
         ratio = middle / floor
         text += f" ×{ratio:.2f}" if ratio < 100 else f" ×{ratio:.0f}"
@@ -143,7 +143,7 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def circumstances(command: str, rest: float) -> list[str]:
+def circumstances(command: str, rest: float, load: float) -> list[str]:
     """Where and with what it was measured."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -154,11 +154,11 @@ def circumstances(command: str, rest: float) -> list[str]:
     return [
         f"- command: `{command}`",
         f"- machine: {len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GB, "
-        f"Linux {platform.release()}; load averages at the end: {loads}",
+        f"Linux {platform.release()}; load average at the beginning: {load:.1f}, at the end (1, 5, 15 min): {loads}",
         f"- versions: kernel-supervisor {__version__}, Python {platform.python_version()}, {versions}, "
         f"supervisord {supervisord_version()}",
         *(f"- {kind.name}: {kind.settings}" for kind in CONTESTANTS),
-        "- cells: median (least–largest) ×ratio to the bare loop; MB are 10⁶ bytes; "
+        "- cells: median (least–largest, number of values) ×ratio to the bare loop; MB are 10⁶ bytes; "
         f"rest is {rest:.0f} s without orders",
         "- every kernel is the same command, `python -m ipykernel_launcher -f FILE`, and is asked "
         "`kernel_info` on shell by the same client",

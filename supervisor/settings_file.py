@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.config import Config
-from supervisor.kernel.files import write_atomically
+from supervisor.kernel.files import remove_temporaries_of, write_atomically
 from supervisor.runner import timestamp
 from supervisor.toml_file import ConfigError, Loaded, effective_toml, load, parse
 
@@ -105,6 +105,8 @@ class SettingsFile:
 
 def keep_last_good(config: Config, state_dir: Path) -> None:
     """Keep what is in force for a start after a crash, when the file may be bad.  Raises OSError."""
+    # There is one that was killed on the way, perhaps; nobody else writes there.
+    remove_temporaries_of(state_dir / LAST_GOOD)
     write_atomically(state_dir / LAST_GOOD, effective_toml(config).encode())
 
 

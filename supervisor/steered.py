@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from supervisor.daemon import Daemon
 
 Fields = dict[str, Any]
+
+# Events that are read at once, to be told one by one.
+EVENTS_AT_ONCE = 200
+
+
+def _some(lines: Iterator[Fields]) -> list[Fields]:
+    return list(islice(lines, EVENTS_AT_ONCE))
 
 
 class SteeredDaemon:
@@ -135,8 +143,10 @@ class SteeredDaemon:
         subscription = self._supervision.stream.subscribe(wanted=wanted) if follow else None
         try:
             past = self._supervision.events_file.replay(kernels=kernels, event=event, since=moment, last=last)
-            for line in past:
-                yield line
+            # Read in a thread: what is asked for may be rare, and megabytes apart.
+            while lines := await asyncio.to_thread(_some, past):
+                for line in lines:
+                    yield line
             if subscription is not None:
                 async for line in subscription:
                     yield line

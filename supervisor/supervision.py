@@ -28,6 +28,7 @@ from supervisor.core.events import (
     Start,
 )
 from supervisor.core.model import Failed, Kernel, Running, Stopped, process_of
+from supervisor.kernel.files import remove_temporaries_of
 from supervisor.kernel.host import Host
 from supervisor.kernel.lock import StateLock
 from supervisor.kernel.places import Places
@@ -115,6 +116,8 @@ class Supervision:
         refuse_shared(self.places.runtime_dir, "runtime_dir")
         self._lock.take()
         self._tighten(files_of(self.places))
+        for name in self.config.kernels:
+            remove_temporaries_of(self.places.connection_file(name))
 
     def _tighten(self, files: Iterable[Path]) -> None:
         for file in tighten(files):

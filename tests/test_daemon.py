@@ -18,6 +18,7 @@ import pytest
 
 from supervisor import daemon as daemons
 from supervisor.config import Config
+from supervisor.control.watch import FileWatch
 from supervisor.daemon import Daemon
 from supervisor.observe.log import Log, configure
 from supervisor.settings_file import LAST_GOOD, Rejected, SettingsFile
@@ -72,7 +73,7 @@ def test_sigterm_right_after_the_start_ends_it_and_leaves_nothing(scene: Scene) 
     for pause in (0.0, 0.1, 0.2, 0.3, 0.4):
         daemon = scene.begin()
         # From the first moment on: what comes before it listens is carried out then.
-        wait_for(lambda n=pause: n == 0.0 or _blocks_sigterm(daemon.pid), "it has begun")  # type: ignore[misc]
+        wait_for(lambda n=pause, pid=daemon.pid: n == 0.0 or _minds_sigterm(pid), "it begins")  # type: ignore[misc]
         threading.Event().wait(pause)
         daemon.send_signal(signal.SIGTERM)
         code = daemon.wait(DEADLINE)
@@ -82,7 +83,7 @@ def test_sigterm_right_after_the_start_ends_it_and_leaves_nothing(scene: Scene) 
         assert [] == scene.processes()
 
 
-def _blocks_sigterm(pid: int) -> bool:
+def _minds_sigterm(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     masks = [int(line.split()[1], 16) for line in status.splitlines() if line[:7] in ("SigBlk:", "SigCgt:")]
     return any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
@@ -220,6 +221,17 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         logs.close()
 
 
+@pytest.fixture
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is read when the test has it read, and not otherwise."""
+
+    class Blind(FileWatch):
+        async def run(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(daemons, "FileWatch", Blind)
+
+
 def stopped(bench: Bench) -> list[str]:
     return [line["event"] for line in map(dict, bench.told("daemon.stopped"))]
 
@@ -303,6 +315,7 @@ async def _never(*_: object, **__: object) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_a_reload_that_comes_too_late_is_not_accepted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +344,7 @@ async def test_a_reload_that_comes_too_late_is_not_accepted(
     assert not (bench.directory / "state" / LAST_GOOD).exists()
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_a_reload_whose_caller_has_gone_is_not_lost(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +373,7 @@ async def test_a_reload_whose_caller_has_gone_is_not_lost(
     await bench.end(task)
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_a_reading_that_fails_ends_no_later_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write(mini("a", autostart="false"))
     made, task = await bench.start()
@@ -396,6 +411,7 @@ async def test_an_edit_between_the_first_reading_and_the_watch_is_not_missed(ben
     await bench.end(task)
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_a_disk_that_hangs_on_the_last_good_file_holds_up_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

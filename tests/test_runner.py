@@ -26,6 +26,7 @@ from supervisor.core.model import (
     Stopping,
 )
 from supervisor.runner import Runner, RunnerClosed
+from tests.kernel.hosting import until
 from tests.kernels.using import TIMEOUT
 
 PROCESS = ProcessId(4242, 1, "boot")
@@ -123,9 +124,7 @@ async def test_the_alarm_goes_off_at_the_deadline(bench: Bench) -> None:
     await bench.run(start_timeout=60.0, stop_timeout=0.02)
 
     bench.runner.order(Stop("a"))
-    async with asyncio.timeout(TIMEOUT):
-        while not any(isinstance(effect, SignalGroup) for effect in bench.host.begun):
-            await asyncio.sleep(0.005)
+    await until(lambda: any(isinstance(effect, SignalGroup) for effect in bench.host.begun))
 
     assert isinstance(bench.kernel.phase, Stopping)
     assert AskToExit("a", 1) in bench.host.begun

@@ -1,5 +1,7 @@
 """Every change of the file is noticed, however it comes about, and nothing else is."""
 
+# ruff: noqa: ASYNC240 - what changes the file here is in no hurry
+
 from __future__ import annotations
 
 import asyncio

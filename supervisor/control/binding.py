@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import glob
 import os
 import socket
 import stat
@@ -67,6 +68,7 @@ async def bind(path: Path) -> Bound:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with _turn(path.parent):
             _make_way(path)
+            _remove_left_behind(path)
             return _bind(path)
     except DoorError:
         raise
@@ -94,6 +96,19 @@ def _bind(path: Path) -> Bound:
         fresh.unlink(missing_ok=True)
         raise
     return Bound(sock, path, found.st_dev, found.st_ino)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove what daemons that were killed between bind and rename left beside the socket."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:60])}.*"):
+        pid = leftover.name.removesuffix(".alias").rpartition(".")[2]
+        try:
+            if pid.isdecimal():
+                os.kill(int(pid), 0)
+        except (ProcessLookupError, OverflowError):
+            leftover.unlink(missing_ok=True)
+        except OSError:
+            pass  # another user's, and alive
 
 
 def _make_way(path: Path) -> None:

@@ -98,9 +98,12 @@ class Entry:
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         before = self.connection.address
-        command = await asyncio.to_thread(self._prepare, effect.config)
+        command = await asyncio.to_thread(self._choose, effect.config)
         if self.connection.address != before:
+            # On record before it is in a file that clients read: it is for good from then on.
             self._record()
+            await self._wait_intent_recorded()
+        await asyncio.to_thread(self._prepare, effect.config)
         await self._wait_intent_recorded()
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
         popen = await asyncio.to_thread(
@@ -129,10 +132,14 @@ class Entry:
             # The mark in its environment tells of it, too; a kernel must come back with a slow disk.
             log.warning("the disk takes more than %g s for the record of %s", INTENT_PATIENCE, self.name)
 
-    def _prepare(self, config: KernelConfig) -> Command:
-        """All that must be so before the process is there; blocks for a file or two."""
+    def _choose(self, config: KernelConfig) -> Command:
+        """What to launch, and the address for it."""
         command = self._launcher.resolve(config)
         self.connection.choose(config, command.kernel_name)
+        return command
+
+    def _prepare(self, config: KernelConfig) -> None:
+        """All that must be so before the process is there; blocks for a file or two."""
         if config.hold_ports:
             self.connection.hold()
         else:
@@ -141,7 +148,6 @@ class Entry:
         self.connection.write()
         self.output.rotate(config.output.max_bytes, config.output.backups)
         self._output_from = self.output.position()
-        return command
 
     async def adopt(self, effect: Adopt, report: Report) -> None:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""

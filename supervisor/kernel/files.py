@@ -6,6 +6,8 @@ it.  Never decides what is in a file or where it belongs.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -78,3 +80,10 @@ def remove_temporaries(directory: Path) -> None:
     """Remove what writers that were killed left behind; call it while nobody writes there."""
     for leftover in directory.glob(f".*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_temporaries_of(path: Path) -> None:
+    """The same for one file, in a directory where others may be writing.  Never raises."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()

@@ -308,7 +308,8 @@ class Scene:
         """A stock client of a kernel, connected."""
         made = BlockingKernelClient(connection_file=str(self.connection_file(kernel)))
         made.load_connection_file()
-        made.start_channels()
+        # Without its heartbeat, whose thread may still be about to begin when a quick client is closed.
+        made.start_channels(hb=False)
         try:
             _hear(made)
             yield made

@@ -31,6 +31,7 @@ hook, no test and no cost in what users run.
 ``last-good``          the configuration that is kept for the next start
 ``lock``               the pid in the lock file
 ``fsync``              every flush to the disk
+``rename of FILE``     the rename that puts any file in its place
 =====================  =======================================================
 """
 
@@ -121,6 +122,7 @@ def install(faults: Faults) -> None:
     faults.wrap(settings_file, "write_atomically", "last-good")
     faults.wrap(lock.StateLock, "_tell_pid", "lock")
     faults.wrap(os, "fsync", "fsync")
+    faults.wrap(Path, "replace", lambda _temporary, to: f"rename of {Path(to).name}")
 
 
 if __name__ == "__main__":

@@ -52,11 +52,15 @@ def test_a_daemon_killed_during_the_first_launch_is_followed_by_one_that_converg
     faults.begin()
     faults.wait_dead()
     left = scene.leaders("a")
+    file = scene.connection_file("a")
+    address = file.read_bytes() if file.exists() else None
 
     scene.start("a")
 
     has_converged(scene)
     assert left in ([], scene.leaders("a"))
+    # Once it was there to be read, it is for good.
+    assert address in (None, file.read_bytes())
     assert [f"{point} {when}"] == faults.struck()
 
 
@@ -113,3 +117,22 @@ def test_a_daemon_killed_before_it_records_the_process_loses_none_of_many(
     assert sorted(scene.pids().values()) == sorted(scene.leaders())
     assert 0 == scene.stop()
     wait_for(lambda: not scene.processes(), "all have ended", DEADLINE)
+
+
+def test_what_killed_daemons_were_writing_is_gone_after_the_next_start(
+    scene: Scene, faults: FaultyScene
+) -> None:
+    scene.write(scene.mini("a"))
+    for point in ("rename of last-good.toml", "rename of kernel-a.json"):
+        faults.set(point, kill=True)
+        faults.begin()
+        faults.wait_dead()
+        scene.connection_file("a").unlink(missing_ok=True)
+    left = [*scene.state_dir.glob(".*.tmp"), *scene.runtime_dir.glob(".*.tmp")]
+    assert left
+    (scene.state_dir / ".control.sock.99999999").touch()
+
+    scene.start("a")
+
+    wait_for(lambda: "last-good.toml" in {path.name for path in scene.state_dir.iterdir()}, "it is kept")
+    assert [] == [*scene.state_dir.glob(".*"), *scene.runtime_dir.glob(".*")]

@@ -293,7 +293,9 @@ async def test_a_removal_that_the_disk_refuses_never_hits_the_kernel_that_comes_
 ) -> None:
     class ReadOnly:
         is_broken = True
-        on_disk: dict[str, Record] = {}
+
+        def __init__(self) -> None:
+            self.on_disk: dict[str, Record] = {}
 
         def write(self, record: Record) -> None:
             self._check()
@@ -402,7 +404,7 @@ async def test_the_end_of_an_adopted_kernel_is_told_with_what_it_wrote_in_its_ru
 async def test_what_is_gone_when_it_is_adopted_has_exited(hosting: Hosting, next_host: Hosting) -> None:
     spawned = await take_over(hosting, next_host, config())
     os.kill(spawned.process.pid, 9)
-    os.waitpid(spawned.process.pid, 0)
+    os.waitid(os.P_PID, spawned.process.pid, os.WEXITED)  # noqa: ASYNC222 - it is as good as dead
 
     await next_host.adopt(spawned, config())
 

@@ -68,9 +68,8 @@ def main() -> int:
     try:
         soak.run()
     except Exception as error:
-        tell(
-            f"soak: FAILED after {time.monotonic() - begin:.0f} s: {type(error).__name__}: {str(error)[-4000:]}"
-        )
+        took, what = time.monotonic() - begin, f"{type(error).__name__}: {str(error)[-4000:]}"
+        tell(f"soak: FAILED after {took:.0f} s: {what}")
         tell(f"soak: what was done: {dict(soak.counts)}; files are in {directory}")
         again = (
             f"python -m tests.soak --seed {seed} --minutes {options.minutes:g} --kernels {options.kernels}"

@@ -6,6 +6,7 @@ had again.  Between them it waits until all is as was last wanted, and checks it
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.daemon import Scene, View, send
+import zmq
+
+from supervisor.kernel import wire
+from supervisor.kernel.connection import Address
+from tests.e2e.daemon import Scene, View
 from tests.soak.intents import Intents
 from tests.soak.watch import Usage, Violated, Watch, environment_of
 
@@ -33,6 +38,7 @@ class Soak:
         self.random = random.Random(seed)
         self.intents = Intents(tuple(f"k{number}" for number in range(kernels)))
         self.watch = Watch(self.scene)
+        self.context = zmq.Context.instance()
         self.seconds = seconds
         self.counts: Counter[str] = Counter()
         self.refused = 0
@@ -118,10 +124,15 @@ class Soak:
             ("import os; os._exit(7)", "import os; os._exit(0)", "import os; os.abort()")
         )
         try:
-            with self.scene.client(name) as client:
-                send(client, code)
-        except (OSError, ValueError):
-            pass  # it is stopped
+            address = Address.from_mapping(json.loads(self.scene.connection_file(name).read_bytes()))
+        except FileNotFoundError:
+            return  # it is stopped
+        # Not a client of Jupyter's: those wait for kernels that are gone or hang.
+        socket = self.context.socket(zmq.DEALER)
+        socket.connect(address.endpoint("shell"))
+        content = {"code": code, "silent": True}
+        socket.send_multipart(wire.request(address.key, "execute_request", content, "soak")[1])
+        socket.close(linger=300)
 
     def _signal(self, name: str, signum: int) -> None:
         for pid in self.scene.leaders(name):
