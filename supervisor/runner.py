@@ -62,7 +62,7 @@ class Runner:
         self._draining = False
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
-        self._effects: set[asyncio.Task[None]] = set()
+        self._effects: dict[asyncio.Task[None], str] = {}
         self._changed: set[asyncio.Future[None]] = set()
 
     def add_observer(self, observer: Observer) -> None:
@@ -132,8 +132,8 @@ class Runner:
             self.tell(action.event, action.level, **run, pid=action.pid, **action.fields)
         elif not isinstance(action, Refuse) and not self._closed:
             task = self._loop.create_task(self._perform(action))
-            self._effects.add(task)
-            task.add_done_callback(self._effects.discard)
+            self._effects[task] = action.kernel
+            task.add_done_callback(self._effects.pop)
 
     async def _perform(self, effect: Effect) -> None:
         try:
@@ -176,6 +176,12 @@ class Runner:
         while any(process_of(k) or not is_settled(k) for k in self.state.kernels.values()):
             await self.wait_for_change()
         await self.wait_effects()
+
+    async def wait_effects_of(self, name: str, timeout: float) -> None:
+        """Wait until the effects of one kernel are over, for so many seconds at most."""
+        due = [task for task, kernel in self._effects.items() if kernel == name]
+        if due:
+            await asyncio.wait(due, timeout=timeout)
 
     async def wait_effects(self, timeout: float | None = None) -> None:
         """Wait until every effect that was started is over; what is not in so many seconds is cancelled."""

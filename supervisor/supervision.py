@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 CALLBACK_PATIENCE = 5.0
 # How long an exit waits for launches under way, and for a disk that hangs, in seconds.
 EFFECT_PATIENCE = 10.0
-RECORD_PATIENCE = 10.0
+LAST_RECORDS_PATIENCE = 10.0
 # How long the answer to an order waits for the disk, in seconds.
 RECORD_PATIENCE = 2.0
 # A disk that does not take something is tried again this often, in seconds.
@@ -186,10 +186,11 @@ class Supervision:
         runner.close()
         await runner.wait_effects(EFFECT_PATIENCE)
         try:
-            async with asyncio.timeout(RECORD_PATIENCE):
+            async with asyncio.timeout(LAST_RECORDS_PATIENCE):
                 await host.flush()
         except TimeoutError:
-            log.error("the disk takes more than %g s: the last records are not written", RECORD_PATIENCE)
+            patience = LAST_RECORDS_PATIENCE
+            log.error("the disk takes more than %g s: the last records are not written", patience)
         host.close()
         if self._retrying is not None:
             self._retrying.cancel()
@@ -281,6 +282,8 @@ class Supervision:
         except RunnerClosed as closed:
             kernel = runner.state.kernels.get(order.kernel)
             return False, f"{closed}; the order stands", kernel
+        # What is stopped has no connection file any more: its removal is part of the outcome.
+        await runner.wait_effects_of(order.kernel, RECORD_PATIENCE)
         ok, message = outcome(order, kernel)
         return ok, message, kernel
 

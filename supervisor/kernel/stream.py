@@ -23,6 +23,8 @@ BLOCK = 64 * 1024
 # Not following links, not waiting for the writer of a FIFO.
 OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _LOCK_TIMEOUT = 1.0
+# In place of a time: the inode cannot be another file's, as it is held open.
+_HELD = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def spans_after(path: Path, position: Position) -> list[Span]:
     """What comes after the position, oldest first; everything if its backup is gone by now."""
     newer: list[Path] = []
     for backup in backups_of(path).values():
-        if (there := _stat(backup)) and _identity(there) == (position.inode, position.modified):
+        if (there := _stat(backup)) and _is_backup_of(there, position):
             break
         newer.append(backup)
     else:
@@ -144,7 +146,10 @@ class Anchor:
         self._inode = 0
 
     def hold(self, path: Path, position: Position) -> Position:
-        """The position with its backup's present time: a child of an ended run may still write to it."""
+        """The position, with its backup known by its inode alone while that is held open.
+
+        A child of an ended run may still write to it, at any moment.
+        """
         if position.inode != self._inode:
             self.close()
             for backup in backups_of(path).values() if position.inode else ():
@@ -155,7 +160,7 @@ class Anchor:
                     break
         if self._fd is None:
             return position
-        return replace(position, modified=os.fstat(self._fd).st_mtime_ns)
+        return replace(position, modified=_HELD)
 
     def close(self) -> None:
         """Let it go; closing twice is no error."""
@@ -243,8 +248,12 @@ def _from_newest(path: Path, offset: int) -> Position:
 
 
 def _is_there(path: Path, position: Position) -> bool:
-    known = (position.inode, position.modified)
-    return any((there := _stat(b)) and _identity(there) == known for b in backups_of(path).values())
+    return any((there := _stat(b)) and _is_backup_of(there, position) for b in backups_of(path).values())
+
+
+def _is_backup_of(there: os.stat_result, position: Position) -> bool:
+    held = position.modified == _HELD and there.st_ino == position.inode
+    return held or _identity(there) == (position.inode, position.modified)
 
 
 def _read(path: Path, begin: int, end: int) -> bytes:
