@@ -120,7 +120,8 @@ def _cell(found: Mapping[str, list[float]], name: str, unit: Unit) -> str:
     middle, least, largest = spread(found[name])
     text = f"**{unit.tell(middle)}**"
     if len(found[name]) > 1:
-        text += f" ({least * unit.factor:.{unit.digits}f}–{largest * unit.factor:.{unit.digits}f}, n={len(found[name])})"
+        low, high = (f"{value * unit.factor:.{unit.digits}f}" for value in (least, largest))
+        text += f" ({low}–{high}, n={len(found[name])})"
     if name != FLOOR and found.get(FLOOR) and (floor := median(found[FLOOR])) > 0:
         ratio = middle / floor
         text += f" ×{ratio:.2f}" if ratio < 100 else f" ×{ratio:.0f}"
@@ -154,7 +155,8 @@ def circumstances(command: str, rest: float, load: float) -> list[str]:
     return [
         f"- command: `{command}`",
         f"- machine: {len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GB, "
-        f"Linux {platform.release()}; load average at the beginning: {load:.1f}, at the end (1, 5, 15 min): {loads}",
+        f"Linux {platform.release()}",
+        f"- load average at the beginning: {load:.1f}, at the end (1, 5, 15 min): {loads}",
         f"- versions: kernel-supervisor {__version__}, Python {platform.python_version()}, {versions}, "
         f"supervisord {supervisord_version()}",
         *(f"- {kind.name}: {kind.settings}" for kind in CONTESTANTS),

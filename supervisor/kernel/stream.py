@@ -124,17 +124,25 @@ def last_bytes(spans: list[Span], limit: int) -> tuple[bytes, bool]:
 
 def next_bytes(path: Path, position: Position) -> tuple[bytes, Position]:
     """The next bytes after the position, at most a block, and the place after them."""
-    with locked(path, shared=True):
-        spans = spans_after(path, position)
-        pending = next((span for span in spans if span.begin < span.end), None)
-        if spans and spans[-1].path == path and pending in (None, spans[-1]):
-            # All backups are behind us: count from the newest, for the oldest may go.
-            position = position_of(path, spans[-1].begin)
-        elif position.inode and not _is_there(path, position):
-            position = Position()
-        if pending is None:
-            return b"", position
-        data = _read(pending.path, pending.begin, min(pending.end, pending.begin + BLOCK))
+    while True:
+        with locked(path, shared=True) as fd:
+            found = _next_bytes(path, position)
+            # Without a live file there was no lock; one that was made since may have been trimmed meanwhile.
+            if fd is not None or not path.exists():
+                return found
+
+
+def _next_bytes(path: Path, position: Position) -> tuple[bytes, Position]:
+    spans = spans_after(path, position)
+    pending = next((span for span in spans if span.begin < span.end), None)
+    if spans and spans[-1].path == path and pending in (None, spans[-1]):
+        # All backups are behind us: count from the newest, for the oldest may go.
+        position = position_of(path, spans[-1].begin)
+    elif position.inode and not _is_there(path, position):
+        position = Position()
+    if pending is None:
+        return b"", position
+    data = _read(pending.path, pending.begin, min(pending.end, pending.begin + BLOCK))
     return data, replace(position, offset=position.offset + len(data))
 
 

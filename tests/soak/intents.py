@@ -83,6 +83,7 @@ class Intents:
             "backoff": BACKOFF,
             "max_restarts": "0",
             "stop_timeout": "2.0",
+            "start_timeout": "10.0",
             "restart_window": f"{100 + intent.live}",
             "env": json.dumps({"SOAK_ROUND": str(intent.round)}).replace(":", " ="),
         }
