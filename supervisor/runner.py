@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Protocol
 
 from supervisor.core.actions import Action, Effect, Publish, Refuse
 from supervisor.core.events import Event, Fact, Spawned, SpawnFailed, Tick
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Kernel, State, is_settled, process_of
+from supervisor.instants import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,6 @@ class Host(Protocol):
 
 class RunnerClosed(RuntimeError):
     """What was waited for cannot come any more: the supervisor has left."""
-
-
-def timestamp() -> str:
-    """Now, in UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Runner:

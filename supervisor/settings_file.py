@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.config import Config
+from supervisor.instants import timestamp
 from supervisor.kernel.files import remove_temporaries_of, write_atomically
-from supervisor.runner import timestamp
 from supervisor.toml_file import ConfigError, Loaded, effective_toml, load, parse
 
 LAST_GOOD = "last-good.toml"

@@ -20,7 +20,7 @@ from supervisor.config import Config
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
 from supervisor.core.model import Kernel
-from supervisor.runner import timestamp
+from supervisor.instants import timestamp
 from supervisor.supervision import OrderRefused
 from supervisor.toml_file import ConfigError, load
 from supervisor.version import __version__

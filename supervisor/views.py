@@ -27,6 +27,7 @@ from supervisor.core.model import (
     launched_of,
     process_of,
 )
+from supervisor.instants import written
 
 PHASE_NAMES: dict[type, str] = {Queued: "starting"}
 
@@ -46,7 +47,7 @@ class Clock:
     def date(self, instant: float) -> str:
         """A monotonic instant as ISO 8601 in UTC."""
         moment = self.wall + timedelta(seconds=instant - self.monotonic)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return written(moment)
 
 
 def phase_name(phase: Phase) -> str:

@@ -28,6 +28,7 @@ FLOORS = {
     "supervisor.schema": 0,
     "supervisor.toml_*": 0,
     "supervisor.unit_text": 0,
+    "supervisor.instants": 0,
     "supervisor.version": 0,
     "supervisor.core": 1,
     "supervisor.kernel": 2,

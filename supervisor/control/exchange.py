@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http.client import responses
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +26,7 @@ from tornado.iostream import StreamClosedError
 from supervisor.control.requests import RequestError
 from supervisor.control.routes import Reply, answer
 from supervisor.control.steering import Fields, Steering
+from supervisor.instants import timestamp
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Exchange(HTTPMessageDelegate):
         """Tell a follower that reads too little that it misses events, and hang up."""
         seconds = self._limits.stalled_timeout
         gap = {
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": timestamp(),
             "level": "warning",
             "event": "stream.gap",
             "reason": f"nothing was read for {seconds:g} s, so this stream ends here: ask again with since=",

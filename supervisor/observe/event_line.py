@@ -9,16 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from supervisor.observe.redaction import clean
 
 LEADING = ("timestamp", "level", "event", "kernel")
-
-
-def timestamp() -> str:
-    """Return the time in UTC, ISO 8601 with milliseconds: "2026-01-02T03:04:05.678Z"."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def encode(event: Mapping[str, object]) -> bytes:

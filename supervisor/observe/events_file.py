@@ -18,7 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from supervisor.observe.event_line import decode, encode, timestamp
+from supervisor.instants import timestamp
+from supervisor.observe.event_line import decode, encode
 
 MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 5

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
+from supervisor.instants import timestamp
 from supervisor.observe.console import render
-from supervisor.observe.event_line import dump, timestamp
+from supervisor.observe.event_line import dump
 from supervisor.observe.journald import Journal
 from supervisor.observe.line_writer import LineWriter
 from supervisor.observe.redaction import clean

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from supervisor.observe.event_line import timestamp
+from supervisor.instants import timestamp
 from supervisor.observe.redaction import clean
 
 LIMIT = 1000
