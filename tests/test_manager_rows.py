@@ -50,7 +50,9 @@ def die(manager: KernelManager, signum: int = signal.SIGKILL) -> None:
 
 
 def environment(manager: KernelManager) -> dict[str, str]:
-    lines = Path(f"/proc/{manager.pid}/environ").read_bytes().decode().split("\0")
+    file = Path(f"/proc/{manager.pid}/environ")
+    until(lambda: file.read_bytes() != b"")  # as it is for a moment after exec
+    lines = file.read_bytes().decode().split("\0")
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 

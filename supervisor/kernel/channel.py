@@ -157,24 +157,18 @@ class Channel:
             return None
 
     def send_ping(self, heard: Heard) -> Token | None:
-        """Send a heartbeat if connected; a token to ``withdraw`` it by, else None."""
+        """Send a heartbeat; a token to ``withdraw`` it by, or None if too many wait already."""
         token, frames = self._new_ping()
         return self._send(self.line("hb"), token, frames, heard)
 
     def send_probe(self, heard: Heard) -> Token | None:
-        """Send a ``kernel_info_request`` on control if connected; a token to ``withdraw`` it, else None."""
+        """Send a ``kernel_info_request`` on control; a token to ``withdraw`` it by, or None as for a ping."""
         token, frames = self._new_request("kernel_info_request")()
         return self._send(self.line("control"), token, frames, heard)
 
     def withdraw(self, token: Token) -> None:
         """Take no interest in an answer any more."""
         self._open.pop(token, None)
-
-    def renew(self, address: Address) -> None:
-        """Talk to another address (or a new run at the same one) from now on; drops all that is open."""
-        self._drop()
-        self._address = address
-        self.control_is_served = None
 
     def close(self) -> None:
         """Close the sockets; what is being asked counts as unanswered.  Again is no error."""
@@ -268,6 +262,8 @@ class Channel:
         except (TimeoutError, ConnectionAbortedError):
             return None
         finally:
+            if answer.cancelled() or not answer.done():
+                line.start_over()
             line.unlisten()
             self._awaited.discard(answer)
             self.withdraw(token)

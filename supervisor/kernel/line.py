@@ -1,9 +1,13 @@
 """One zmq socket to a kernel, on the running loop.
 
 Owns the socket, its bounds, and when the loop looks at it.  Never interprets a
-frame and never queues: what cannot be sent now is not sent, and what is under way is
-dropped with the connection (ZMQ_IMMEDIATE), so that nothing meant for one run
-of a kernel can reach the next one at the same address.
+frame.  One line belongs to one run of a kernel: what waits to be sent goes with
+it, so that nothing meant for one run can reach the next one at the same address.
+
+Never ZMQ_IMMEDIATE: with it, libzmq 4.3.5 drops a lost connection's queue while a
+message of several frames is being read from it, and then aborts the whole process
+(fq.cpp, ``!_more``).  Nor ``disconnect``, which ends in the same place: a line that
+has lost its connection for good, or what waits on one, gets a new socket.
 
 Plain sockets and ``add_reader`` rather than zmq.asyncio, which keeps a reader on
 every socket; here nothing wakes the loop while nobody listens.
@@ -22,53 +26,58 @@ Context = zmq.Context[zmq.Socket[bytes]]
 _LARGEST_MESSAGE = 1 << 20
 _HIGH_WATER = 32
 _DRAINED_AT_ONCE = 64
-# A connection is noticed this late at most (libzmq adds up to as much again, at random).
+# A kernel that begins to listen is met this late at most (libzmq adds up to as much again, at random).
 _RECONNECT_MILLISECONDS = 8
 _REDIAL_AFTER = 0.4
 
 
 class Line:
-    """One DEALER socket: sends when connected, and wakes the loop only while somebody listens.
+    """One DEALER socket: queues a little until connected, and wakes the loop only while somebody listens.
 
     Raises ZMQError if none can be opened.
     """
 
     def __init__(self, context: Context, endpoint: str, receive: Callable[[list[bytes]], None]) -> None:
         self._receive = receive
+        self._context = context
+        self._endpoint = endpoint
         self._listeners = 0
         self._loop = asyncio.get_running_loop()
-        self._connected: list[asyncio.Future[None]] = []
-        self._endpoint = endpoint
-        self._dialed = self._loop.time()
-        self._socket = context.socket(zmq.DEALER)
-        try:
-            self._descriptor = self._dial()
-        except zmq.ZMQError:
-            self._socket.close(linger=0)
-            raise
+        self._writable: list[asyncio.Future[None]] = []
+        self._dial()
 
-    def _dial(self) -> int:
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.IMMEDIATE, 1),
-            (zmq.SNDHWM, _HIGH_WATER),
-            (zmq.RCVHWM, _HIGH_WATER),
-            (zmq.MAXMSGSIZE, _LARGEST_MESSAGE),
-            (zmq.RECONNECT_IVL, _RECONNECT_MILLISECONDS),
-            (zmq.IPV6, int("[" in self._endpoint)),
-        ):
-            self._socket.setsockopt(option, value)
-        self._socket.connect(self._endpoint)
-        return self._number(zmq.FD)
+    def _dial(self) -> None:
+        fresh = self._context.socket(zmq.DEALER)
+        try:
+            for option, value in (
+                (zmq.LINGER, 0),
+                (zmq.SNDHWM, _HIGH_WATER),
+                (zmq.RCVHWM, _HIGH_WATER),
+                (zmq.MAXMSGSIZE, _LARGEST_MESSAGE),
+                (zmq.RECONNECT_IVL, _RECONNECT_MILLISECONDS),
+                (zmq.IPV6, int("[" in self._endpoint)),
+            ):
+                fresh.setsockopt(option, value)
+            fresh.connect(self._endpoint)
+            self._descriptor = _number(fresh, zmq.FD)
+        except zmq.ZMQError:
+            fresh.close(linger=0)
+            raise
+        self._socket = fresh
+        self._dialed = self._loop.time()
+        self._is_heard = False
 
     def send(self, frames: list[bytes]) -> bool:
-        """Send now, or not at all: False if the kernel is not connected or takes no more."""
+        """Send as soon as the kernel is connected; False, and not at all, if too much waits already."""
         if self._socket.closed:
             return False
         try:
             self._socket.send_multipart(frames, zmq.DONTWAIT)
         except zmq.Again:
-            self._redial()
+            # libzmq does not reconnect after what breaks its protocol: a message beyond the
+            # bound, or another program that was met at the port.
+            if self._loop.time() - self._dialed >= _REDIAL_AFTER:
+                self._redial()
             return False
         finally:
             # The descriptor is edge-triggered (zmq_getsockopt(3), ZMQ_FD); a send may have used up the edge.
@@ -77,17 +86,22 @@ class Line:
         return True
 
     async def deliver(self, frames: list[bytes]) -> None:
-        """Send as soon as the kernel is connected; the caller listens, and sets the deadline.
+        """Send, if need be once there is room; the caller listens, and sets the deadline.
 
         Raises ConnectionAbortedError once the line is closed.
         """
         while not self.send(frames):
             if self._socket.closed:
                 raise ConnectionAbortedError("the channel is closed")
-            connected = self._loop.create_future()
-            self._connected.append(connected)
+            writable = self._loop.create_future()
+            self._writable.append(writable)
             self._loop.call_soon(self._wake)
-            await connected
+            await writable
+
+    def start_over(self) -> None:
+        """Drop what waits to be sent, if nobody has ever answered."""
+        if not self._is_heard and not self._socket.closed:
+            self._redial()
 
     def drain(self) -> None:
         """Take in what has arrived, without waiting."""
@@ -98,6 +112,7 @@ class Line:
                 frames = self._socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
+            self._is_heard = True
             self._receive(frames)
         # Others on the loop have their turn first.
         if self._listeners:
@@ -123,33 +138,33 @@ class Line:
         if self._listeners and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
         self._socket.close(linger=0)
-        self._tell_connected()
+        self._tell_writable()
 
     def _redial(self) -> None:
-        # libzmq does not reconnect after what breaks its protocol: a message beyond the
-        # bound, or another program that was met at the port.
-        now = self._loop.time()
-        if now - self._dialed < _REDIAL_AFTER:
-            return
-        self._dialed = now
+        old, descriptor = self._socket, self._descriptor
         try:
-            self._socket.disconnect(self._endpoint)
+            self._dial()
         except zmq.ZMQError:
-            pass  # given up by libzmq already
-        self._socket.connect(self._endpoint)
+            return  # no descriptor is left, say: the old socket does until the next try
+        if self._listeners:
+            self._loop.remove_reader(descriptor)
+            self._loop.add_reader(self._descriptor, self._wake)
+            self._loop.call_soon(self._wake)
+        old.close(linger=0)
 
     def _wake(self) -> None:
         self.drain()
-        if self._connected and not self._socket.closed and self._number(zmq.EVENTS) & zmq.POLLOUT:
-            self._tell_connected()
+        if self._writable and not self._socket.closed and _number(self._socket, zmq.EVENTS) & zmq.POLLOUT:
+            self._tell_writable()
 
-    def _tell_connected(self) -> None:
-        waiting, self._connected = self._connected, []
+    def _tell_writable(self) -> None:
+        waiting, self._writable = self._writable, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
-    def _number(self, option: int) -> int:
-        value = self._socket.getsockopt(option)
-        assert isinstance(value, int)
-        return value
+
+def _number(socket: zmq.Socket[bytes], option: int) -> int:
+    value = socket.getsockopt(option)
+    assert isinstance(value, int)
+    return value

@@ -137,12 +137,17 @@ class FakeKernel:
                         each.send_multipart([identity, *frames])
 
 
+def channel_to(at: Connection) -> Channel:
+    """A channel to the next run there, or to the present one."""
+    assert at.address is not None
+    return Channel(at.address)
+
+
 class Talk:
     """A channel that is closed in the end, and a client of jupyter_client."""
 
     def __init__(self, at: Connection) -> None:
-        assert at.address is not None
-        self.channel = Channel(at.address)
+        self.channel = channel_to(at)
         self.client = AsyncKernelClient()
         self.client.load_connection_file(str(at.path))
 

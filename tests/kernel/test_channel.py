@@ -14,6 +14,7 @@ from tests.kernel.kernels import (
     DENO,
     IPYKERNEL,
     Talk,
+    channel_to,
     connection,
     output_of,
     running,
@@ -105,12 +106,14 @@ async def test_a_client_after_us_still_gets_its_welcome_on_iopub(at: Connection,
                 told = (await talk.client.get_iopub_msg(timeout=TIMEOUT))["msg_type"]
 
 
-async def test_one_channel_serves_two_runs_at_an_address(at: Connection, talk: Talk) -> None:
+async def test_two_runs_at_an_address_are_each_ready(at: Connection, talk: Talk) -> None:
     for _ in range(2):
         with running(IPYKERNEL, at):
             channel = await talk.ready()
             assert await channel.ping(TIMEOUT)
         assert not await channel.ping(SHORT)
+        channel.close()
+        talk.channel = channel_to(at)
 
 
 async def test_a_shutdown_request_to_a_dying_kernel_does_not_reach_its_successor(
@@ -120,8 +123,11 @@ async def test_a_shutdown_request_to_a_dying_kernel_does_not_reach_its_successor
         channel = await talk.ready()
         stop(first)
         assert not await channel.shutdown_request(restart=False, timeout=SHORT)
+        channel.send_probe(lambda _: None)
     assert not await channel.shutdown_request(restart=False, timeout=SHORT)
+    channel.close()
     with running(IPYKERNEL, at) as second:
+        channel = talk.channel = channel_to(at)
         await talk.ready()
         client = await talk.start_client()
         reply = await client.execute("1", reply=True, timeout=TIMEOUT)

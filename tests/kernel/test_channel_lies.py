@@ -29,15 +29,13 @@ from tests.kernel.programs import TIMEOUT
 SHORT = 0.2  # what a wait for an answer that does not come lasts
 
 
-async def test_nothing_asked_before_a_run_reaches_it(fake: FakeKernel, talk: Talk) -> None:
+async def test_what_was_asked_in_vain_before_a_kernel_listens_never_reaches_it(
+    fake: FakeKernel, talk: Talk
+) -> None:
     channel = talk.channel
-    with fake.serving():
-        await talk.ready()
-    fake.seen.clear()
     for _ in range(3):
+        assert not await channel.ping(SHORT)
         assert not await channel.shutdown_request(restart=False, timeout=SHORT)
-        assert channel.send_ping(lambda _: None) is None
-        assert channel.send_probe(lambda _: None) is None
 
     with fake.serving():
         assert await channel.kernel_info(TIMEOUT) is not None
@@ -240,20 +238,6 @@ async def test_closing_ends_what_is_waited_for(fake: FakeKernel, talk: Talk) -> 
     assert [ConnectionAbortedError] * 2 == [type(error) for error in ended[3:]]
     assert not await channel.ping(TIMEOUT)
     assert not await channel.shutdown_request(restart=False)
-
-
-async def test_a_renewed_address_is_the_one_that_is_asked(
-    fake: FakeKernel, talk: Talk, tmp_path: Path
-) -> None:
-    other = connection(tmp_path, "other")
-    assert other.address is not None
-    talk.channel.renew(other.address)
-    with fake.serving(), FakeKernel(other.address).serving() as second:
-        assert await talk.channel.kernel_info(TIMEOUT) is not None
-
-        assert 1 == second.seen["control"]
-        assert 0 == fake.seen["control"]
-    other.close()
 
 
 async def test_a_closed_channel_leaves_nothing_open(fake: FakeKernel) -> None:

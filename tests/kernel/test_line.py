@@ -1,0 +1,24 @@
+"""The socket below a channel, to kernels that vanish at the worst moment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.kernel.programs import ROOT, TIMEOUT
+
+
+def test_a_kernel_that_vanishes_while_it_answers_does_not_take_us_with_it() -> None:
+    # In a process of its own: what is looked for is that libzmq aborts it.
+    program = str(ROOT / "tests" / "kernel" / "closing.py")
+    done = subprocess.run(
+        [sys.executable, program, "100"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=4 * TIMEOUT,
+        check=False,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
