@@ -7,6 +7,7 @@ JSON body or in the query, with the same names and the same meaning.
 from __future__ import annotations
 
 import difflib
+import functools
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -103,10 +104,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
+@functools.cache
+def _fields_of(asked: type[Request]) -> tuple[str, ...]:
+    # msgspec works out the type of each field every time.
+    return tuple(field.name for field in msgspec.structs.fields(asked))
+
+
 def parse(asked: type[Asked], query: Mapping[str, Sequence[str]], body: bytes) -> Asked:
     """The request that query and body make together.  Raises RequestError."""
     fields = {**_of_body(body), **_of_query(query)}
-    known = [field.name for field in msgspec.structs.fields(asked)]
+    known = _fields_of(asked)
     for name in fields:
         if name not in known:
             hint = did_you_mean(name, known) or f"known here: {', '.join(known) or 'none'}"
