@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import zmq
 
@@ -24,7 +24,6 @@ from supervisor.kernel import wire
 from supervisor.kernel.connection import Address
 from supervisor.kernel.line import Context, Line
 
-T = TypeVar("T")
 Token = bytes | str
 Ask = Callable[[], tuple[Token, list[bytes]]]
 Heard = Callable[[Mapping[str, Any]], None]
@@ -43,6 +42,27 @@ _REPLY_TIMEOUT = 2.0
 _IDLE_CONFIRMATION = 0.1
 # A socket that cannot be opened (no descriptor is left, say) is tried again this often, in seconds.
 _OPEN_INTERVAL = 0.5
+
+
+class _Question:
+    """One question, put once or several times; the first answer counts.  ``None``: the channel was closed."""
+
+    def __init__(
+        self, answer: asyncio.Future[Mapping[str, Any] | None], open_questions: dict[Token, Heard]
+    ) -> None:
+        self.answer = answer
+        self.tokens: list[Token] = []
+        self._open = open_questions
+
+    def put(self, token: Token, frames: list[bytes]) -> list[bytes]:
+        """Take an answer to this one from now on; returns the frames to send."""
+        self.tokens.append(token)
+        self._open[token] = self._heard
+        return frames
+
+    def _heard(self, content: Mapping[str, Any]) -> None:
+        if not self.answer.done():
+            self.answer.set_result(content)
 
 
 class Channel:
@@ -104,14 +124,15 @@ class Channel:
 
         On control; on shell for a kernel that does not serve control.
         """
-        heartbeat = asyncio.create_task(self._until(self.ping))
-        control = asyncio.create_task(self._until(self.kernel_info))
+        info = self._new_request("kernel_info_request")
+        heartbeat = asyncio.create_task(self._until_answered("hb", self._new_ping))
+        control = asyncio.create_task(self._until_answered("control", info))
         shell: asyncio.Task[Mapping[str, Any]] | None = None
         try:
             await heartbeat
             await asyncio.wait({control}, timeout=_CONTROL_PATIENCE)
             if not control.done():
-                shell = asyncio.create_task(self._until(self._kernel_info_on_shell))
+                shell = asyncio.create_task(self._until_answered("shell", info))
                 await asyncio.wait({control, shell}, return_when=asyncio.FIRST_COMPLETED)
                 # A kernel that boots slowly answers on both at once.
                 await asyncio.wait({control}, timeout=_CONTROL_GRACE)
@@ -220,53 +241,67 @@ class Channel:
             self._lines.pop(name, None)
             line.close()
 
-    async def _kernel_info_on_shell(self, timeout: float) -> Mapping[str, Any] | None:
-        return await self.kernel_info(timeout, "shell")
-
     async def _order(self, msg_type: str, content: Mapping[str, Any], timeout: float) -> bool:
         ask = self._new_request(msg_type, content)
         channel: Literal["shell", "control"] = "shell" if self.control_is_served is False else "control"
         return await self._ask_on(channel, ask, timeout) is not None
 
-    async def _until(self, ask: Callable[[float], Awaitable[T | None]]) -> T:
+    @asynccontextmanager
+    async def _line_for(self, channel: Literal["control", "hb", "shell"]) -> AsyncIterator[Line]:
+        if channel == "shell":
+            async with self._shell() as shell:
+                yield shell
+        else:
+            yield await self._wait_line(channel)
+
+    async def _until_answered(
+        self, channel: Literal["control", "hb", "shell"], ask: Ask
+    ) -> Mapping[str, Any]:
+        # Asked again in case a connection was lost; whichever question is answered, it is an answer.
         patience = _FIRST_PATIENCE
-        while not (answer := await ask(patience)):
-            self._refuse_closed()
-            patience = min(2 * patience, _LONGEST_PATIENCE)
-        return answer
+        async with self._line_for(channel) as line:
+            with self._question(line) as question:
+                while not question.answer.done():
+                    try:
+                        async with asyncio.timeout(patience):
+                            await line.deliver(question.put(*ask()))
+                            await asyncio.wait({question.answer})
+                    except TimeoutError:
+                        patience = min(2 * patience, _LONGEST_PATIENCE)
+        if (content := question.answer.result()) is None:
+            raise ConnectionAbortedError("the channel is closed")
+        return content
 
     async def _ask_on(
         self, channel: Literal["control", "hb", "shell"], ask: Ask, timeout: float
     ) -> Mapping[str, Any] | None:
         try:
-            async with asyncio.timeout(timeout):
-                match channel:
-                    case "control" | "hb":
-                        return await self._ask(await self._wait_line(channel), ask, timeout)
-                    case _:
-                        async with self._shell() as shell:
-                            return await self._ask(shell, ask, timeout)
+            async with asyncio.timeout(timeout), self._line_for(channel) as line:
+                return await self._ask(line, ask, timeout)
         except (TimeoutError, ConnectionAbortedError):
             return None
 
     async def _ask(self, line: Line, ask: Ask, timeout: float) -> Mapping[str, Any] | None:
-        token, frames = ask()
-        answer: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
-        self._open[token] = lambda content: None if answer.done() else answer.set_result(content)
-        self._awaited.add(answer)
+        with self._question(line) as question:
+            try:
+                async with asyncio.timeout(timeout):
+                    await line.deliver(question.put(*ask()))
+                    return await question.answer
+            except (TimeoutError, ConnectionAbortedError):
+                return None
+
+    @contextmanager
+    def _question(self, line: Line) -> Iterator[_Question]:
+        question = _Question(asyncio.get_running_loop().create_future(), self._open)
+        self._awaited.add(question.answer)
         line.listen()
         try:
-            async with asyncio.timeout(timeout):
-                await line.deliver(frames)
-                return await answer
-        except (TimeoutError, ConnectionAbortedError):
-            return None
+            yield question
         finally:
-            if answer.cancelled() or not answer.done():
-                line.start_over()
             line.unlisten()
-            self._awaited.discard(answer)
-            self.withdraw(token)
+            self._awaited.discard(question.answer)
+            for token in question.tokens:
+                self.withdraw(token)
 
     def _send(self, line: Line, token: Token, frames: list[bytes], heard: Heard) -> Token | None:
         if not line.send(frames):

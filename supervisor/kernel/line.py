@@ -7,7 +7,7 @@ it, so that nothing meant for one run can reach the next one at the same address
 Never ZMQ_IMMEDIATE: with it, libzmq 4.3.5 drops a lost connection's queue while a
 message of several frames is being read from it, and then aborts the whole process
 (fq.cpp, ``!_more``).  Nor ``disconnect``, which ends in the same place: a line that
-has lost its connection for good, or what waits on one, gets a new socket.
+has lost its connection for good gets a new socket.
 
 Plain sockets and ``add_reader`` rather than zmq.asyncio, which keeps a reader on
 every socket; here nothing wakes the loop while nobody listens.
@@ -65,7 +65,6 @@ class Line:
             raise
         self._socket = fresh
         self._dialed = self._loop.time()
-        self._is_heard = False
 
     def send(self, frames: list[bytes]) -> bool:
         """Send as soon as the kernel is connected; False, and not at all, if too much waits already."""
@@ -98,11 +97,6 @@ class Line:
             self._loop.call_soon(self._wake)
             await writable
 
-    def start_over(self) -> None:
-        """Drop what waits to be sent, if nobody has ever answered."""
-        if not self._is_heard and not self._socket.closed:
-            self._redial()
-
     def drain(self) -> None:
         """Take in what has arrived, without waiting."""
         for _ in range(_DRAINED_AT_ONCE):
@@ -112,7 +106,6 @@ class Line:
                 frames = self._socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            self._is_heard = True
             self._receive(frames)
         # Others on the loop have their turn first.
         if self._listeners:

@@ -152,3 +152,14 @@ def test_status_tells_what_it_is_told_while_a_kernel_starts_for_long(scene: Scen
 
     scene.wait_running("slow")
     wait_for(lambda: scene.events("kernel.ready", kernel="slow"), "it is told")
+
+
+def test_a_kernel_that_is_stopped_while_it_boots_hears_it_as_soon_as_it_listens(scene: Scene) -> None:
+    scene.write(scene.mini("slow", "--start-delay", "1.0"), scene.mini("b"))
+    scene.start("b")
+    wait_for(lambda: scene.leaders("slow"), "it is launched")
+
+    assert 200 == scene.order("stop", "slow").status
+
+    (stopped,) = scene.events("kernel.stopped", kernel="slow")
+    assert 0 == stopped["exit_code"], stopped

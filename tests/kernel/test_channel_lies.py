@@ -29,19 +29,43 @@ from tests.kernel.programs import TIMEOUT
 SHORT = 0.2  # what a wait for an answer that does not come lasts
 
 
-async def test_what_was_asked_in_vain_before_a_kernel_listens_never_reaches_it(
+async def test_what_is_asked_before_a_kernel_listens_is_answered_once_it_does(
     fake: FakeKernel, talk: Talk
 ) -> None:
-    channel = talk.channel
-    for _ in range(3):
-        assert not await channel.ping(SHORT)
-        assert not await channel.shutdown_request(restart=False, timeout=SHORT)
-
+    shutdown = asyncio.create_task(talk.channel.shutdown_request(restart=False, timeout=TIMEOUT))
+    ping = asyncio.create_task(talk.channel.ping(TIMEOUT))
+    await asyncio.sleep(0)
     with fake.serving():
-        assert await channel.kernel_info(TIMEOUT) is not None
-        assert await channel.ping(TIMEOUT)
+        assert await shutdown
+        assert await ping
 
-    assert {"hb": 1, "control": 1, "kernel_info_request": 1} == fake.seen
+    assert {"hb": 1, "control": 1, "shutdown_request": 1} == fake.seen
+
+
+async def test_an_order_to_a_kernel_that_boots_outlives_the_questions_about_its_readiness(
+    fake: FakeKernel, talk: Talk
+) -> None:
+    ready = asyncio.create_task(talk.channel.wait_ready())
+    assert not await talk.channel.shutdown_request(restart=False, timeout=SHORT)
+    # Longer than the first questions are waited for.
+    assert not await talk.channel.ping(1.0)
+    with fake.serving():
+        await until(lambda: fake.seen["shutdown_request"] == 1)
+        await ready
+
+
+async def test_an_answer_to_any_of_the_questions_is_readiness(fake: FakeKernel, talk: Talk) -> None:
+    first: dict[str, Frames] = {}
+
+    def answer_the_first_at_the_third(name: str, request: Frames) -> list[Frames]:
+        first.setdefault(name, request)
+        return fake.honest(name, first[name]) if fake.seen[name] == 3 else []
+
+    fake.answer = answer_the_first_at_the_third
+    with fake.serving():
+        await talk.ready()
+
+    assert 3 == fake.seen["hb"]
 
 
 def _wrongly_signed(fake: FakeKernel, request: Frames) -> Frames:
