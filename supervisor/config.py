@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 Reload = Literal["live", "next-start", "restart", "daemon"]
 CheckAction = Literal["report", "restart", "off"]
@@ -107,7 +108,9 @@ class KernelConfig(Settings, frozen=True):
     interrupt_mode: Annotated[
         Literal["signal", "message"] | None, _key("live", "how to interrupt; default: the kernelspec's")
     ] = None
-    cwd: Annotated[Text, _key("restart", "working directory; ~ is expanded")] = "~"
+    cwd: Annotated[
+        Text, _key("restart", "working directory, relative to that of the file; ~ is expanded")
+    ] = "~"
     env: Annotated[
         dict[str, str],
         _key(
@@ -198,6 +201,8 @@ def reload_actions(table: type[Settings]) -> Mapping[str, Reload]:
 
 RELOAD_ACTIONS: Mapping[str, Reload] = reload_actions(KernelConfig)
 LAUNCH_KEYS: tuple[str, ...] = tuple(key for key, action in RELOAD_ACTIONS.items() if action == "restart")
+# What the file says of a death, whenever the run that ended was launched.
+DEATH_KEYS = ("restart", "max_restarts", "restart_window", "backoff")
 
 
 def changed_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
@@ -208,3 +213,8 @@ def changed_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
 def changed_launch_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
     """The keys in which they differ and that a running process cannot change."""
     return tuple(key for key in LAUNCH_KEYS if getattr(old, key) != getattr(new, key))
+
+
+def judged_by(config: KernelConfig, declared: KernelConfig) -> KernelConfig:
+    """The same settings with what ``declared`` says of a death."""
+    return replace(config, **{key: getattr(declared, key) for key in DEATH_KEYS})

@@ -23,7 +23,8 @@ from supervisor.control.api import Door
 from supervisor.control.places import state_alias
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
-from supervisor.core.model import launched_of, process_of
+from supervisor.core.lifecycle import settings_of
+from supervisor.core.model import process_of
 from supervisor.daemon_places import named_state_dir, place_runtime_dir, place_socket, place_state_dir
 from supervisor.kernel.lock import AlreadyLocked
 from supervisor.kernel.privacy import ExposedFiles, refuse_shared
@@ -41,7 +42,7 @@ from supervisor.views import phase_name
 log = logging.getLogger(__name__)
 
 EXIT_CONFIG = 78
-DAEMON_KEYS = [key for key, action in reload_actions(SupervisorConfig).items() if action == "daemon"]
+SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
 # What these order is carried out even when they come before anybody listens: see cli.files.run.
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
@@ -96,6 +97,7 @@ class Daemon:
         runtime_dir = place_runtime_dir(config.supervisor.runtime_dir, file.path)
         self.file = file
         self.logs = logs
+        self._begun_with = config.supervisor
         self.supervision = Supervision(config, state_dir, runtime_dir)
         self.notifier = Notifier.from_environ()
         self._socket = socket
@@ -142,6 +144,8 @@ class Daemon:
         finally:
             for task in self._tasks:
                 task.cancel()
+            # Before the door: those who follow are to find our last words, and then the end.
+            supervision.stream.close()
             await door.close()
             await supervision.close()
 
@@ -189,8 +193,7 @@ class Daemon:
 
     def _longest_stop(self) -> float | None:
         kernels = self.supervision.runner.state.kernels.values()
-        configs = (launched_of(kernel) or kernel.declared for kernel in kernels)
-        longest = max((config.stop_timeout for config in configs if config), default=0.0)
+        longest = max((settings_of(kernel).stop_timeout for kernel in kernels), default=0.0)
         return longest + LAST_PATIENCE if isfinite(longest) else None
 
     async def _tell_progress(self) -> None:
@@ -299,14 +302,23 @@ class Daemon:
             self._apply(seen)
         return None
 
+    def edited_keys(self, config: Config) -> dict[str, str]:
+        """The keys of ``[supervisor]`` that are not as in force: ``apply``, ``pending`` for a new daemon."""
+        present, new = self.supervision.config.supervisor, config.supervisor
+        edited: dict[str, str] = {}
+        for key, action in SUPERVISOR_KEYS.items():
+            in_force = self._begun_with if action == "daemon" else present
+            if getattr(in_force, key) != getattr(new, key):
+                edited[key] = "pending" if action == "daemon" else "apply"
+        return edited
+
     def _apply(self, config: Config) -> None:
         supervision = self.supervision
-        old, new = supervision.config.supervisor, config.supervisor
-        needs = [key for key in DAEMON_KEYS if getattr(old, key) != getattr(new, key)]
+        needs = [key for key, action in self.edited_keys(config).items() if action == "pending"]
         if needs:
             log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
         self._exposed.warn_of(self.file.files())
-        self.logs.set_level(new.log_level)
+        self.logs.set_level(config.supervisor.log_level)
         supervision.runner.tell(
             "config.loaded", "info", file=str(self.file.path), kernels=list(config.kernels)
         )

@@ -15,9 +15,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from supervisor.kernel.launch import LaunchError
-from supervisor.manager_base import SETTINGS, ManagerBase, immediately
+from supervisor.manager_base import SETTINGS, ManagerBase
 from supervisor.manager_callbacks import Callback
 from supervisor.manager_session import Farewell
+from supervisor.manager_thread import Gone
 
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from supervisor.manager_attached import AttachedKernelManager
 
 __all__ = ["SETTINGS", "KernelManager", "run_kernel", "start_new_kernel"]
+
+# A kernel that comes back may take this long, however little patience there is at the start; in seconds.
+_LEAST_PATIENCE = 60.0
 
 
 class KernelManager(ManagerBase):
@@ -56,22 +60,24 @@ class KernelManager(ManagerBase):
     def start_kernel(self, **kw: Any) -> None:
         """Write the connection file and launch the kernel; returns when the process is there.
 
-        ``kw``: keywords of ``subprocess.Popen``, remembered for restarts;
-        ``extra_arguments``; ``independent=True`` for a kernel that is to outlive this
-        process; ``newports=True`` for another address than before.  Raises
+        ``kw``: keywords of ``subprocess.Popen``, remembered for restarts, files among
+        them held open for those, whoever closes them; ``kernel_name`` and
+        ``kernel_cmd``, attributes from then on; ``extra_arguments``; ``independent=True`` for
+        a kernel that is to outlive this process; ``newports=True`` for another address
+        than before.  Nothing stays of those of an earlier start.  Raises
         RuntimeError if one runs, if the address is not one of this machine, or a
         port is taken; NoSuchKernel; FileNotFoundError or PermissionError if
-        the command cannot be executed.  Nothing is left behind then.
+        the command cannot be executed; TypeError or ValueError for a keyword that is
+        of no use.  Nothing is left behind then, nor remembered.
         """
         new_ports = bool(kw.pop("newports", False))
+        self._here()
         with self._lock:
             if self.has_kernel:
                 raise RuntimeError("a kernel runs already: use restart_kernel, or shut it down first")
             self._refuse_elsewhere()
-            self._remember(kw)
-            session = self._begin_session()
-            before = session.thread.call(immediately(session.start, self._config(), new_ports=new_ports))
-        self._wait_launched(session, before)
+            wait = self._order_launch(self._launch().updated(kw), now=False, new_ports=new_ports)
+        wait()
 
     def restart_kernel(self, now: bool = False, **kw: Any) -> None:
         """Stop the kernel and launch it again at the same address; returns when the new process is there.
@@ -82,16 +88,13 @@ class KernelManager(ManagerBase):
         none was ever started, and as ``start_kernel`` does.
         """
         new_ports = bool(kw.pop("newports", False))
+        self._here()
         with self._lock:
-            self._here()
             if self._launcher is None:
                 raise RuntimeError("no kernel was started: call start_kernel first")
-            self._remember(kw)
-            session = self._begin_session()
-            before = session.thread.call(
-                immediately(session.restart, self._config(), now=now, new_ports=new_ports)
-            )
-        self._wait_launched(session, before)
+            launch = self._launcher.launch.updated({**self._own(), **kw})
+            wait = self._order_launch(launch, now=now, new_ports=new_ports)
+        wait()
 
     def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
         """Ask the kernel to exit, then signal it: SIGTERM after ``shutdown_wait_time`` s, SIGKILL 2 s later.
@@ -111,10 +114,14 @@ class KernelManager(ManagerBase):
     def request_shutdown(self, restart: bool = False) -> None:
         """Send a ``shutdown_request`` on control, and return; the kernel is not started again.
 
-        No error if nothing runs.
+        What it executes is not interrupted, and no signal follows.  Returns once it
+        has answered, after half a second at most.  No error if nothing runs.
         """
         if (session := self._here()) is not None:
-            self._stop(session, Farewell(restart=restart, keep_file=True), inf)
+            try:
+                session.thread.call(session.request(restart=restart))
+            except Gone:
+                pass  # shut down by another thread meanwhile
 
     def finish_shutdown(self, waittime: float | None = 1, pollinterval: float = 0.1) -> None:  # noqa: ARG002
         """Wait ``waittime`` seconds for the end of the kernel, then signal it; sends no request.
@@ -167,36 +174,44 @@ class KernelManager(ManagerBase):
         An ordered restart counts, too.  In a thread of their own, in order; what they raise is
         logged.  ValueError for another event.
         """
+        self._here()
         self._callbacks.add(callback, event)
 
     def remove_restart_callback(self, callback: Callback, event: str = "restart") -> None:
         """Undo one ``add_restart_callback``; no error if there was none.  ValueError for another event."""
+        self._here()
         self._callbacks.remove(callback, event)
 
 
 def start_new_kernel(
-    startup_timeout: float = 60, kernel_name: str = "python", **kw: Any
+    startup_timeout: float | None = 60, kernel_name: str = "python", **kw: Any
 ) -> tuple[KernelManager, BlockingKernelClient]:
     """Start a kernel, and return its manager and a client that is connected and ready.
 
     ``kw`` are those of ``start_kernel``.  RuntimeError if it is not ready
-    within ``startup_timeout`` seconds; it is shut down then.
+    within ``startup_timeout`` seconds (``None``: no limit); it is shut down then.
+    For so long, and for a minute at least, it may also boot when it comes back.
     """
-    deadline = time.monotonic() + startup_timeout
-    manager = KernelManager(kernel_name=kernel_name)
-    manager.start_kernel(**kw)
+    patience = inf if startup_timeout is None else startup_timeout
+    deadline = time.monotonic() + patience
+    manager = KernelManager(
+        kernel_name=kernel_name, settings={"start_timeout": max(_LEAST_PATIENCE, patience)}
+    )
     client = None
     try:
-        manager.wait_ready(startup_timeout)
+        # Whatever ends this, Ctrl-C as well: a kernel that nobody can reach must not stay.
+        manager.start_kernel(**kw)
+        manager.wait_ready(patience)
         client = manager.client()
         client.start_channels()
-        client.wait_for_ready(timeout=max(0.0, deadline - time.monotonic()))
+        left = max(0.0, deadline - time.monotonic())
+        client.wait_for_ready(timeout=None if left == inf else left)
     except BaseException as error:
         if client is not None:
             client.stop_channels()
         manager.shutdown_kernel(now=True)
         if isinstance(error, TimeoutError):
-            raise RuntimeError(f"the kernel was not ready within {startup_timeout:g} s") from None
+            raise RuntimeError(f"the kernel was not ready within {patience:g} s") from None
         raise
     return manager, client
 

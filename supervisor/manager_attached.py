@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class AttachedKernelManager(KernelManager):
             found = lead(os.environ, socket=_text(socket), config=_text(config))
         except PlaceError as error:
             raise ConnectionError(str(error)) from None
-        self._client = Client(found.sockets)
+        self._client = Client.at(found)
         self._name = name
         self._last_process: ProcessId | None = None
         self._last_address: Address | None = None
@@ -91,6 +92,9 @@ class AttachedKernelManager(KernelManager):
         self._here()
         try:
             self._view()
+        except LookupError:
+            # It has left the daemon's file, and has ended: until then the daemon knows it.
+            self._last_process = None
         except ConnectionError:
             # The kernels outlive a daemon that crashed or detached, and wait for the next one.
             if self._last_process is not None and not is_running(self._last_process):
@@ -100,8 +104,20 @@ class AttachedKernelManager(KernelManager):
     @property
     def has_kernel(self) -> bool:
         """Whether the daemon has the kernel up, or is to have it up, and has not given it up."""
-        view = self._view()
+        try:
+            view = self._view()
+        except LookupError:
+            return False
         return view["want"] == "up" and view["phase"] not in ("stopped", "failed")
+
+    @property
+    def autorestart(self) -> bool:
+        """Whether a kernel that dies is started again is in the daemon's file; setting it: TypeError."""
+        return self._autorestart
+
+    @autorestart.setter
+    def autorestart(self, autorestart: bool) -> None:
+        raise TypeError(f"autorestart: {autorestart}: whether it is started again is in the daemon's file")
 
     @property
     def last_exit(self) -> Exit | None:
@@ -125,9 +141,9 @@ class AttachedKernelManager(KernelManager):
             raise RuntimeError(f"kernel {self._name} has no connection file: start it first")
         return address
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
+    def wait_ready(self, timeout: float | None = 60.0) -> None:
         """Wait until the kernel answers.  TimeoutError after so many seconds, RuntimeError if it will not."""
-        deadline = time.monotonic() + timeout
+        deadline = inf if timeout is None else time.monotonic() + timeout
         while (view := self._view())["phase"] != "running":
             if view["phase"] in ("stopped", "failed"):
                 raise RuntimeError(f"kernel {self._name} is {view['phase']}: {view['reason']}")

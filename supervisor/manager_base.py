@@ -11,7 +11,7 @@ import re
 import threading
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -166,8 +166,8 @@ class ManagerBase(Addressed):
         kernel = session.kernel if session is not None else None
         return None if kernel is None else process_of(kernel)
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until the kernel answers.
+    def wait_ready(self, timeout: float | None = 60.0) -> None:
+        """Wait until the kernel answers; ``None``: for as long as it takes.
 
         TimeoutError after ``timeout`` seconds; RuntimeError if nothing runs or it was given up.
         """
@@ -212,8 +212,11 @@ class ManagerBase(Addressed):
         return address if address is not None and address.shell_port else None
 
     def _address(self) -> Address:
-        with self._lock:
-            return self._known_address() or self._connection.choose(self._config(), self.kernel_name)
+        if (known := self._known_address()) is not None:
+            return known
+        self._here()
+        # In the connection's own order: a launch may be choosing one at this moment.
+        return self._connection.choose_once(self._config(), self.kernel_name)
 
     def _refuse_elsewhere(self) -> None:
         if self.transport != "tcp":
@@ -230,12 +233,40 @@ class ManagerBase(Addressed):
     def _launch(self) -> Launch:
         return Launch(self.kernel_name, tuple(self.kernel_cmd), tuple(self.extra_arguments))
 
-    def _remember(self, kw: Mapping[str, Any]) -> None:
-        if self._launcher is None:
-            launch = self._launch().updated(kw)
-            self._launcher = ManagerLauncher(launch)
+    def _remember(self, launch: Launch) -> Callable[[], None]:
+        """Launch this from now on; returns what forgets it again, unless another order came since."""
+        held = launch.holding()
+        named, launcher = (self.kernel_name, self.kernel_cmd), self._launcher
+        former = None if launcher is None else launcher.launch
+        if launcher is None:
+            self._launcher = ManagerLauncher(held)
         else:
-            self._launcher.launch = self._launcher.launch.updated({**self._own(), **kw})
+            launcher.launch = held
+        self.kernel_name, self.kernel_cmd = held.kernel_name, list(held.kernel_cmd)
+
+        def forget() -> None:
+            if self._launcher is None or self._launcher.launch is not held:
+                return
+            self.kernel_name, self.kernel_cmd = named
+            if former is None:
+                self._launcher = None
+            else:
+                self._launcher.launch = former
+
+        return forget
+
+    def _order_launch(self, launch: Launch, *, now: bool, new_ports: bool) -> Callable[[], None]:
+        """Have this launched instead of what runs; returns what waits for it, without the lock."""
+        forget = self._remember(launch)
+        try:
+            session = self._begin_session()
+            before = session.thread.call(
+                immediately(session.restart, self._config(), now=now, new_ports=new_ports)
+            )
+        except Exception:
+            forget()
+            raise
+        return lambda: self._wait_launched(session, before, forget)
 
     def _begin_session(self) -> Session:
         if self._session is None:
@@ -253,12 +284,14 @@ class ManagerBase(Addressed):
         self._owns_file = True
         return self._session
 
-    def _wait_launched(self, session: Session, before: int) -> None:
+    def _wait_launched(self, session: Session, before: int, forget: Callable[[], None]) -> None:
         try:
             session.thread.call(session.wait_launched(before))
         except Gone:
             raise RuntimeError("the kernel was shut down before it had started") from None
         except Exception:
+            with self._lock:
+                forget()
             self._retire()
             raise
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from supervisor.control.client import Broken, Client, Connection, NoDaemon, target
 from supervisor.core.model import Cause, Exit
+from supervisor.instants import timestamp
 from supervisor.manager_callbacks import RestartCallbacks
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ class Follower:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        # The instant of the last event, and the events of that instant: the stream resumes there.
-        self._since: str | None = None
+        # The instant of our beginning or of the last event, and the events of that instant:
+        # the stream resumes there.
+        self._since = timestamp()
         self._seen: list[Mapping[str, Any]] = []
         self._listens = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"events of {kernel}", daemon=True)
@@ -77,13 +79,15 @@ class Follower:
                     self._connection = None
 
     def _read(self, connection: Connection) -> None:
-        place: dict[str, Any] = {"last": 0} if self._since is None else {"since": self._since}
+        # At first nothing that was told before, not even in the same millisecond.
+        place: dict[str, Any] = {"since": self._since} if self._listens.is_set() else {"last": 0}
         connection.send("GET", target("/v1/events", {"kernel": [self._kernel], "follow": True, **place}))
         if connection.open_stream() is not None or self._stop.is_set():
             return
         self._listens.set()
         for event in connection.lines():
-            if not self._is_known(event):
+            # A gap is older than its own instant: what is missing would be asked for from there.
+            if event.get("event") != "stream.gap" and not self._is_known(event):
                 self._tell(event)
 
     def _is_known(self, event: Mapping[str, Any]) -> bool:
@@ -100,6 +104,9 @@ class Follower:
             case "kernel.died" | "kernel.stopped":
                 self._callbacks.note(exit_of(event))
             case "kernel.restarting":
+                if "cause" in event:
+                    # An ordered restart: no death was told before.
+                    self._callbacks.note(exit_of(event))
                 self._callbacks.call("restart")
             case "kernel.failed":
                 self._callbacks.call("dead")

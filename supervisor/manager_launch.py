@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,38 @@ from supervisor.config import CONNECTION_FILE, KernelConfig
 from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
 from supervisor.kernel.equipment import Launcher
-from supervisor.kernel.launch import Command, LaunchError, format_argv, resolve, spawn
+from supervisor.kernel.launch import Command, LaunchError, format_argv, resolve, spawn, without_ours
 
 _PYTHONS = {"python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2])}
+_STREAMS = ("stdin", "stdout", "stderr")
+# Numbers that are no descriptors.
+_SPECIAL = (None, subprocess.DEVNULL, subprocess.STDOUT)
+
+
+class Stream:
+    """A descriptor of our own for a file that its giver may close.
+
+    It is closed with the last launch that has it.
+    """
+
+    def __init__(self, name: str, given: Any) -> None:
+        self.given = given
+        try:
+            self._descriptor = os.dup(given if isinstance(given, int) else given.fileno())
+        except (OSError, ValueError):
+            raise ValueError(f"{name}: is not an open file: give one, or DEVNULL") from None
+        weakref.finalize(self, os.close, self._descriptor).atexit = False
+
+    def fileno(self) -> int:
+        """The descriptor, as ``Popen`` asks for it."""
+        return self._descriptor
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """A descriptor that was let go of; its number may be another file's by now."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +73,9 @@ class Launch:
     def updated(self, keywords: Mapping[str, Any]) -> Launch:
         """The same with the keywords of ``start_kernel``; raises ValueError for a pipe."""
         options = {**self.options, **keywords}
-        for stream in ("stdin", "stdout", "stderr"):
+        if keywords.get("env") is not None:
+            options["env"] = without_ours(keywords["env"])
+        for stream in _STREAMS:
             if options.get(stream) == subprocess.PIPE:
                 # Nobody empties it across restarts, and a full pipe stops the kernel.
                 raise ValueError(f"{stream}: a pipe would block the kernel: give a file, or DEVNULL")
@@ -54,6 +86,14 @@ class Launch:
             bool(options.pop("independent", self.independent)),
             options,
         )
+
+    def holding(self) -> Launch:
+        """The same with streams of its own.  Raises ValueError for one that is closed."""
+        return replace(self, options={name: _held(name, value) for name, value in self.options.items()})
+
+    def letting_go(self) -> Launch:
+        """The same without; a file that is still open can be held again, a number cannot."""
+        return replace(self, options={name: _let_go(value) for name, value in self.options.items()})
 
     def argv(self, extra_arguments: Sequence[str] | None = None) -> tuple[tuple[str, ...], str]:
         """The command with its ``{names}``, and the resource directory.  Raises LaunchError."""
@@ -86,11 +126,21 @@ class Launch:
         """The launch keywords that fill ``{names}``."""
         return {name: value for name, value in self.options.items() if isinstance(value, str)}
 
-    @property
-    def path(self) -> dict[str, str]:
-        """The PATH on which the command is looked for, if ``env`` gives one."""
-        env = self.options.get("env") or {}
-        return {"PATH": env["PATH"]} if "PATH" in env else {}
+
+def _held(name: str, value: Any) -> Any:
+    if name not in _STREAMS or value in _SPECIAL or isinstance(value, Stream):
+        return value
+    if isinstance(value, GivenUp):
+        raise ValueError(
+            f"{name}: descriptor {value.number} was let go of at the shutdown: give it anew, or DEVNULL"
+        )
+    return Stream(name, value)
+
+
+def _let_go(value: Any) -> Any:
+    if not isinstance(value, Stream):
+        return value
+    return GivenUp(value.given) if isinstance(value.given, int) else value.given
 
 
 class ManagerLauncher(Launcher):
@@ -109,19 +159,30 @@ class ManagerLauncher(Launcher):
         except LaunchError as error:
             self.error = launch.missing(error)
             raise
-        own = msgspec.structs.replace(
-            config,
-            # Its environment and its interrupt mode count, whatever the command is made of.
-            kernelspec=None if launch.kernel_cmd else launch.kernel_name,
-            argv=tuple(format_argv(argv, CONNECTION_FILE, resource_dir, launch.words)),
-            cwd=str(launch.options.get("cwd") or "."),
-            env=launch.path,
-        )
+        own = self._own(config, format_argv(argv, CONNECTION_FILE, resource_dir, launch.words))
         try:
-            return resolve(own)
+            return resolve(own, base=launch.options.get("env"))
         except (LaunchError, OSError) as error:
             self.error = _as_builtin(error)
             raise
+
+    def _own(self, config: KernelConfig, argv: Sequence[str]) -> KernelConfig:
+        launch = self.launch
+        return msgspec.structs.replace(
+            config,
+            # Its environment and its interrupt mode count, whatever the command is made of.
+            kernelspec=None if launch.kernel_cmd else launch.kernel_name,
+            argv=tuple(argv),
+            cwd=str(launch.options.get("cwd") or "."),
+        )
+
+    def interrupt_mode(self, config: KernelConfig) -> str:
+        """How it is interrupted, whether or not it could be launched now.  Raises LaunchError."""
+        return super().interrupt_mode(self._own(config, ()))
+
+    def let_go(self) -> None:
+        """Hold nobody's files open any more."""
+        self.launch = self.launch.letting_go()
 
     def spawn(
         self, command: Command, connection_file: Path, output: Path, mark: Mapping[str, str]

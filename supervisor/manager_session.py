@@ -14,6 +14,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 _LEVELS = {"error": logging.WARNING, "warning": logging.WARNING}
 # SIGTERM gets 2 s, SIGKILL 5 s (core.lifecycle), and once more, in seconds.
 LADDER_PATIENCE = 12.0
+# How long a request to exit may take to be answered, in seconds.
+REQUEST_PATIENCE = 0.5
 # SIGINT in the first moments ends an ipykernel: an interrupt waits this long for readiness, in seconds.
 READY_PATIENCE = 5.0
 
@@ -58,11 +61,13 @@ READY_PATIENCE = 5.0
 class Farewell:
     """What a stop says to the kernel, and what it leaves.
 
-    ``ask``: send a ``shutdown_request``; ``restart``: which says that the
-    kernel will be back; ``keep_file``: the connection file stays.
+    ``ask``: send a ``shutdown_request``; ``interrupt``: after an interrupt, if it
+    is busy; ``restart``: which says that the kernel will be back; ``keep_file``: the
+    connection file stays.
     """
 
     ask: bool = True
+    interrupt: bool = True
     restart: bool = False
     keep_file: bool = False
 
@@ -83,6 +88,8 @@ class _Attended:
 
     def __init__(self, host: Host, callbacks: RestartCallbacks) -> None:
         self.farewell = Farewell()
+        # Set once the kernel has been asked to exit, or is not to be.
+        self.asked = asyncio.Event()
         self._host = host
         self._callbacks = callbacks
 
@@ -94,15 +101,21 @@ class _Attended:
 
     async def perform(self, effect: Effect, report: Callable[[Fact], object]) -> None:
         match effect:
-            case AskToExit() if not self.farewell.ask:
-                return
-            case AskToExit() if self.farewell.restart:
-                effect = replace(effect, restart=True)
+            case AskToExit():
+                await self._ask(effect, report)
             case Withdraw() if self.farewell.keep_file:
                 return
             case _:
-                pass
-        await self._host.perform(effect, lambda fact: self._heard(fact, report))
+                await self._host.perform(effect, lambda fact: self._heard(fact, report))
+
+    async def _ask(self, effect: AskToExit, report: Callable[[Fact], object]) -> None:
+        farewell = self.farewell
+        restart, interrupt = effect.restart or farewell.restart, effect.interrupt and farewell.interrupt
+        try:
+            if farewell.ask:
+                await self._host.perform(replace(effect, restart=restart, interrupt=interrupt), report)
+        finally:
+            self.asked.set()
 
     def _heard(self, fact: Fact, report: Callable[[Fact], object]) -> None:
         if isinstance(fact, Exited):
@@ -194,12 +207,8 @@ class Session:
         """These settings are in force from now on."""
         self._runner.submit(Load({self.name: config}))
 
-    def start(self, config: KernelConfig, *, new_ports: bool = False) -> int:
-        """Have it started; returns the generation before.  Of one without a run, a restart is a start."""
-        return self.restart(config, now=False, new_ports=new_ports)
-
     def restart(self, config: KernelConfig, *, now: bool, new_ports: bool) -> int:
-        """Have it restarted; returns the generation before."""
+        """Have it restarted; returns the generation before.  Of one without a run, a restart is a start."""
         self._attended.farewell = Farewell()
         self.declare(config)
         before = self._state.generation
@@ -223,8 +232,20 @@ class Session:
             return
         if not isinstance(self._state.phase, Stopping):
             self._attended.farewell = farewell
+            self._attended.asked.clear()
         self.change(stop_timeout=patience)
         self._runner.submit(Stop(self.name, now))
+
+    async def request(self, *, restart: bool) -> None:
+        """Have it asked to exit, without signals; returns once it has answered, after a bounded time."""
+        self.stop(Farewell(interrupt=False, restart=restart, keep_file=True), inf)
+        if (kernel := self.kernel) is not None and isinstance(kernel.phase, Stopping):
+            # Who ends right after us takes what is not on its way yet with it.
+            try:
+                async with asyncio.timeout(REQUEST_PATIENCE):
+                    await self._attended.asked.wait()
+            except TimeoutError:
+                pass
 
     async def wait_launched(self, before: int) -> None:
         """Wait until a run after generation ``before`` has a process, or had one.
@@ -247,7 +268,7 @@ class Session:
                 raise RuntimeError("the kernel was shut down before it had started")
             await self._runner.wait_for_change()
 
-    async def wait_ready(self, timeout: float) -> None:
+    async def wait_ready(self, timeout: float | None) -> None:
         """Wait until it is ready.  TimeoutError after so many seconds, RuntimeError if it will not be."""
         async with asyncio.timeout(timeout):
             while not isinstance((phase := self._state.phase), Running):
@@ -270,7 +291,7 @@ class Session:
             raise RuntimeError(f"the kernel has not ended {timeout:g} s after it was told to") from None
 
     async def interrupt(self) -> None:
-        """Interrupt it, by signal or message; RuntimeError if it has no process."""
+        """Interrupt it, by signal or message; RuntimeError if it has no process, or cannot hear one yet."""
         try:
             if isinstance(self._state.phase, Starting | Queued):
                 await self.wait_ready(READY_PATIENCE)
@@ -278,8 +299,16 @@ class Session:
             pass  # it never said that it is a Jupyter kernel
         if isinstance(self._state.phase, Running):
             await self._order(Interrupt(self.name))
+        elif self._takes_messages():
+            # SIGINT would end it: a JVM does not know any other meaning.
+            raise RuntimeError("the kernel takes interrupts as messages, and none while it starts or stops")
         else:
             await self.signal(signal.SIGINT)
+
+    def _takes_messages(self) -> bool:
+        assert self._opened is not None, "open comes first"
+        run = self._opened[1].entry(self.name).run
+        return run is not None and run.interrupt_mode == "message"
 
     async def signal(self, signum: int) -> None:
         """Signal its process group; RuntimeError if it has no process."""
@@ -313,6 +342,7 @@ class Session:
         if address is not None:
             # The address stays the kernel's own, for a start to come and for clients that know it.
             self._connection.adopt(address)
+        self._launcher.let_go()
         await asyncio.to_thread(shutil.rmtree, self._directory, True)
 
     def abandon(self) -> None:

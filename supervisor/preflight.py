@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -38,13 +40,14 @@ def installed_kernelspecs() -> Mapping[str, Path]:
         except OSError:
             continue
         for candidate in candidates:
-            if (candidate / "kernel.json").is_file():
+            # Not is_file(), which raises where the directory may not be entered.
+            if os.path.isfile(candidate / "kernel.json"):  # noqa: PTH113
                 found.setdefault(candidate.name.lower(), candidate)
     return found
 
 
 def _missing(kernel: KernelConfig, installed: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    if kernel.kernelspec is not None and kernel.kernelspec.lower() not in installed:
+    if kernel.kernelspec is not None and not _is_installed(kernel.kernelspec.lower(), installed):
         known = f"installed are {listed(sorted(installed))}" if installed else "none is installed"
         yield "kernelspec", f"{quoted(kernel.kernelspec)} is not installed here: {known}"
     cwd = Path(os.path.expanduser(kernel.cwd))  # noqa: PTH111 - Path.expanduser raises for unknown users
@@ -57,10 +60,21 @@ def _missing(kernel: KernelConfig, installed: Mapping[str, Path]) -> Iterator[tu
         )
 
 
+def _is_installed(name: str, installed: Mapping[str, Path]) -> bool:
+    """As a launch has it: Python's names stand for each other, and for the ipykernel that runs here."""
+    if name not in ("python", "python3"):
+        return name in installed
+    return name in installed or "python3" in installed or find_spec("ipykernel") is not None
+
+
 def _wrong_directory(path: Path) -> str:
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return "does not exist here: create it, or choose another"
-    if not path.is_dir():
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}: choose another, or let the kernel's user enter it"
+    if not stat.S_ISDIR(mode):
         return "is not a directory: choose another"
     return "" if os.access(path, os.R_OK | os.X_OK) else "cannot be entered: let the kernel's user read it"
 
@@ -71,6 +85,6 @@ def _found(program: str, cwd: Path, env: Mapping[str, str]) -> bool:
         return True
     program = os.path.expanduser(program)  # noqa: PTH111
     if os.sep in program:
-        return os.access(cwd / program, os.X_OK) and (cwd / program).is_file()
+        return os.access(cwd / program, os.X_OK) and os.path.isfile(cwd / program)  # noqa: PTH113
     path = Template(env["PATH"]).safe_substitute(os.environ) if "PATH" in env else None
     return shutil.which(program, path=path) is not None

@@ -93,9 +93,9 @@ class SteeredDaemon:
         """Read the file now."""
         before = await self.plan(None)
         if (rejected := await self._daemon.reload()) is not None:
-            return {"accepted": False, "mistakes": list(rejected.mistakes), "changes": []}
+            return {"accepted": False, "mistakes": list(rejected.mistakes), "changes": [], "supervisor": []}
         changes = [line for line in before["kernels"] if line["action"] != "none"]
-        return {"accepted": True, "mistakes": [], "changes": changes}
+        return {"accepted": True, "mistakes": [], "changes": changes, "supervisor": before["supervisor"]}
 
     async def plan(self, path: str | None) -> Fields:
         """What loading a file would do; does nothing."""
@@ -104,11 +104,15 @@ class SteeredDaemon:
             loaded = await asyncio.to_thread(load, file)
         except ConfigError as error:
             mistakes = [str(mistake) for mistake in error.mistakes]
-            return {"accepted": False, "mistakes": mistakes, "kernels": []}
-        return {"accepted": True, "mistakes": [], "kernels": self._planned(loaded.config)}
+            return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
+        return {"accepted": True, "mistakes": [], **self._planned(loaded.config)}
 
-    def _planned(self, config: Config) -> list[Fields]:
-        return [asdict(line) for line in self._supervision.plan(config)]
+    def _planned(self, config: Config) -> Fields:
+        edited = self._daemon.edited_keys(config)
+        return {
+            "kernels": [asdict(line) for line in self._supervision.plan(config)],
+            "supervisor": [{"key": key, "action": action} for key, action in edited.items()],
+        }
 
     def connection(self, name: str) -> Fields:
         """The connection file's path and its content, without the key."""

@@ -27,7 +27,9 @@ from supervisor.core.events import (
     Shutdown,
     Start,
 )
-from supervisor.core.model import Failed, Kernel, Running, Stopped, process_of
+from supervisor.core.lifecycle import settings_of
+from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, process_of
+from supervisor.core.policy import describe, is_clean, may_restart
 from supervisor.kernel.files import remove_temporaries_of
 from supervisor.kernel.host import Host
 from supervisor.kernel.lock import StateLock
@@ -148,7 +150,7 @@ class Supervision:
         self._found = found
 
     def take_up(self) -> None:
-        """Take up the kernels that were found; a ``load`` follows at once and says what they are to do."""
+        """Take up the kernels that were found; a ``load`` of the same configuration follows at once."""
         runner, host, found = self.runner, self.host, self._found
         host.recall(found.records)
         for record in found.records:
@@ -158,7 +160,7 @@ class Supervision:
         for key, message in found.troubles.items():
             self.note_trouble(key, message)
         if found.survivors:
-            runner.submit(Found(found.survivors))
+            runner.submit(Found(found.survivors, self.config.kernels))
 
     def load(self, config: Config) -> None:
         """Declare exactly the kernels of this configuration."""
@@ -265,6 +267,7 @@ class Supervision:
         Raises OrderRefused.  The order stands, whatever becomes of the waiting.
         """
         runner = self.runner
+        before = runner.state.kernels.get(order.kernel)
         refusal = runner.order(order)
         if refusal is not None:
             raise OrderRefused(refusal)
@@ -284,23 +287,38 @@ class Supervision:
             return False, f"{closed}; the order stands", kernel
         # What is stopped has no connection file any more: its removal is part of the outcome.
         await runner.wait_effects_of(order.kernel, RECORD_PATIENCE)
-        ok, message = outcome(order, kernel)
+        ok, message = outcome(order, kernel, before.last_death if before is not None else None)
         return ok, message, kernel
 
 
-def outcome(order: Order, kernel: Kernel | None) -> tuple[bool, str]:
-    """Whether the kernel has come to where the order wanted it, and the sentence that tells."""
+def outcome(order: Order, kernel: Kernel | None, known: Death | None = None) -> tuple[bool, str]:
+    """Whether the kernel has come to where the order wanted it, and the sentence that tells.
+
+    ``known`` is its last death at the time of the order.
+    """
     wants_up = isinstance(order, Start | Restart | Reset)
     if kernel is None:
         return not wants_up, "removed"
     match kernel.phase:
         case Failed(reason=reason):
             return not wants_up, f"failed: {reason}"
+        case Stopped() if not wants_up:
+            return True, "stopped"
         case Stopped():
-            return not wants_up, "stopped" if not wants_up else "stopped by a later order"
+            ended = _ended_by_itself(kernel, known)
+            return False, "stopped by a later order" if ended is None else f"ended by itself: {ended}"
         case Running():
             process = process_of(kernel)
             assert process is not None, "a running kernel has a process"
             return wants_up, f"running (pid {process.pid})"
         case _:
             return False, "changing"
+
+
+def _ended_by_itself(kernel: Kernel, known: Death | None) -> str | None:
+    """How the latest run ended, if the file wants no other after such an end; else ``None``."""
+    death = kernel.last_death
+    if death is None or death == known or death.generation != kernel.generation:
+        return None
+    is_final = is_clean(death.exit) and not may_restart(settings_of(kernel), death.exit)
+    return describe(death.exit) if is_final else None

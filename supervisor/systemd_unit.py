@@ -30,7 +30,7 @@ def main(args: list[str]) -> int:
 
     Raises Quit, and SystemExit(2) for arguments that do not parse.
     """
-    arguments = _parser().parse_args(args)
+    arguments = parser().parse_args(args)
     unit = _unit(arguments)
     try:
         text = unit.render()
@@ -51,20 +51,21 @@ def main(args: list[str]) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the verb."""
+    found = argparse.ArgumentParser(
         prog=f"{NAME} systemd",
         description="Print or install a systemd unit with the paths of this installation.",
         allow_abbrev=False,
     )
-    parser.add_argument("action", choices=("print", "install"), help="to stdout, or to where systemd looks")
-    parser.add_argument("--user", action="store_true", help="a unit for your own systemd, not the system's")
-    parser.add_argument("--config", metavar="FILE", help="the configuration that it runs")
-    parser.add_argument(
+    found.add_argument("action", choices=("print", "install"), help="to stdout, or to where systemd looks")
+    found.add_argument("--user", action="store_true", help="a unit for your own systemd, not the system's")
+    found.add_argument("--config", metavar="FILE", help="the configuration that it runs")
+    found.add_argument(
         "--instance", metavar="NAME", help="the template instead: one service for each file beside NAME.toml"
     )
-    parser.add_argument("--run-as", metavar="ACCOUNT", help=f"the account of the kernels ({USER})")
-    return parser
+    found.add_argument("--run-as", metavar="ACCOUNT", help=f"the account of the kernels ({USER})")
+    return found
 
 
 def _unit(arguments: argparse.Namespace) -> Unit:
@@ -122,7 +123,7 @@ def next_steps(unit: Unit, instance: str | None = None) -> str:
     name = f"{NAME}@{instance}" if instance else NAME
     manager = " --user" if unit.for_user else ""
     config = _readable(unit, instance)
-    there = "" if Path(config).exists() else ", which is not there yet: write it first"
+    there = "" if os.path.exists(config) else ", which is not there yet: write it first"  # noqa: PTH110
     steps = [f"{shlex.join(unit.program)} check {shlex.quote(config)}"]
     if unit.for_user:
         steps.append("loginctl enable-linger    # so that it does not end when you log out")

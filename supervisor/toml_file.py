@@ -226,10 +226,12 @@ class _Reading:
     def _kernels(self, raw_defaults: dict[str, Any]) -> dict[str, KernelConfig]:
         tell_defaults = self._teller(self.main, ("defaults",))
         defaults, wrong = _checked(raw_defaults, "defaults", tell_defaults)
+        _place(defaults, self.main)
         drafts: list[tuple[Draft, KernelConfig]] = []
         for name, declared in self.declared.items():
             tell = self._teller(declared.file, ("kernels", name))
             own, own_wrong = _checked(declared.raw, "kernels", tell, name)
+            _place(own, declared.file)
             inherited = {path for path in wrong if not has(own, path)}
             bad = frozenset(own_wrong | inherited)
             draft = Draft(name, own, defaults, declared.raw, bad, tell, tell_defaults)
@@ -259,6 +261,16 @@ def _checked(raw: dict[str, Any], table: str, tell: Tell, name: str = "") -> tup
     values = convert_table(KernelConfig, raw, above, note)
     check_contents(values, tell)
     return values, wrong
+
+
+def _place(values: Values, file: Path) -> None:
+    """Make a relative ``cwd`` an absolute one, below the directory of the file in which it stands.
+
+    One below ``~`` is expanded at each launch, so that another $HOME restarts no kernel.
+    """
+    cwd = values.get("cwd")
+    if cwd is not None and not cwd.startswith(("/", "~")):
+        values["cwd"] = str(file.absolute().parent / cwd)
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -3,7 +3,7 @@
 Owns what types and bounds cannot say.  A rule yields the keys that it is about
 and what is wrong; the blame falls on the first of them that the kernel itself
 sets, else on ``[defaults]``, so that the message names a line of the file.
-Touches nothing on the machine.
+Of the machine it asks nothing but who its users are.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def check_contents(values: Values, tell: Tell) -> None:
             tell(("argv", index), '"" is empty: remove it')
     if argv and not any(CONNECTION_FILE in argument for argument in argv):
         tell(("argv",), f'does not contain {CONNECTION_FILE}: add it, for example "-f", "{CONNECTION_FILE}"')
+    if what := _wrong_home(values.get("cwd", "")):
+        tell(("cwd",), what)
     for name in values.get("env", {}):
         if what := _wrong_variable(name):
             tell(("env", name), what)
@@ -123,12 +125,26 @@ def _wrong_variable(name: str) -> str:
 
 def check_supervisor(values: Values, tell: Tell) -> None:
     """Tell what is wrong within the keys of ``[supervisor]``."""
+    for key in ("runtime_dir", "state_dir", "socket"):
+        if what := _wrong_home(values.get(key, "")):
+            tell((key,), what)
     size = len(os.fsencode(values.get("socket", "")))
     if size > _LONGEST_SOCKET:
         tell(
             ("socket",),
             f"a path of {size} bytes; a socket's has at most {_LONGEST_SOCKET}: choose a shorter one",
         )
+
+
+def _wrong_home(path: str) -> str:
+    """What is wrong with a path below ``~``, or ``~USER``, whose directory nobody knows."""
+    if not path.startswith("~"):
+        return ""
+    filled_in = os.path.expandvars(path)
+    if os.path.expanduser(filled_in) != filled_in:  # noqa: PTH111 - Path.expanduser raises
+        return ""
+    unknown = "home directory" if path[1:2] in ("", "/") else "user of this name"
+    return f"{spelled(path)}: no {unknown} is known here: write the whole path"
 
 
 # Rules between the keys of one kernel.

@@ -223,14 +223,17 @@ _HARDENING = """\
 # User code must find the machine as it is. What follows takes away only what an
 # account without privileges has no use for; docs/systemd.md tells what else was
 # weighed, and what it would break.
-# No way up through a setuid program. Remove it where user code needs sudo.
+# No way up through a setuid program. Where user code needs sudo, set this to "no"
+# and the next to "~". (What would bring it back, unasked, is not in this unit:
+# ProtectKernel...=, Restrict...=, SystemCall...=, LockPersonality=,
+# MemoryDenyWriteExecute=, PrivateDevices=, ProtectClock=, ProtectHostname=,
+# DynamicUser=; systemd.exec(5) has the list.)
 NoNewPrivileges=yes
-# Nor capabilities, however they might be come by.
+# Nor capabilities, however they might be come by: nobody loads a kernel module,
+# sets the clock or writes to a raw device.
 CapabilityBoundingSet=
 # /usr, /boot and /etc are read-only; /home, /srv, /tmp and the rest are not.
 ProtectSystem=full
-# Kernel modules cannot be loaded.
-ProtectKernelModules=yes
 # Nobody writes its own limits, or the count of OOM kills.
 ProtectControlGroups=yes
 """

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from supervisor.cli import program
+from supervisor.cli.program import main
 from supervisor.core import events
+from supervisor.instants import written
 from tests.control.cli_tools import Done, begin, command, environment, read_until, run
 from tests.control.conftest import wait_until
 from tests.control.fake_steering import FakeDaemon, FakeSteering, stamp
@@ -267,7 +274,7 @@ def test_the_wait_may_be_bounded(cli: Callable[..., Done], steering: FakeSteerin
         (["stop", "x*"], 1, "no kernel matches 'x*': there are analysis, robot, stats"),
         (["output", "nothing"], 1, "no kernel is named 'nothing'"),
         (["connection", "*"], 1, "'*' means several kernels: analysis, robot, stats: name one of them"),
-        (["logs", "robto"], 1, "did you mean 'robot'?"),
+        (["logs", "x*"], 1, "no kernel matches 'x*': there are analysis, robot, stats"),
         (["exec", "robto", "1"], 1, "did you mean 'robot'?"),
         (["console", "robto"], 1, "did you mean 'robot'?"),
         (["signal", "TERN", "robot"], 2, "'TERN' is not a signal: did you mean 'SIGTERM'?"),
@@ -296,6 +303,88 @@ def test_reload_and_plan_tell_what_changes(cli: Callable[..., Done], steering: F
     assert (0, "robot: restart: env\n", "") == cli("reload")
     assert (0, "robot: restart: env\n", "") == cli("plan", "other.toml")
     assert str(steering.tmp / "other.toml") == steering.planned_path
+
+
+@pytest.mark.parametrize("verb", ["reload", "plan"])
+def test_reload_and_plan_tell_what_becomes_of_each_key_of_the_daemon_itself(
+    cli: Callable[..., Done], steering: FakeSteering, verb: str
+) -> None:
+    steering.edited = {"socket": "pending", "on_exit": "apply"}
+
+    _, out, _ = cli(verb)
+
+    own = ["[supervisor] socket: takes effect when the daemon is started anew"]
+    own.append("[supervisor] on_exit: " + ("applied" if verb == "reload" else "would be applied"))
+    assert [*own, "robot: restart: env"] == out.splitlines()
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Iterator[Path]:
+    """The socket of a daemon that hangs: it listens, and that is all."""
+    path = tmp_path / "hanging"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield path
+
+
+@pytest.mark.parametrize(
+    ("words", "patience"),
+    [
+        (["detach"], ("ending.QUICK_TIMEOUT",)),
+        (["shutdown", "--now"], ("ending.QUICK_TIMEOUT",)),
+        (["reload"], ("files.READING_TIMEOUT",)),
+        (["plan"], ("files.READING_TIMEOUT",)),
+    ],
+)
+def test_a_daemon_that_hangs_is_not_waited_for(
+    hanging: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    patience: tuple[str, ...],
+) -> None:
+    for name in patience:
+        monkeypatch.setattr(f"supervisor.cli.{name}", 0.1)
+
+    assert 3 == main([*words, "--socket", str(hanging)])
+    told = "accepts connections, but did not answer within 0.1 s (is it stopped?)"
+    assert f"no daemon answers; tried:\n  {hanging}: {told}" in capsys.readouterr().err
+
+
+def test_a_plan_of_a_daemon_that_hangs_is_no_plan_of_a_start(
+    hanging: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "k.toml"
+    file.write_text('[supervisor]\nsocket = "hanging"\n[kernels.a]\nkernelspec = "python3"\n')
+    monkeypatch.setattr("supervisor.cli.files.READING_TIMEOUT", 0.1)
+
+    assert 3 == main(["plan", "--config", str(file)])
+    assert "" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--timeout=0.1", "--no-wait"])
+def test_an_order_to_a_daemon_that_hangs_is_waited_for_little_longer_than_was_asked_for(
+    daemon: FakeDaemon,
+    steering: FakeSteering,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+) -> None:
+    async def hang(order: events.Order, **_: object) -> dict[str, object]:
+        await steering.release.wait()
+        return {"ok": True, "message": "at last", "kernel": None}
+
+    monkeypatch.setattr(steering, "order", hang)
+    monkeypatch.setattr("supervisor.cli.orders.QUICK_TIMEOUT", 0.1)
+
+    assert 3 == main(["stop", "robot", option, "--socket", str(daemon.path)])
+    within = "0.2" if "timeout" in option else "0.1"
+    assert f"did not answer within {within} s (is it stopped?)" in capsys.readouterr().err
+    daemon.call(steering.release.set)
 
 
 @pytest.mark.parametrize("verb", ["reload", "plan"])
@@ -352,17 +441,174 @@ def test_logs_follow_across_the_daemons_end_and_mark_it(tmp_path: Path) -> None:
     assert "another daemon answers" in err
 
 
+def told(seconds: float, **fields: Any) -> dict[str, Any]:
+    """An event so many seconds from now."""
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return {"timestamp": written(at), "level": "info", "event": "kernel.ready", "kernel": "robot", **fields}
+
+
+def test_logs_follow_tell_what_happened_between_two_daemons_though_nothing_was_shown_before(
+    tmp_path: Path,
+) -> None:
+    first, second = FakeSteering(tmp_path), FakeSteering(tmp_path)
+    first.lines = [told(-60, number=0)]
+    with FakeDaemon(first, tmp_path / "s"):
+        process = begin(tmp_path, "logs", "-f", "-n", "0", "--json", "--socket", str(tmp_path / "s"))
+        wait_until(lambda: first.followers == 1)
+    second.lines = [*first.lines, told(0, number=1), told(0.1, number=2)]
+    with FakeDaemon(second, tmp_path / "s"):
+        following = read_until(process.stdout, '"number": 2')
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+    assert [1, 2] == [json.loads(line)["number"] for line in following.splitlines()]
+
+
+def test_logs_follow_go_on_before_a_gap_and_not_after_it(tmp_path: Path) -> None:
+    first, second = FakeSteering(tmp_path), FakeSteering(tmp_path)
+    shown, missed, later = (told(number * 0.1, number=number) for number in range(3))
+    gap = told(0.15, event="stream.gap", kernel=None, reason="nothing was read")
+    first.lines = [shown, gap]
+    with FakeDaemon(first, tmp_path / "s"):
+        process = begin(tmp_path, "logs", "-f", "--json", "--socket", str(tmp_path / "s"))
+        read_until(process.stdout, "stream.gap")
+    second.lines = [shown, missed, later]
+    with FakeDaemon(second, tmp_path / "s"):
+        following = read_until(process.stdout, '"number": 2')
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+    assert [1, 2] == [json.loads(line)["number"] for line in following.splitlines()]
+
+
+def test_logs_of_a_kernel_that_is_not_declared_any_more_are_told_with_a_hint(
+    cli: Callable[..., Done], steering: FakeSteering
+) -> None:
+    removed = told(-1, kernel="robto", event="kernel.removed")
+    steering.lines = [removed, told(0)]
+
+    code, out, err = cli("logs", "robto", "--json")
+
+    assert (0, removed) == (code, json.loads(out))
+    assert "kernel-supervisor: no kernel is named 'robto' now: did you mean 'robot'?\n" == err
+
+
+def test_logs_follow_a_pattern_to_kernels_that_are_declared_later(
+    daemon: FakeDaemon, steering: FakeSteering, tmp_path: Path
+) -> None:
+    process = begin(tmp_path, "logs", "-f", "new*", "--json", "--socket", str(daemon.path))
+    read_until(process.stderr, "no kernel matches 'new*' now")
+    for kernel in ("robot", "newest"):
+        daemon.run(steering.tell(event="kernel.ready", kernel=kernel))
+    following = read_until(process.stdout, "newest")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert ["newest"] == [json.loads(line)["kernel"] for line in following.splitlines()]
+
+
+def test_logs_follow_a_pattern_from_the_last_events_that_it_matches(
+    daemon: FakeDaemon, steering: FakeSteering, tmp_path: Path
+) -> None:
+    old = [told(-9, number=0), told(-8, number=1), told(-7, kernel="stats"), told(-6, number=2)]
+    steering.lines = [*old, told(-5, kernel="analysis")]
+    words = ("logs", "-f", "rob*", "-n", "2", "--json", "--socket", str(daemon.path))
+    process = begin(tmp_path, *words)
+    before = read_until(process.stdout, '"number": 2')
+    daemon.run(steering.tell(event="kernel.died", kernel="robot", number=3))
+    after = read_until(process.stdout, '"number": 3')
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert [1, 2, 3] == [json.loads(line)["number"] for line in (before + after).splitlines()]
+
+
+def left_by_a_daemon(home: Path, *lines: dict[str, Any]) -> None:
+    (home / "state").mkdir()
+    (home / "state/events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (home / "k.toml").write_text('[supervisor]\nstate_dir = "state"\n')
+
+
 def test_logs_without_a_daemon_are_read_from_its_file(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    state.mkdir()
-    line = {"timestamp": stamp(), "level": "info", "event": "kernel.ready", "kernel": "robot"}
-    (state / "events.jsonl").write_text(json.dumps(line) + "\n")
-    (tmp_path / "k.toml").write_text('[supervisor]\nstate_dir = "state"\n')
+    line = told(0)
+    left_by_a_daemon(tmp_path, line)
 
     code, out, err = run(tmp_path, "logs", "--json", "robot", "--config", "k.toml")
 
     assert (0, line) == (code, json.loads(out))
     assert "no daemon answers: this is what it left" in err
+
+
+def test_logs_without_a_daemon_may_be_chosen_by_a_pattern(tmp_path: Path) -> None:
+    lines = [told(-2, number=0), told(-1, number=1), told(0, kernel="stats")]
+    left_by_a_daemon(tmp_path, *lines)
+
+    code, out, _ = run(tmp_path, "logs", "--json", "rob*", "-n", "1", "--config", "k.toml")
+
+    assert (0, lines[1]) == (code, json.loads(out))
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "why"),
+    [
+        ("state", "events.jsonl: cannot be read: Is a directory"),
+        ("s" * 300, "events.jsonl: cannot be read: File name too long"),
+        ("nowhere", "events.jsonl: there is no such file of an earlier daemon"),
+    ],
+)
+def test_a_file_of_events_that_cannot_be_read_is_told_among_what_was_tried(
+    tmp_path: Path, state_dir: str, why: str
+) -> None:
+    (tmp_path / "state/events.jsonl").mkdir(parents=True)
+    (tmp_path / "k.toml").write_text(f'[supervisor]\nstate_dir = "{state_dir}"\n')
+
+    for words in (["logs"], ["logs", "-f"], ["logs", "-f", "rob*"]):
+        code, out, err = run(tmp_path, *words, "--config", "k.toml")
+
+        assert (3, "") == (code, out)
+        assert "no daemon answers; tried:" in err
+        assert 1 == err.count(why)
+        assert "Traceback" not in err
+
+
+class Stuck(FakeSteering):
+    """Tells the past as far as a daemon does that hangs in the middle of it."""
+
+    async def events(self, **_: Any) -> AsyncIterator[dict[str, Any]]:
+        yield self.lines[0]
+        await asyncio.Event().wait()
+
+
+def test_logs_of_a_daemon_that_hangs_end_with_what_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("supervisor.cli.logs.QUICK_TIMEOUT", 0.5)
+    stuck = Stuck(tmp_path)
+    stuck.lines = [told(0)]
+    with FakeDaemon(stuck, tmp_path / "s"):
+        assert 3 == program.main(["logs", "--json", "--socket", str(tmp_path / "s")])
+
+    out, err = capsys.readouterr()
+    assert stuck.lines == [json.loads(out)]
+    assert "accepts connections, but did not answer within 0.5 s (is it stopped?)" in err
+
+
+@pytest.mark.parametrize("name", ["robot", "r" * 300])
+def test_output_of_a_kernel_without_a_daemon_and_without_a_file_is_told(tmp_path: Path, name: str) -> None:
+    code, out, err = run(tmp_path, "output", name)
+
+    assert (3, "") == (code, out)
+    assert "no daemon answers; tried:" in err
+
+
+def test_output_that_cannot_be_read_is_told(cli: Callable[..., Done], steering: FakeSteering) -> None:
+    (steering.tmp / "output" / "robot.log").mkdir(parents=True)
+
+    for words in (["output", "robot"], ["output", "-f", "robot"]):
+        code, out, err = cli(*words)
+
+        assert (1, "") == (code, out)
+        assert err.endswith("robot.log: cannot be read: not a regular file\n")
 
 
 def test_output_is_what_the_kernel_wrote(cli: Callable[..., Done], steering: FakeSteering) -> None:

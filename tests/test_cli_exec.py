@@ -171,23 +171,46 @@ def test_code_waits_for_a_kernel_that_another_client_keeps_busy(owner: Owner, tm
     assert (0, "mine\n") == (second.returncode, out)
 
 
-def test_a_kernel_that_dies_meanwhile_is_told(owner: Owner, tmp_path: Path) -> None:
-    death = {"cause": "killed", "signal": "SIGKILL", "at": None}
-    process = begin(
-        tmp_path,
-        "exec",
-        "robot",
-        "print('on', flush=True); import time; time.sleep(5)",
-        "--socket",
-        str(tmp_path / "s"),
-    )
+def end_meanwhile(owner: Owner, home: Path, **view: Any) -> str:
+    """What is told when the kernel's view becomes this during an execution."""
+    code = f"print('on', flush=True)\n{waits_for(home / 'go')}"
+    process = begin(home, "exec", "robot", code, "--socket", str(home / "s"))
     read_until(process.stdout, "on")
-    owner.views["robot"].update({"generation": 2, "last_death": death})
+    owner.views["robot"].update(view)
     _, err = process.communicate(timeout=30)
-    owner.process.send_signal(signal.SIGINT)
-
+    (home / "go").touch()
     assert 1 == process.returncode
-    assert "robot died while it executed this: SIGKILL" in err
+    return err
+
+
+def death_of(generation: int) -> dict[str, Any]:
+    return {"cause": "killed", "signal": "SIGKILL", "at": None, "generation": generation}
+
+
+@pytest.mark.parametrize("then", [{"generation": 2}, {"phase": "backoff"}])
+def test_a_kernel_that_dies_meanwhile_is_told(owner: Owner, tmp_path: Path, then: dict[str, Any]) -> None:
+    err = end_meanwhile(owner, tmp_path, last_death=death_of(1), **then)
+
+    assert "robot died while it executed this: SIGKILL\n" in err
+
+
+@pytest.mark.parametrize("old", [None, death_of(1)])
+def test_an_end_that_was_ordered_meanwhile_is_not_told_as_an_old_death(
+    owner: Owner, tmp_path: Path, old: dict[str, Any] | None
+) -> None:
+    owner.views["robot"].update({"generation": 2, "last_death": old})
+
+    err = end_meanwhile(owner, tmp_path, generation=3)
+
+    assert err.endswith("kernel-supervisor: robot was restarted while it executed this\n")
+
+
+def test_a_stop_that_was_ordered_meanwhile_is_told(owner: Owner, tmp_path: Path) -> None:
+    owner.views["robot"].update({"generation": 2, "last_death": death_of(1)})
+
+    err = end_meanwhile(owner, tmp_path, phase="stopped", pid=None)
+
+    assert err.endswith("kernel-supervisor: robot was stopped while it executed this\n")
 
 
 def test_a_kernel_that_is_not_running_is_told(owner: Owner, tmp_path: Path) -> None:

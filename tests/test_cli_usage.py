@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from supervisor.cli.verbs import VERBS
 from supervisor.cli.words import ago, how_it_died, span
 from tests.control.cli_tools import ROOT, begin, environment, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.e2e.daemon import weaken
 
 ASKING = [verb for verb, what in VERBS.items() if what.asks_daemon]
 NEEDS = {
@@ -97,6 +99,81 @@ def test_the_daemon_is_found_by_socket_config_environment_and_place(tmp_path: Pa
             daemon.__exit__()
 
 
+@pytest.fixture
+def usual(tmp_path: Path) -> Iterator[FakeSteering]:
+    """A daemon of ``kernels.toml`` at the usual place."""
+    steering = FakeSteering(tmp_path)
+    with FakeDaemon(steering, tmp_path / ".local/state/kernel-supervisor/control.sock"):
+        yield steering
+
+
+@pytest.mark.parametrize("verb", ASKING)
+def test_a_daemon_of_another_file_is_not_the_one_of_a_file_that_is_named(
+    tmp_path: Path, usual: FakeSteering, verb: str
+) -> None:
+    (tmp_path / "team.toml").write_text('[kernels.a]\nkernelspec = "python3"\n')
+    socket = tmp_path / ".local/state/kernel-supervisor/control.sock"
+    (tmp_path / ".local/state/kernel-supervisor/events.jsonl").write_text('{"event": "kernel.ready"}\n')
+
+    code, out, err = run(tmp_path, verb, *NEEDS.get(verb, []), "--config", "team.toml")
+
+    assert (3, "") == (code, out)
+    runs = f"a daemon answers, but it runs {tmp_path}/kernels.toml, not {tmp_path}/team.toml"
+    assert f"{socket}: {runs} (--socket {socket} asks it all the same)" in err
+    assert ([], []) == (usual.orders, usual.ended)
+
+
+def test_a_daemon_of_the_named_file_is_asked_by_any_name_of_it(tmp_path: Path, usual: FakeSteering) -> None:
+    (tmp_path / "kernels.toml").touch()
+    (tmp_path / "link.toml").symlink_to("kernels.toml")
+
+    for file in ("kernels.toml", str(tmp_path / "kernels.toml"), "link.toml"):
+        assert 0 == run(tmp_path, "status", "--config", file).code
+        assert 0 == run(tmp_path, "stop", "--all", "--config", file).code
+        assert 0 == run(tmp_path, "reload", "--config", file).code
+    assert 9 == len(usual.orders)
+
+
+@pytest.mark.parametrize(
+    ("words", "looks"),
+    [
+        (["status", "--config", "kernels.toml"], 1),
+        (["stop", "--all", "--config", "kernels.toml"], 1),
+        (["reload", "--config", "kernels.toml"], 1),
+        (["reload", "--config", "own.toml"], 0),
+        (["reload"], 0),
+    ],
+)
+def test_the_daemon_is_asked_which_file_it_runs_only_where_that_is_in_doubt_and_once(
+    tmp_path: Path, usual: FakeSteering, words: list[str], looks: int
+) -> None:
+    (tmp_path / "kernels.toml").touch()
+    (tmp_path / "own.toml").write_text('[supervisor]\nstate_dir = ".local/state/kernel-supervisor"\n')
+
+    assert 0 == run(tmp_path, *words).code
+    assert looks == usual.looks
+
+
+def test_a_file_is_planned_by_the_daemon_that_would_be_asked_anyway(
+    tmp_path: Path, usual: FakeSteering
+) -> None:
+    (tmp_path / "team.toml").touch()
+
+    assert 0 == run(tmp_path, "plan", "team.toml").code
+    assert str(tmp_path / "team.toml") == usual.planned_path
+
+
+def test_a_directory_that_may_not_be_entered_is_no_obstacle(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    process = begin(closed, "status", env={"HOME": str(tmp_path)}, preexec_fn=weaken)
+    _, err = process.communicate(timeout=30)
+    closed.chmod(0o700)
+
+    assert 3 == process.returncode
+    assert "no daemon answers; tried:" in err
+
+
 def test_options_may_come_before_the_verb(tmp_path: Path) -> None:
     assert (3, "") == run(tmp_path, "--json", "--socket", "/nowhere", "status")[:2]
 
@@ -172,6 +249,8 @@ def test_a_completion_script_is_one_for_its_shell(tmp_path: Path, shell: str) ->
     for verb in VERBS:
         assert verb in out
     assert "kernel-supervisor __names" in out
+    assert "install print" in out
+    assert "run-as" in out
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=out, text=True, check=True, timeout=30)
 
@@ -182,7 +261,10 @@ def test_bash_completes_verbs_options_and_names(tmp_path: Path) -> None:
         'eval "$(kernel-supervisor completion bash)"\n'
         'try() { COMP_WORDS=(kernel-supervisor "$@"); COMP_CWORD=$#; _kernel_supervisor\n'
         '        echo "${COMPREPLY[*]}"; }\n'
-        "try sta\ntry restart --n\ntry restart an\ntry completion z\n"
+        "try sta\ntry restart --n\ntry restart an\ntry completion z\ntry systemd in\ntry systemd --r\n"
+        'SOCKET="$KERNEL_SUPERVISOR_SOCKET"; HOME="${SOCKET%/s}"; unset KERNEL_SUPERVISOR_SOCKET\n'
+        'try stop an\ntry stop --socket "$SOCKET" an\ntry stop --socket = "$SOCKET" an\n'
+        "try stop --socket '~/s' an\n"
     )
     with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s") as daemon:
         env = environment(tmp_path, KERNEL_SUPERVISOR_SOCKET=str(daemon.path), PYTHON=sys.executable)
@@ -196,8 +278,20 @@ def test_bash_completes_verbs_options_and_names(tmp_path: Path) -> None:
             check=True,
         )
 
-    assert ["status start", "--no-wait --now --new-ports", "analysis", "zsh"] == done.stdout.splitlines()
+    told = ["status start", "--no-wait --now --new-ports", "analysis", "zsh", "install", "--run-as"]
+    assert [*told, "", *["analysis"] * 3] == done.stdout.splitlines()
     assert "" == done.stderr
+
+
+def test_the_example_of_the_readme_is_accepted_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "kernels.toml").write_text(
+        (ROOT / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    )
+
+    code, out, err = run(tmp_path, "check", "kernels.toml")
+
+    assert (0, "") == (code, err)
+    assert "[kernels.analysis]" in out
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ import pytest
 
 from supervisor import daemon as daemons
 from supervisor.config import Config
+from supervisor.control.client import Client, target
 from supervisor.control.watch import FileWatch
 from supervisor.daemon import Daemon
 from supervisor.observe.log import Log, configure
 from supervisor.settings_file import LAST_GOOD, Rejected, SettingsFile
+from supervisor.steered import SteeredDaemon
 from supervisor.supervision import Supervision
 from tests.e2e.conftest import scene
 from tests.e2e.daemon import DEADLINE, Scene, wait_for
@@ -116,6 +118,23 @@ def test_an_order_to_leave_is_not_undone_by_a_later_one(scene: Scene) -> None:
     assert 0 == daemon.wait(DEADLINE)
     assert [] == scene.processes()
     assert [] == scene.events("daemon.detached")
+
+
+@pytest.mark.parametrize(
+    ("signum", "last"), [(signal.SIGTERM, "daemon.stopped"), (signal.SIGUSR2, "daemon.detached")]
+)
+def test_those_who_follow_find_its_last_words_and_then_an_orderly_end(
+    scene: Scene, signum: int, last: str
+) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    with Client([scene.socket]).connect() as connection:
+        connection.send("GET", target("/v1/events", {"follow": True, "last": 0}))
+        assert connection.open_stream() is None
+
+        scene.stop(signum)
+
+        assert last == [line["event"] for line in connection.lines(DEADLINE)][-1]
 
 
 def test_a_last_good_file_is_gone_after_an_orderly_stop_and_kept_otherwise(scene: Scene) -> None:
@@ -311,6 +330,23 @@ async def test_what_cannot_be_ended_does_not_hold_up_the_exit_for_ever(
     assert (bench.directory / "state" / LAST_GOOD).exists()
 
 
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize(("launched", "edited"), [("10.0", "120.0"), ("120.0", "10.0")])
+async def test_an_orderly_exit_waits_as_long_as_the_edited_stop_timeout_lets_a_kernel_take(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, launched: str, edited: str
+) -> None:
+    bench.write(mini("a", stop_timeout=launched))
+    made, task = await bench.start()
+    await until(lambda: type(made.supervision.kernel("a").phase).__name__ == "Running")
+    bench.write(mini("a", stop_timeout=edited))
+    assert None is await made.reload()
+    monkeypatch.setattr(daemons, "LAST_PATIENCE", 1.0)
+
+    assert float(edited) + 1.0 == made._longest_stop()
+    made.stop()
+    assert 0 == await bench.end(task)
+
+
 async def _never(*_: object, **__: object) -> bool:
     return False
 
@@ -427,4 +463,22 @@ async def test_a_disk_that_hangs_on_the_last_good_file_holds_up_nothing(
     assert ["b"] == made.supervision.names()
     go_on.set()
     made.stop()
+    await bench.end(task)
+
+
+@pytest.mark.usefixtures("unwatched")
+async def test_reload_and_plan_tell_each_edited_key_of_the_daemon_itself(bench: Bench) -> None:
+    bench.write(mini("a", autostart="false"))
+    made, task = await bench.start()
+    steered = SteeredDaemon(made)
+    edited = 'on_exit = "keep"\nlog_format = "json"\n' + mini("a", autostart="false")
+    both = [{"key": "log_format", "action": "pending"}, {"key": "on_exit", "action": "apply"}]
+    bench.write(edited)
+
+    assert both == (await steered.plan(None))["supervisor"]
+    assert (both, []) == ((told := await steered.reload())["supervisor"], told["changes"])
+    assert both[:1] == (await steered.reload())["supervisor"], "it still waits for the next daemon"
+    bench.write(edited.replace("json", "auto"))
+    assert [] == (await steered.reload())["supervisor"], "as the daemon has it from its begin on"
+    made.detach()
     await bench.end(task)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
 from supervisor.manager_attached import AttachedKernelManager
 from tests.kernels.using import MINI, until
@@ -28,7 +29,8 @@ class Daemon:
         self.config.write_text(
             f'[supervisor]\nstate_dir = "{directory}/state"\nruntime_dir = "{directory}/runtime"\n'
             f'socket = "{self.socket}"\n'
-            f"[kernels.analysis]\nargv = [{argv}]\nbackoff = {{ next = 0.0 }}\nmax_restarts = 3\n"
+            f"[kernels.analysis]\nargv = [{argv}]\nbackoff = {{ next = 0.0 }}\nmax_restarts = 20\n"
+            f"[kernels.leaving]\nargv = [{argv}]\n"
             f'[kernels.spare]\nargv = ["false", "{{connection_file}}"]\nautostart = false\nmax_restarts = 1\n'
         )
         self.start()
@@ -172,6 +174,65 @@ def _kill(manager: KernelManager, signum: int) -> None:
     os.kill(pid, signum)
     until(lambda: manager.pid not in (pid, None))
     manager.wait_ready(30)
+
+
+def test_an_ordered_restart_tells_how_the_run_that_it_ended_did(manager: AttachedKernelManager) -> None:
+    _kill(manager, signal.SIGSEGV)
+    told: list[Exit | None] = []
+    manager.add_restart_callback(lambda: told.append(manager.last_exit))
+
+    manager.restart_kernel()
+
+    until(lambda: told)
+    assert [(Cause.EXITED, 0, None)] == [(e.cause, e.code, e.signal) for e in told if e is not None]
+
+
+def test_a_death_between_two_daemons_is_told_also_if_nothing_was_told_before(
+    manager: AttachedKernelManager, daemon: Daemon
+) -> None:
+    told: list[bool] = []
+    manager.add_restart_callback(lambda: told.append(True))
+    pid = manager.pid
+    assert pid is not None
+
+    daemon.end(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    daemon.start()
+    manager.wait_ready(30)
+
+    until(lambda: told)
+    assert [True] == told
+
+
+def test_a_kernel_that_has_left_the_file_is_not_alive(daemon: Daemon) -> None:
+    leaving = daemon.attach("leaving")
+    leaving.wait_ready(30)
+    assert leaving.is_alive() is True
+
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace("[kernels.leaving]", "[kernels.come]"))
+    daemon.process.send_signal(signal.SIGHUP)
+
+    until(lambda: not leaving.is_alive())
+
+    def is_unknown() -> bool:
+        try:
+            leaving.wait_ready(0)
+        except LookupError:
+            return True
+        except (RuntimeError, TimeoutError):
+            pass  # it has ended, and is about to leave
+        return False
+
+    until(is_unknown)
+    assert (False, False, None) == (leaving.is_alive(), leaving.has_kernel, leaving.pid)
+
+
+def test_whether_it_is_started_again_is_in_the_file(manager: AttachedKernelManager) -> None:
+    with pytest.raises(TypeError, match="autorestart: False: whether it is started again is in the daemon"):
+        manager.autorestart = False
+
+    assert manager.autorestart is True
 
 
 def test_a_kernel_that_is_given_up_is_told_dead(daemon: Daemon) -> None:

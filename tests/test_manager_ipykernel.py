@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from supervisor import KernelManager, run_kernel, start_new_kernel
 from supervisor.core.model import Cause
-from tests.kernels.using import mini, until
+from tests.kernels.using import MINI, mini, until
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +140,47 @@ def test_a_start_that_takes_too_long_is_a_runtime_error_and_leaves_nothing(runti
 
     assert [] == list(runtime_dir.glob("kernel-*.json"))
     assert [] == psutil.Process().children()
+
+
+@pytest.mark.parametrize(("given", "start_timeout"), [(300, 300.0), (None, inf), (30, 60.0)])
+def test_a_kernel_may_boot_for_as_long_as_its_caller_is_patient(
+    given: float | None, start_timeout: float
+) -> None:
+    # The manager is ours to end, whatever is asserted.
+    manager, client = start_new_kernel(startup_timeout=given, kernel_cmd=MINI)
+    try:
+        kernel = manager._session.kernel if manager._session else None
+        assert kernel is not None
+        assert kernel.declared is not None
+        assert start_timeout == kernel.declared.start_timeout
+        assert manager.is_alive() is True
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_run_kernel_takes_no_limit_either() -> None:
+    with run_kernel(startup_timeout=None, kernel_cmd=MINI) as client:
+        assert client.is_alive()
+
+
+def test_ctrl_c_during_the_launch_leaves_no_kernel(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = KernelManager._wait_launched
+
+    def interrupted(manager: KernelManager, *arguments: Any) -> None:
+        wait(manager, *arguments)
+        assert manager.is_alive()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KernelManager, "_wait_launched", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        start_new_kernel(kernel_cmd=MINI)
+
+    assert [] == psutil.Process().children()
+    assert [] == list(runtime_dir.glob("kernel-*.json"))
 
 
 def test_a_kernel_that_dies_at_its_start_is_a_runtime_error(runtime_dir: Path) -> None:

@@ -116,6 +116,58 @@ def test_a_forked_child_refuses_clearly_and_can_make_its_own(manager: KernelMana
     manager.wait_ready()
 
 
+def test_a_fork_while_other_threads_hold_the_locks_refuses_all_the_same(manager: KernelManager) -> None:
+    from supervisor.kernel import dispositions
+    from supervisor.kernel.ports import CLAIMS
+
+    manager.start_kernel()
+    idle = KernelManager(kernel_cmd=MINI)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with manager._lock, manager._callbacks._lock, idle._lock, CLAIMS._lock, dispositions._lock:
+            held.set()
+            go_on.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(30)
+            refused = 0
+            for act in (
+                manager.start_kernel,
+                manager.restart_kernel,
+                idle.client,
+                lambda: idle.key,
+                lambda: manager.add_restart_callback(print),
+                lambda: manager.remove_restart_callback(print),
+            ):
+                try:
+                    act()
+                except RuntimeError:
+                    refused += 1
+            old = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            own = KernelManager(kernel_cmd=MINI)
+            own.start_kernel()
+            own.shutdown_kernel(now=True)
+            signal.signal(signal.SIGUSR2, old)
+            os.write(writer, f"{refused} refusals".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        answer = told.read()
+    os.waitpid(child, 0)
+    go_on.set()
+    holder.join()
+
+    assert "6 refusals" == answer
+
+
 def test_garbage_collection_leaves_a_living_kernel_and_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

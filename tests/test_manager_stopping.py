@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from supervisor.kernel.run import Run
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini, until
 
@@ -74,6 +78,115 @@ def test_a_stubborn_kernel_is_gone_within_the_stated_times(
     assert "SIGKILL" == manager.last_exit.signal
     # 1 s to exit, 2 s after SIGTERM; then SIGKILL.  Not sooner, and with room for a slow machine.
     assert 3.0 <= took < 10.0
+
+
+def test_a_request_lets_a_busy_kernel_finish_what_it_executes(make: Make, tmp_path: Path) -> None:
+    manager = make()
+    manager.start_kernel()
+    manager.wait_ready()
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=30)
+    go_on, done = tmp_path / "go-on", tmp_path / "done"
+    client.execute(
+        "import os, time\nprint('begun')\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\nopen({str(done)!r}, 'w').close()"
+    )
+    until(lambda: client.get_iopub_msg(timeout=30)["content"].get("execution_state") == "busy")
+
+    manager.request_shutdown()
+    go_on.touch()
+
+    until(lambda: not manager.has_kernel)
+    client.stop_channels()
+    assert done.exists()
+    assert manager.last_exit is not None
+    assert 0 == manager.last_exit.code
+
+
+def test_a_request_is_on_its_way_when_it_returns(tmp_path: Path) -> None:
+    program = f"""
+import os
+from supervisor.manager import KernelManager
+manager = KernelManager(kernel_cmd={MINI!r})
+manager.start_kernel(independent=True)
+manager.wait_ready()
+print(manager.pid, flush=True)
+manager.request_shutdown()
+os._exit(0)
+"""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(root)},
+    )
+    pid = int(done.stdout)
+
+    try:
+        until(lambda: not psutil.pid_exists(pid))
+    finally:
+        kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("answers", "patience"), [(True, 30.0), (False, 0.1)])
+def test_a_request_returns_when_it_is_answered_or_takes_too_long(
+    make: Make, monkeypatch: pytest.MonkeyPatch, *, answers: bool, patience: float
+) -> None:
+    ask, asked, go_on = Run.ask_to_exit, list[bool](), threading.Event()
+
+    async def slowly(run: Run, **keywords: Any) -> None:
+        await asyncio.to_thread(go_on.wait, 0.1 if answers else 60)
+        await ask(run, **keywords)
+        asked.append(True)
+
+    monkeypatch.setattr("supervisor.manager_session.REQUEST_PATIENCE", patience)
+    monkeypatch.setattr(Run, "ask_to_exit", slowly)
+    manager = make()
+    manager.start_kernel()
+    manager.wait_ready()
+
+    try:
+        manager.request_shutdown()
+        assert [True] * answers == asked
+    finally:
+        go_on.set()
+
+
+@pytest.mark.parametrize("flags", [("--deaf",), ("--start-delay", "0.2")])
+def test_a_request_to_a_kernel_that_boots_is_no_error(make: Make, flags: tuple[str, ...]) -> None:
+    manager = make(kernel_cmd=mini(*flags))
+    manager.start_kernel()
+
+    manager.request_shutdown()
+    manager.finish_shutdown(waittime=0.5)
+
+    assert (False, False) == (manager.has_kernel, manager.is_alive())
+
+
+def test_a_kernel_that_is_interrupted_by_messages_gets_no_signal_before_it_hears_them(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.manager_session.READY_PATIENCE", 0.1)
+    # As a JVM, it dies of SIGINT.
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)", "{connection_file}"]
+    manager = make(kernel_cmd=sleeper, settings={"interrupt_mode": "message"})
+    manager.start_kernel()
+    pid = manager.pid
+    told: list[bool] = []
+    manager.add_restart_callback(lambda: told.append(True))
+
+    with pytest.raises(RuntimeError, match="takes interrupts as messages"):
+        manager.interrupt_kernel()
+    manager.request_shutdown()
+    with pytest.raises(RuntimeError, match="takes interrupts as messages"):
+        manager.interrupt_kernel()
+
+    assert (pid, []) == (manager.pid, told)
+    assert manager.is_alive() is True
 
 
 def test_a_stopped_kernel_can_be_shut_down(make: Make) -> None:

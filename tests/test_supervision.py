@@ -18,7 +18,18 @@ import pytest
 
 from supervisor.config import Config, KernelConfig
 from supervisor.core.events import Reset, Restart, SendSignal, Start, Stop
-from supervisor.core.model import Failed, Kernel, Running, Stopped, Stopping, Want, process_of
+from supervisor.core.model import (
+    Cause,
+    Death,
+    Exit,
+    Failed,
+    Kernel,
+    Running,
+    Stopped,
+    Stopping,
+    Want,
+    process_of,
+)
 from supervisor.kernel import run as runs
 from supervisor.kernel.subproc import KernelManager
 from supervisor.supervision import OrderRefused, Supervision, outcome
@@ -282,6 +293,40 @@ async def test_who_waits_for_an_order_at_the_end_is_told(bench: Bench) -> None:
 def test_what_came_of_an_order(order: Any, phase: Any, expected: tuple[bool, str]) -> None:
     assert expected == outcome(order, Kernel("a", config(), Want.UP, phase))
     assert (isinstance(order, Stop), "removed") == outcome(order, None)
+
+
+CLEAN, CRASHED = Exit(Cause.EXITED, code=0), Exit(Cause.CRASHED, code=7)
+
+
+@pytest.mark.parametrize(
+    ("restart", "exit", "generation", "is_known", "expected"),
+    [
+        ("on-failure", CLEAN, 3, False, "ended by itself: exit code 0"),
+        ("never", CLEAN, 3, False, "ended by itself: exit code 0"),
+        # These would have come back, or were told of before: an order ended it.
+        ("always", CLEAN, 3, False, "stopped by a later order"),
+        ("on-failure", CRASHED, 3, False, "stopped by a later order"),
+        ("never", CLEAN, 2, False, "stopped by a later order"),
+        ("never", CLEAN, 3, True, "stopped by a later order"),
+    ],
+)
+def test_who_orders_a_start_is_told_that_the_program_ended_by_itself(
+    restart: Any, exit: Exit, generation: int, is_known: bool, expected: str
+) -> None:
+    death = Death(generation, 7, 10.0, 2.0, exit)
+    kernel = Kernel("a", config(restart=restart), Want.DOWN, Stopped(), 3, last_death=death)
+
+    assert (False, expected) == outcome(Start("a"), kernel, death if is_known else None)
+    assert (True, "stopped") == outcome(Stop("a"), kernel, None)
+
+
+async def test_a_start_of_a_program_that_ends_before_it_is_ready_tells_how_it_ended(bench: Bench) -> None:
+    argv = (sys.executable, "-c", "pass", "{connection_file}")
+    settings = KernelConfig(name="a", argv=argv, restart="on-failure", autostart=False)
+    supervision = await bench.open(settings)
+
+    for _ in range(2):
+        assert (False, "ended by itself: exit code 0") == (await supervision.order(Start("a")))[:2]
 
 
 # What is wrong

@@ -53,6 +53,14 @@ class TestShippedUnit:
 
         assert not keys & {"PrivateTmp", "DynamicUser", "RemoveIPC", "PrivateNetwork", "PrivateIPC"}
 
+    def test_nothing_but_itself_brings_no_new_privileges(self, path: str, unit: Unit) -> None:
+        # systemd.exec(5): these override "NoNewPrivileges=no", and sudo would not work for all that.
+        keys = {key for key, _ in directives(unit.render())}
+        listed = {"DynamicUser", "LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices"}
+
+        assert not keys & (listed | {"ProtectClock", "ProtectHostname"})
+        assert not [key for key in keys if key.startswith(("ProtectKernel", "Restrict", "SystemCall"))]
+
     def test_every_directive_of_the_service_has_a_reason_above_it(self, path: str, unit: Unit) -> None:
         for paragraph in unit.render().split("[Service]\n")[1].split("[Install]")[0].split("\n\n"):
             reasoned = False

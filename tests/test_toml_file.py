@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import preflight
 from supervisor.config import BackoffConfig, Config, KernelConfig
 from supervisor.toml_file import ConfigError, load, parse, warnings
 
@@ -152,6 +153,23 @@ def test_fragments_are_read_sorted_and_under_the_defaults_of_the_main_file(tmp_p
     assert tuple(tmp_path / name for name in ("main", "d/b.toml", "d/z.toml", "one")) == loaded.files
 
 
+def test_a_relative_cwd_begins_where_the_file_is_in_which_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "main", f'include = ["d/*"]\n[defaults]\n{SPEC}cwd = "data"\n[kernels.m]\n')
+    write(tmp_path / "d/1", '[kernels.a]\ncwd = "../own"\n[kernels.b]\n[kernels.c]\ncwd = "~/x"\n')
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "m": f"{tmp_path}/data",
+        "a": f"{tmp_path}/d/../own",
+        "b": f"{tmp_path}/data",
+        "c": "~/x",
+    }
+
+    for path in (Path("main"), tmp_path / "main"):
+        assert expected == {name: kernel.cwd for name, kernel in load(path).config.kernels.items()}
+
+
 def test_a_pattern_without_files_is_no_mistake_but_a_missing_file_is(tmp_path: Path) -> None:
     main = write(tmp_path / "main", f'include = ["d/*"]\n[kernels.m]\n{SPEC}')
     assert ["m"] == list(load(main).config.kernels)
@@ -260,3 +278,46 @@ def test_what_this_machine_lacks_is_a_warning_only(tmp_path: Path, monkeypatch: 
     assert told[2].startswith('kernels.argv.argv: "no-such-program" is not an executable found here: ')
     assert f'kernels.path.cwd: "{tmp_path}/file" is not a directory: choose another' == told[3]
     assert told[4].startswith('kernels.env.argv: "sh" is not')
+
+
+def test_pythons_kernelspec_is_there_by_either_name_as_it_is_for_a_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "kernels" / "python3" / "kernel.json", "{}")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    config = parse('[kernels.a]\nkernelspec = "Python"\n', "f.toml")
+
+    assert [] == warnings(config)
+
+    monkeypatch.setattr(preflight, "installed_kernelspecs", dict)
+    assert [] == warnings(config), "ipykernel is importable here"
+    monkeypatch.setattr(preflight, "find_spec", lambda _: None)
+    assert ['kernels.a.kernelspec: "Python" is not installed here: none is installed'] == warnings(config)
+
+
+def test_a_directory_that_cannot_be_looked_at_is_a_warning_only(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "inner").mkdir(parents=True)
+    closed.chmod(0)
+    text = f"""
+    [kernels.long]
+    argv = ["./run", "{{connection_file}}"]
+    cwd = "/{"x" * 300}"
+    [kernels.closed]
+    {SPEC}cwd = "{closed}/inner"
+    """
+    user = os.geteuid()
+    if user == 0:  # root may enter everything
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        told = warnings(parse(text, "f.toml"))
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o700)
+
+    assert 3 == len(told)
+    assert "cannot be looked at: File name too long: choose another" in told[0]
+    assert 'kernels.long.argv: "./run" is not an executable found here' in told[1]
+    assert told[2].startswith("kernels.closed.cwd: ")
+    assert "cannot be looked at: Permission denied: choose another" in told[2]

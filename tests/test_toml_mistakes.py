@@ -76,6 +76,10 @@ KEY_MISTAKES = [
     ('max_restarts = "five"', 'max_restarts: "five" is a string, not an integer: write one, such as 5'),
     ('cwd = ""', 'cwd: "" is empty: write a value, or remove the key'),
     (
+        'cwd = "~no-such-user/x"',
+        'cwd: "~no-such-user/x": no user of this name is known here: write the whole path',
+    ),
+    (
         r'cwd = "a\u0000"',
         "cwd: contains a NUL character, which the operating system does not take: remove it",
     ),
@@ -136,6 +140,10 @@ FILE_MISTAKES = [
     ("kernels = 3", "kernels: is an integer, not a table: write [kernels.NAME] for each kernel"),
     ('kernels.a = "S3"', "kernels.a: is a string, not a table: write [kernels.a]"),
     (f"supervisor = 1\n[kernels.a]\n{SPEC}", "supervisor: is an integer, not a table: write [supervisor] and its keys below it"),
+    (
+        f'[supervisor]\nstate_dir = "~no-such-user"\n[kernels.a]\n{SPEC}',
+        'supervisor.state_dir: "~no-such-user": no user of this name is known here: write the whole path',
+    ),
     (
         f'[supervisor]\nsocket = "/{"x" * 107}"\n[kernels.a]\n{SPEC}',
         "supervisor.socket: a path of 108 bytes; a socket's has at most 107: choose a shorter one",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,12 +59,15 @@ BACKOFFS = st.builds(
     lambda low, high, jitter: BackoffConfig(initial=low, next=low, max=low + high, jitter=jitter),
     st.floats(0, 1e9), st.floats(0, 1e300), st.floats(0, 1),
 )  # fmt: skip
+# As they are once a file was read: a relative one has been placed, and each "~" has its directory.
+KNOWN_PATHS = TEXT.filter(lambda text: bool(text) and not os.path.expandvars(text).startswith("~"))
 KERNELS = st.builds(
     lambda values, command: {**values, **command},
     settings_of(
         KernelConfig,
         kernelspec=st.just(None),
         argv=st.just(None),
+        cwd=st.one_of(TEXT.map("/{}".format), TEXT.map("~/{}".format)),
         backoff=BACKOFFS,
         transport=st.just("tcp"),
         ip=st.sampled_from(["127.0.0.1", "::1", "localhost", "0.0.0.0"]),
@@ -75,7 +80,12 @@ CONFIGS = st.builds(
         supervisor=SupervisorConfig(**supervisor),
         kernels={name: KernelConfig(name=name, **values) for name, values in kernels.items()},
     ),
-    settings_of(SupervisorConfig, socket=TEXT.filter(lambda text: 0 < len(text.encode()) < 100)),
+    settings_of(
+        SupervisorConfig,
+        runtime_dir=KNOWN_PATHS,
+        state_dir=KNOWN_PATHS,
+        socket=KNOWN_PATHS.filter(lambda text: len(text.encode()) < 100),
+    ),
     st.dictionaries(NAMES, KERNELS, min_size=1, max_size=3),
 )
 

@@ -158,6 +158,10 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert frozenset({tmp_path}) == watched_directories([tmp_path / "a"])
 
 
+def test_a_pattern_with_too_long_a_name_is_no_obstacle(file: Path) -> None:
+    assert {file.parent} == watched_directories([file, file.parent / ("x" * 300) / "*.toml"])
+
+
 @pytest.mark.usefixtures("events_only")
 async def test_the_first_file_that_matches_a_pattern_is_told(calls: Calls, file: Path) -> None:
     fragments = file.parent / "kernels.d"

@@ -25,7 +25,7 @@ def lead_of(arguments: Namespace) -> Lead:
 
 def client_of(arguments: Namespace) -> Client:
     """A client of the daemon that these arguments mean."""
-    return Client(lead_of(arguments).sockets)
+    return Client.at(lead_of(arguments))
 
 
 def get(client: Client, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 from supervisor.cli.asking import client_of, get
 from supervisor.cli.exits import DONE
@@ -32,10 +32,20 @@ _{function}() {{
         COMPREPLY=($(compgen -W "$options" -- "$current"))
         return
     fi
+    # The daemon that is named already is the one whose kernels count; "--socket=x" comes as three words.
+    local daemon=() index value
+    for ((index = 2; index < COMP_CWORD - 1; index++)); do
+        value="${{COMP_WORDS[index + 1]}}"
+        [ "$value" = "=" ] && value="${{COMP_WORDS[index + 2]}}"
+        case "${{COMP_WORDS[index]}}" in
+            --socket|--config) daemon=("${{COMP_WORDS[index]}}" "${{value/#\\~\\//$HOME/}}") ;;
+        esac
+    done
     case "$verb" in
-        {kernel_verbs}) COMPREPLY=($(compgen -W "$({program} __names 2>/dev/null)" -- "$current")) ;;
+        {kernel_verbs})
+            COMPREPLY=($(compgen -W "$({program} __names "${{daemon[@]}}" 2>/dev/null)" -- "$current")) ;;
         {file_verbs}) COMPREPLY=($(compgen -f -- "$current")) ;;
-        completion) COMPREPLY=($(compgen -W "bash zsh fish" -- "$current")) ;;
+{words_bash}
     esac
 }}
 complete -o default -F _{function} {program} jupyter-supervisor
@@ -63,10 +73,21 @@ _{function}() {{
         compadd -- $options
         return
     fi
+    # The daemon that is named already is the one whose kernels count.
+    local -a daemon
+    local index value
+    for (( index = 3; index < CURRENT; index++ )); do
+        value="${{(Q)words[index + 1]}}"
+        case "$words[index]" in
+            --socket|--config) daemon=("$words[index]" "${{value/#\\~\\//$HOME/}}") ;;
+            --socket=*|--config=*) daemon=("${{(Q)words[index]}}") ;;
+        esac
+    done
     case "$words[2]" in
-        {kernel_verbs}) names=(${{(f)"$({program} __names 2>/dev/null)"}}); compadd -- $names ;;
+        {kernel_verbs})
+            names=(${{(f)"$({program} __names "${{daemon[@]}}" 2>/dev/null)"}}); compadd -- $names ;;
         {file_verbs}) _files ;;
-        completion) compadd -- bash zsh fish ;;
+{words_zsh}
     esac
 }}
 if [ "$funcstack[1]" = "_{function}" ]; then
@@ -78,8 +99,27 @@ fi
 
 _FISH = """\
 # fish completion for {program}; in ~/.config/fish/config.fish: {program} completion fish | source
+# The daemon that is named already is the one whose kernels count.
+function __{function}_names
+    set -l words (commandline -opc)
+    set -l daemon
+    for index in (seq (count $words))
+        switch $words[$index]
+            case --socket --config
+                if test $index -lt (count $words)
+                    set daemon $words[$index] (string replace -r '^~/' "$HOME/" -- $words[(math $index + 1)])
+                end
+            case '--socket=*' '--config=*'
+                set daemon $words[$index]
+        end
+    end
+    {program} __names $daemon 2>/dev/null
+end
 complete -c {program} -f
 """
+
+# The first words of verbs that take neither kernels nor files.
+_WORDS = {"completion": "bash zsh fish", "systemd": "install print"}
 
 
 def script(arguments: Namespace) -> int:
@@ -102,10 +142,18 @@ def options_of(verb: str) -> list[tuple[str, str]]:
     """The long options of a verb and their help."""
     return [
         (option, str(action.help or ""))
-        for action in parser_of(verb, VERBS[verb])._actions
+        for action in _parser_of(verb)._actions
         for option in action.option_strings
         if option.startswith("--")
     ]
+
+
+def _parser_of(verb: str) -> ArgumentParser:
+    if verb == "systemd":
+        from supervisor import systemd_unit
+
+        return systemd_unit.parser()
+    return parser_of(verb, VERBS[verb])
 
 
 def _verbs_with(names: str) -> list[str]:
@@ -118,12 +166,17 @@ def _cases(indent: str, wording: str) -> str:
     return "\n".join(f"{indent}{verb}) {wording.format(options)} ;;" for verb, options in cases)
 
 
+def _words(wording: str) -> str:
+    return "\n".join(f"        {verb}) {wording.format(words)} ;;" for verb, words in _WORDS.items())
+
+
 def _bash() -> str:
     return _BASH.format(
         program=PROGRAM,
         function=PROGRAM.replace("-", "_"),
         verbs=" ".join(VERBS),
         options=_cases("        ", 'options="{}"'),
+        words_bash=_words('COMPREPLY=($(compgen -W "{}" -- "$current"))'),
         kernel_verbs="|".join(_verbs_with("kernels")),
         file_verbs="|".join(_verbs_with("files")),
     )
@@ -135,13 +188,15 @@ def _zsh() -> str:
         function=PROGRAM.replace("-", "_"),
         verbs="\n".join(f"        '{verb}:{_quoted(what.summary)}'" for verb, what in VERBS.items()),
         options=_cases("        ", "options=({})"),
+        words_zsh=_words("compadd -- {}"),
         kernel_verbs="|".join(_verbs_with("kernels")),
         file_verbs="|".join(_verbs_with("files")),
     )
 
 
 def _fish() -> str:
-    lines = [_FISH.format(program=PROGRAM).rstrip()]
+    function = PROGRAM.replace("-", "_")
+    lines = [_FISH.format(program=PROGRAM, function=function).rstrip()]
     for verb, what in VERBS.items():
         summary = _quoted(what.summary, fish=True)
         lines.append(f"complete -c {PROGRAM} -n __fish_use_subcommand -a {verb} -d '{summary}'")
@@ -151,10 +206,11 @@ def _fish() -> str:
             words = _quoted(text, fish=True)
             lines.append(f"complete -c {PROGRAM} {seen} -l {option[2:]}{needs_file} -d '{words}'")
         if what.names == "kernels":
-            lines.append(f"complete -c {PROGRAM} {seen} -a '({PROGRAM} __names 2>/dev/null)'")
+            lines.append(f"complete -c {PROGRAM} {seen} -a '(__{function}_names)'")
         elif what.names == "files":
             lines.append(f"complete -c {PROGRAM} {seen} -F")
-    lines.append(f"complete -c {PROGRAM} -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'")
+        if verb in _WORDS:
+            lines.append(f"complete -c {PROGRAM} {seen} -a '{_WORDS[verb]}'")
     return "\n".join(lines)
 
 

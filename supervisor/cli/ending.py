@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
-import struct
 import time
 from argparse import Namespace
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from supervisor.cli.asking import client_of, get, refuse
 from supervisor.cli.exits import DONE, FAILED
 from supervisor.cli.screen import Transient, complain, say, say_json
-from supervisor.control.client import Broken, Client, Connection, NoDaemon
+from supervisor.control.client import QUICK_TIMEOUT, Broken, Client, Connection, NoDaemon
 
 _LOOK_INTERVAL = 0.5
 
@@ -55,9 +53,8 @@ def _end(arguments: Namespace, path: str, fields: dict[str, Any], done: str) -> 
 
 def _ask(connection: Connection, path: str, fields: dict[str, Any], daemon: _Daemon) -> bool:
     """Give the order; whether the daemon's end is to be waited for."""
-    connection.send("POST", path, fields)
     try:
-        answer = connection.receive(timeout=None)
+        answer = connection.ask("POST", path, fields, timeout=QUICK_TIMEOUT)
     except Broken:
         if daemon.is_gone():
             return True  # it was quicker than its answer
@@ -109,10 +106,9 @@ class _Daemon:
 
 
 def _pidfd(connection: Connection) -> int | None:
-    """A handle on the process that listens (SO_PEERCRED, unix(7)), where there are such."""
+    """A handle on the process that listens, where there are such."""
+    pid = connection.listener()
     try:
-        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
-            pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return os.pidfd_open(pid) if pid and pid != os.getpid() else None
     except (OSError, AttributeError):
         return None

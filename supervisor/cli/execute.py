@@ -146,9 +146,16 @@ class _Watch:
         same_run = view.get("generation") == self._view.get("generation")
         if same_run and view.get("phase") in {"running", "stopping"}:
             return
-        death = view.get("last_death")
-        how = f": {words.how_it_died(death)}" if death else ""
-        raise _Ended(f"{name} died while it executed this{how}")
+        raise _Ended(f"{name} {_end_of(self._view, view)}")
+
+
+def _end_of(asked: View, view: View) -> str:
+    """What became of the run that was asked: it died, or somebody ordered its end."""
+    death = view.get("last_death") or {}
+    if death and death.get("generation") == asked.get("generation"):
+        return f"died while it executed this: {words.how_it_died(death)}"
+    ended = "stopped" if view.get("phase") == "stopped" else "restarted"
+    return f"was {ended} while it executed this"
 
 
 class _Printer:

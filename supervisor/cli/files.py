@@ -14,8 +14,13 @@ from typing import Any
 from supervisor.cli.asking import client_of, lead_of, refuse
 from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, Quit
 from supervisor.cli.screen import complain, harmless, say, say_json
-from supervisor.control.client import Answer, Client, NoDaemon
+from supervisor.control.client import Answer, Client, NoDaemon, OtherDaemon, Unresponsive
 from supervisor.control.places import PlaceError, config_places, default_config, lead
+
+READING_TIMEOUT = 60.0
+"""Seconds in which a daemon that is well has read its file, however many it includes."""
+
+_PENDING = "takes effect when the daemon is started anew"
 
 
 def run(arguments: Namespace) -> int:
@@ -88,7 +93,10 @@ def plan(arguments: Namespace) -> int:
     file = Path(arguments.file).absolute() if arguments.file else None
     client = _client_for(arguments, file)
     try:
-        answer = client.ask("POST", "/v1/plan", {"path": str(file)} if file else {}, timeout=None)
+        fields = {"path": str(file)} if file else {}
+        answer = client.ask("POST", "/v1/plan", fields, timeout=READING_TIMEOUT)
+    except (OtherDaemon, Unresponsive):
+        raise  # there is one
     except NoDaemon:
         # Without a socket that was meant, and with a file, what a start would do is the answer.
         named = arguments.file or arguments.config or default_config(os.environ)
@@ -96,7 +104,7 @@ def plan(arguments: Namespace) -> int:
             raise
         complain("no daemon answers: this is what a start would do")
         answer = Answer(200, _plan_of_start(Path(named)), "")
-    return _tell_outcome(answer, "kernels", arguments, "nothing would be done")
+    return _tell_outcome(answer, "kernels", arguments, ("would be applied", "nothing would be done"))
 
 
 def _plan_of_start(path: Path) -> dict[str, Any]:
@@ -110,29 +118,36 @@ def _plan_of_start(path: Path) -> dict[str, Any]:
     try:
         config = toml_file.load(path).config
     except toml_file.ConfigError as error:
-        return {"accepted": False, "mistakes": [str(mistake) for mistake in error.mistakes], "kernels": []}
+        mistakes = [str(mistake) for mistake in error.mistakes]
+        return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
     lines = planning.plan(State(), Load(config.kernels, config.supervisor.max_concurrent_starts), 0.0)
-    return {"accepted": True, "mistakes": [], "kernels": [asdict(line) for line in lines]}
+    kernels = [asdict(line) for line in lines]
+    return {"accepted": True, "mistakes": [], "kernels": kernels, "supervisor": []}
 
 
 def reload(arguments: Namespace) -> int:
     """Have the daemon read its configuration now."""
-    answer = client_of(arguments).ask("POST", "/v1/reload", {}, timeout=None)
-    return _tell_outcome(answer, "changes", arguments, "accepted; nothing was to be done")
+    answer = client_of(arguments).ask("POST", "/v1/reload", {}, timeout=READING_TIMEOUT)
+    return _tell_outcome(answer, "changes", arguments, ("applied", "accepted; nothing was to be done"))
 
 
 def _client_for(arguments: Namespace, file: Path | None) -> Client:
     """The daemon that is meant; a file to be planned may name its own daemon too."""
-    sockets = lead_of(arguments).sockets
-    if file is not None and not arguments.config and not arguments.socket:
-        try:
-            sockets = tuple(dict.fromkeys([*lead(os.environ, config=str(file)).sockets, *sockets]))
-        except PlaceError:
-            pass  # the daemon tells what is wrong with it
-    return Client(sockets)
+    usual = lead_of(arguments)
+    if file is None or arguments.config or arguments.socket:
+        return Client.at(usual)
+    try:
+        own = lead(os.environ, config=str(file))
+    except PlaceError:
+        return Client.at(usual)  # the daemon tells what is wrong with it
+    # The daemon that would be asked anyway may be asked about any file.
+    must_run = {place: runs for place, runs in own.must_run.items() if place not in usual.sockets}
+    sockets = tuple(dict.fromkeys([*own.sockets, *usual.sockets]))
+    return Client(sockets, {**must_run, **usual.must_run})
 
 
-def _tell_outcome(answer: Answer, lines_key: str, arguments: Namespace, nothing: str) -> int:
+def _tell_outcome(answer: Answer, lines_key: str, arguments: Namespace, told: tuple[str, str]) -> int:
+    """Tell the lines; ``told`` is what is said of a key of the daemon that is live, and of no line at all."""
     body = answer.body
     if "accepted" not in body:
         refuse(answer)
@@ -141,7 +156,12 @@ def _tell_outcome(answer: Answer, lines_key: str, arguments: Namespace, nothing:
         return DONE if body["accepted"] else BAD_CONFIG
     if not body["accepted"]:
         return _tell_mistakes(body.get("mistakes") or [], as_json=False)
-    lines = [_line(line) for line in body.get(lines_key) or [] if line.get("action") != "none"]
+    applied, nothing = told
+    lines = [
+        f"[supervisor] {line['key']}: {applied if line['action'] == 'apply' else _PENDING}"
+        for line in body.get("supervisor") or []
+    ]
+    lines += [_line(line) for line in body.get(lines_key) or [] if line.get("action") != "none"]
     for line in lines or [nothing]:
         say(line)
     return DONE

@@ -6,18 +6,32 @@ import re
 import sys
 import time
 from argparse import Namespace
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from supervisor.cli.asking import chosen, get, lead_of, refuse
 from supervisor.cli.exits import DONE, USAGE, Quit
-from supervisor.cli.screen import complain, has_colour, say
-from supervisor.control.client import Broken, Client, Connection, NoDaemon, target
+from supervisor.cli.screen import complain, harmless, has_colour, say
+from supervisor.control.client import (
+    QUICK_TIMEOUT,
+    Broken,
+    Client,
+    Connection,
+    NoDaemon,
+    OtherDaemon,
+    Unresponsive,
+    target,
+)
 from supervisor.control.places import Lead
+from supervisor.instants import timestamp
 
 _DEFAULT_LINES = 50
 _RETRY_INTERVAL = 0.5
+_GAP = "stream.gap"
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|w)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -41,10 +55,12 @@ def logs(arguments: Namespace) -> int:
 
 
 class _Wanted:
-    """Which events are asked for; patterns become names once the daemon told them."""
+    """Which events are asked for: by kernel, kind, time and number."""
 
     def __init__(self, arguments: Namespace) -> None:
         self.patterns: list[str] = arguments.names
+        self.has_patterns = any(map(_is_pattern, self.patterns))
+        self.follow: bool = arguments.follow
         self.event: str | None = arguments.event
         self.since = instant(arguments.since) if arguments.since else None
         self.last: int | None = arguments.lines
@@ -52,10 +68,34 @@ class _Wanted:
             self.last = _DEFAULT_LINES
 
     def names(self, client: Client) -> list[str]:
-        """The kernels that are meant, told by the daemon."""
+        """The kernels whose past is meant, told by the daemon.
+
+        A name that it does not know stands for itself: what became of a kernel
+        is asked just after it was removed.
+        """
         if not self.patterns:
             return []
-        return [str(view["name"]) for view in chosen(get(client, "/v1/status")["kernels"], self.patterns)]
+        views = get(client, "/v1/status")["kernels"]
+        names: list[str] = []
+        for pattern in self.patterns:
+            try:
+                names += [str(view["name"]) for view in chosen(views, [pattern])]
+            except Quit as unknown:
+                if _is_pattern(pattern) and not self.follow:
+                    raise
+                complain(harmless(f"{unknown.message} now: {unknown.hint}"))
+                names.append(pattern)
+        return names
+
+    def matches(self, event: Event) -> bool:
+        """Whether an event is about the kernels that are meant; one about the stream itself always is."""
+        if not self.patterns or event.get("event") == _GAP:
+            return True
+        return any(fnmatchcase(str(event.get("kernel", "")), pattern) for pattern in self.patterns)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
 
 
 class _Printer:
@@ -79,33 +119,23 @@ class _Printer:
 
 
 def _past(found: Lead, wanted: _Wanted) -> Iterator[Event]:
-    client = Client(found.sockets)
+    """What happened until now.  Raises NoDaemon when neither a daemon nor a file tells it."""
+    client = Client.at(found)
     try:
         names = wanted.names(client)
-        connection = _open(client, wanted, names, follow=False)
-    except NoDaemon:
-        yield from _from_file(found, wanted)
+        connection = _open(client, wanted, names, since=wanted.since, last=wanted.last)
+    except NoDaemon as missing:
+        yield from _from_file(found, wanted, missing)
+        if isinstance(missing, Unresponsive):
+            raise  # what happened last may not be in the file
         return
     with connection:
-        yield from connection.lines()
+        yield from connection.lines(QUICK_TIMEOUT)
 
 
-def _open(
-    client: Client,
-    wanted: _Wanted,
-    names: list[str],
-    *,
-    follow: bool,
-    since: str | None = None,
-) -> Connection:
-    """A stream of events from the daemon; ``since`` takes the place of what was wanted first."""
-    query = {
-        "follow": True if follow else None,
-        "kernel": names or None,
-        "event": wanted.event,
-        "since": since or wanted.since,
-        "last": None if since else wanted.last,
-    }
+def _open(client: Client, wanted: _Wanted, names: list[str], **place: str | int | bool | None) -> Connection:
+    """A stream of events from the daemon, at this place of it."""
+    query = {"kernel": names or None, "event": wanted.event, **place}
     connection = client.connect()
     try:
         connection.send("GET", target("/v1/events", query))
@@ -118,27 +148,34 @@ def _open(
     return connection
 
 
-def _from_file(found: Lead, wanted: _Wanted) -> Iterator[Event]:
-    """What an earlier daemon wrote.  Raises NoDaemon when there is nothing of it."""
+def _from_file(found: Lead, wanted: _Wanted, missing: NoDaemon) -> Iterator[Event]:
+    """What an earlier daemon wrote.  Raises NoDaemon when there is nothing of it to be read."""
+    if isinstance(missing, OtherDaemon):
+        raise missing  # it may well be the file of that one
     path = found.state_dir / "events.jsonl"
-    if not path.exists():
-        raise NoDaemon([*_tried(found), (path, "there is no such file of an earlier daemon")])
-    complain(f"no daemon answers: this is what it left in {path}")
+    try:
+        path.stat()
+        events = _read(path, wanted)
+        hangs = isinstance(missing, Unresponsive)
+        why = "the daemon hangs: this is what is" if hangs else "no daemon answers: this is what it left"
+        complain(f"{why} in {path}")
+        yield from events
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoDaemon([*missing.tried, (path, "there is no such file of an earlier daemon")]) from None
+    except OSError as error:
+        raise NoDaemon([*missing.tried, (path, f"cannot be read: {error.strerror or error}")]) from None
+
+
+def _read(path: Path, wanted: _Wanted) -> Iterator[Event]:
     from supervisor.observe.events_file import replay
 
     since = datetime.fromisoformat(wanted.since) if wanted.since else None
-    names = wanted.patterns or None
-    if names is not None and any(sign in name for name in names for sign in "*?["):
-        raise Quit(USAGE, "patterns need a daemon that knows the names", "give whole names")
-    yield from replay(path, kernels=names, event=wanted.event, since=since, last=wanted.last)
-
-
-def _tried(found: Lead) -> tuple[tuple[Any, str], ...]:
-    try:
-        Client(found.sockets).connect().close()
-    except NoDaemon as missing:
-        return missing.tried
-    return ()
+    if not wanted.has_patterns:
+        return replay(
+            path, kernels=wanted.patterns or None, event=wanted.event, since=since, last=wanted.last
+        )
+    found = (event for event in replay(path, event=wanted.event, since=since) if wanted.matches(event))
+    return found if wanted.last is None else iter(deque(found, wanted.last))
 
 
 class _Following:
@@ -146,41 +183,63 @@ class _Following:
 
     def __init__(self, found: Lead, wanted: _Wanted, printer: _Printer) -> None:
         self._found = found
-        self._client = Client(found.sockets)
+        self._client = Client.at(found)
         self._wanted = wanted
         self._printer = printer
-        self._names: list[str] | None = None
+        # Where to go on: at the last event that was shown, before any at the moment that we began.
+        self._began = timestamp()
         self._latest = ""
         self._at_latest: list[Event] = []
+        self._has_begun = False
+        self._waits = False
         self._instance = ""
 
     def run(self) -> None:
         """Follow until Ctrl-C."""
-        is_first = True
+        if self._wanted.has_patterns:
+            self._show_past(_past(self._found, self._wanted))
         while True:
             try:
                 with self._connect() as connection:
                     self._tell_daemon(connection.stream_instance)
-                    is_first = False
                     for event in connection.lines():
                         self._take(event)
-                complain("the daemon ended the stream; waiting for it to answer again")
-            except NoDaemon:
-                if is_first:
-                    for event in _from_file(self._found, self._wanted):
-                        self._take(event)
-                    is_first = False
-                    complain("waiting for a daemon")
+                self._wait("the daemon ended the stream; waiting for it to answer again")
+            except NoDaemon as missing:
+                if not self._has_begun:
+                    self._show_past(_from_file(self._found, self._wanted, missing))
+                self._wait("waiting for a daemon")
             except Broken:
-                complain("the daemon has gone; waiting for it to answer again")
+                self._wait("the daemon has gone; waiting for it to answer again")
             time.sleep(_RETRY_INTERVAL)
 
     def _connect(self) -> Connection:
-        if self._names is None:
-            self._names = self._wanted.names(self._client)
-        return _open(self._client, self._wanted, self._names, follow=True, since=self._latest or None)
+        wanted = self._wanted
+        if self._has_begun:
+            # Patterns are looked at here: a kernel that is declared later is followed as well.
+            names = [] if wanted.has_patterns else wanted.patterns
+            return _open(self._client, wanted, names, follow=True, since=self._latest or self._began)
+        names = wanted.names(self._client)
+        connection = _open(self._client, wanted, names, follow=True, since=wanted.since, last=wanted.last)
+        self._has_begun = True
+        return connection
+
+    def _show_past(self, events: Iterator[Event]) -> None:
+        """Show what there is of the past; what comes next is what happened since we began."""
+        for event in events:
+            self._take(event)
+        if self._latest < self._began:
+            self._latest, self._at_latest = self._began, []
+        self._has_begun = True
+
+    def _wait(self, why: str) -> None:
+        """Tell, once, that a daemon is waited for."""
+        if not self._waits:
+            complain(why)
+        self._waits = True
 
     def _tell_daemon(self, instance: str) -> None:
+        self._waits = False
         if self._instance and instance != self._instance:
             complain("another daemon answers; what follows is since the last event above")
         elif self._instance:
@@ -188,9 +247,13 @@ class _Following:
         self._instance = instance
 
     def _take(self, event: Event) -> None:
-        """Show an event, unless it was shown before the stream began again."""
+        """Show an event that is meant, unless it was shown before the stream began again."""
+        if not self._wanted.matches(event):
+            return
         stamp = str(event.get("timestamp") or "")
-        if stamp and stamp == self._latest:
+        if event.get("event") == _GAP:
+            pass  # its instant is not a place to go on at: what is missing happened before it
+        elif stamp and stamp == self._latest:
             if event in self._at_latest:
                 return
             self._at_latest.append(event)

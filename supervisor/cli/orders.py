@@ -5,19 +5,29 @@ Owns the waiting.  Ctrl-C ends the waiting and never takes an order back.
 
 from __future__ import annotations
 
+import math
 import select
 import sys
 import time
 from argparse import Namespace
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.cli import words
 from supervisor.cli.asking import View, check_choice, chosen_by, client_of, get
 from supervisor.cli.exits import DONE, FAILED, USAGE
 from supervisor.cli.screen import Transient, complain, harmless, say, say_json
-from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, target
+from supervisor.control.client import (
+    QUICK_TIMEOUT,
+    Answer,
+    Broken,
+    Client,
+    Connection,
+    NoDaemon,
+    Unresponsive,
+    target,
+)
 
 _AT_ONCE = 64
 """Connections open at the same time, well below what the daemon admits."""
@@ -53,6 +63,21 @@ def fields_of(arguments: Namespace) -> dict[str, Any]:
     return fields
 
 
+def patience_of(arguments: Namespace) -> float | None:
+    """Seconds within which a daemon that is well answers the order; ``None`` where no bound was asked for."""
+    if arguments.no_wait:
+        return QUICK_TIMEOUT
+    return arguments.timeout + QUICK_TIMEOUT if arguments.timeout else None
+
+
+class _Sent(NamedTuple):
+    """An order that was given and not answered yet; the deadline is the monotonic instant of its end."""
+
+    name: str
+    connection: Connection
+    deadline: float
+
+
 class _Waiting:
     """The orders that are under way, and the results of those that are not any more."""
 
@@ -60,7 +85,8 @@ class _Waiting:
         self._client = client
         self._arguments = arguments
         self._to_send = deque(names)
-        self._open: dict[int, tuple[str, Connection]] = {}
+        self._open: dict[int, _Sent] = {}
+        self._patience = patience_of(arguments)
         self._transient = Transient()
         self._looked_at = time.monotonic()
         self.results: list[Result] = []
@@ -76,7 +102,7 @@ class _Waiting:
     @property
     def unsettled(self) -> list[str]:
         """The kernels of which nothing is known yet."""
-        return [*(name for name, _ in self._open.values()), *self._to_send]
+        return [*(sent.name for sent in self._open.values()), *self._to_send]
 
     def run(self) -> list[Result]:
         """Give all orders, and wait for their outcomes."""
@@ -85,6 +111,7 @@ class _Waiting:
             ready, _, _ = select.select(list(self._open), [], [], _LOOK_INTERVAL)
             for descriptor in ready:
                 self._settle(descriptor)
+            self._give_up()
             self._look()
         self._transient.clear()
         return self.results
@@ -94,11 +121,14 @@ class _Waiting:
         unsettled = self.unsettled
         while self._to_send:
             self._send(at_most=None)
-        for _, connection in self._open.values():
-            connection.close()
+        self._hang_up()
+        return unsettled
+
+    def _hang_up(self) -> None:
+        for sent in self._open.values():
+            sent.connection.close()
         self._open.clear()
         self._transient.clear()
-        return unsettled
 
     def _send(self, at_most: int | None = _AT_ONCE) -> None:
         while self._to_send and (at_most is None or len(self._open) < at_most):
@@ -106,10 +136,18 @@ class _Waiting:
             name = self._to_send.popleft()
             path = f"/v1/kernels/{name}/{self._arguments.verb}"
             connection.send("POST", target(path), fields_of(self._arguments))
-            self._open[connection.fileno()] = (name, connection)
+            deadline = time.monotonic() + (math.inf if self._patience is None else self._patience)
+            self._open[connection.fileno()] = _Sent(name, connection, deadline)
+
+    def _give_up(self) -> None:
+        """Wait no longer for a daemon that hangs.  Raises Unresponsive."""
+        late = [sent for sent in self._open.values() if sent.deadline < time.monotonic()]
+        if late:
+            self._hang_up()
+            raise Unresponsive.after(late[0].connection.path, self._patience)
 
     def _settle(self, descriptor: int) -> None:
-        name, connection = self._open.pop(descriptor)
+        name, connection, _ = self._open.pop(descriptor)
         with connection:
             try:
                 answer = connection.receive()

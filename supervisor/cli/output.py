@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from supervisor.cli.asking import lead_of, one
-from supervisor.cli.exits import DONE
-from supervisor.control.client import Client, NoDaemon
+from supervisor.cli.exits import DONE, FAILED, Quit
+from supervisor.control.client import Client, NoDaemon, OtherDaemon
 from supervisor.control.places import Lead
 
 
 def output(arguments: Namespace) -> int:
     """Print the last lines, and go on as they come."""
-    from supervisor.kernel.output import follow, read
-
     path = _file_of(lead_of(arguments), arguments.name)
-    if not arguments.follow:
-        sys.stdout.buffer.write(read(path, arguments.lines))
-        sys.stdout.buffer.flush()
-        return DONE
     try:
-        for piece in follow(path, arguments.lines):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        _print(path, arguments.lines, follow=arguments.follow)
     except KeyboardInterrupt:
         pass  # that is how one stops following
+    except BrokenPipeError:
+        raise  # nobody reads; not the file's fault
+    except OSError as error:
+        raise Quit(FAILED, f"{path}: cannot be read: {error.strerror or error}") from None
     return DONE
+
+
+def _print(path: Path, lines: int, *, follow: bool) -> None:
+    from supervisor.kernel import output as files
+
+    for piece in files.follow(path, lines) if follow else [files.read(path, lines)]:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
 def _file_of(found: Lead, name: str) -> Path:
     """Where it writes: told by the daemon, else where it would be, if it is there."""
     try:
-        return Path(one(Client(found.sockets), name)["output_file"])
+        return Path(one(Client.at(found), name)["output_file"])
+    except OtherDaemon:
+        raise  # what is there is the other one's
     except NoDaemon:
         file = found.state_dir / "output" / f"{name}.log"
-        if "/" not in name and file.is_file():
+        # Not is_file(), which raises where the directory may not be entered.
+        if "/" not in name and os.path.isfile(file):  # noqa: PTH113
             return file
         raise

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from supervisor.cli import words
@@ -114,7 +114,7 @@ def _short(path: str | None) -> str:
     """The path, below ``~`` on a terminal."""
     if not path:
         return "-"
-    home = f"{Path.home()}/"
+    home = f"{os.path.expanduser('~')}/"  # noqa: PTH111 - Path.home raises where there is none
     return "~/" + path.removeprefix(home) if sys.stdout.isatty() and path.startswith(home) else path
 
 

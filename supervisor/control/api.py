@@ -70,7 +70,11 @@ class Door:
         self._reception = _Reception(self._bound.sock, self._server)
 
     async def close(self) -> None:
-        """Close the door: no new callers; answers under way get a moment; the file goes if it is ours."""
+        """Close the door: no new callers; what is under way gets a moment; the file goes if it is ours.
+
+        That is ``Limits.parting_timeout``, for streams too: end their source
+        first, and followers find what was told last.
+        """
         server, bound, self._server, self._bound = self._server, self._bound, None, None
         if server is None or bound is None:
             return
@@ -107,14 +111,12 @@ class _Callers(HTTPServerConnectionDelegate):
         return task
 
     async def part(self, timeout: float) -> None:
-        """End the streams, and give the other answers ``timeout`` seconds."""
-        for exchange in list(self._open.values()):
-            exchange.part()
+        """Give answers and streams ``timeout`` seconds to end by themselves, and break off the rest."""
         if not self._open:
             return
         _, late = await asyncio.wait(list(self._open), timeout=timeout)
         for task in late:
-            task.cancel()
+            self._open[task].part()
         await asyncio.gather(*late, return_exceptions=True)
 
 

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-from supervisor.control.places import PlaceError, short_name
+from supervisor.control.places import Lead, PlaceError, short_name
 
 QUICK_TIMEOUT = 10.0
 """Seconds in which a daemon that is well answers what needs no waiting."""
 
+STATUS_PATH = "/v1/status"
 INSTANCE_HEADER = "kernel-supervisor-instance"
 _MAX_LINE = 1 << 16
 
+Found = TypeVar("Found")
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 
 
@@ -33,6 +36,20 @@ class NoDaemon(Exception):
     def __init__(self, tried: Sequence[tuple[Path, str]]) -> None:
         super().__init__("; ".join(f"{path}: {reason}" for path, reason in tried))
         self.tried = tuple(tried)
+
+
+class Unresponsive(NoDaemon):
+    """A daemon is there, and does not answer in time."""
+
+    @classmethod
+    def after(cls, path: Path, timeout: float | None) -> Unresponsive:
+        """Say so of the one at this socket."""
+        reason = f"accepts connections, but did not answer within {timeout:g} s (is it stopped?)"
+        return cls([(path, reason)])
+
+
+class OtherDaemon(NoDaemon):
+    """A daemon answers, but it is not the one of the configuration that was named."""
 
 
 class Broken(Exception):
@@ -75,6 +92,25 @@ class Connection:
         """The descriptor, for ``select``."""
         return self._sock.fileno()
 
+    def listener(self) -> int | None:
+        """The pid of the process that listens (SO_PEERCRED, unix(7)), where that can be told."""
+        try:
+            content = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except (OSError, AttributeError):
+            return None
+        return struct.unpack("3i", content)[0] or None
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        timeout: float | None = QUICK_TIMEOUT,
+    ) -> Answer:
+        """Send the request and read its answer.  Raises Unresponsive and Broken."""
+        self.send(method, target, body)
+        return self.receive(timeout)
+
     def send(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> None:
         """Send the request; a door that has answered already and hung up is no error here."""
         content = b"" if body is None else json.dumps(body).encode()
@@ -88,27 +124,32 @@ class Connection:
             pass  # the answer, if any, is waiting to be read: it refused us early
 
     def receive(self, timeout: float | None = QUICK_TIMEOUT) -> Answer:
-        """Read the answer.  Raises Broken, or NoDaemon when none comes within ``timeout`` seconds."""
+        """Read the answer.  Raises Broken, or Unresponsive when none comes within ``timeout`` seconds."""
         self._sock.settimeout(timeout)
         try:
             status, headers = self._head()
             content = b"".join(self._content(headers))
             body = json.loads(content) if content else {}
         except TimeoutError:
-            reason = f"accepts connections, but did not answer within {timeout:g} s (is it stopped?)"
-            raise NoDaemon([(self.path, reason)]) from None
+            raise Unresponsive.after(self.path, timeout) from None
         except (OSError, ValueError) as error:
             raise Broken(f"{self.path}: the answer broke off: {error}") from None
         return Answer(status, body if isinstance(body, dict) else {}, headers.get(INSTANCE_HEADER, ""))
 
     def lines(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
-        """Read newline-delimited JSON as it comes.  Raises Broken when it breaks off."""
+        """Read newline-delimited JSON as it comes.
+
+        Raises Broken when it breaks off, and Unresponsive when nothing comes
+        for ``timeout`` seconds; ``None`` waits for as long as it takes.
+        """
         self._sock.settimeout(timeout)
         rest = b""
         try:
             for piece in self._content(self._stream_headers):
                 *whole, rest = (rest + piece).split(b"\n")
                 yield from (json.loads(line) for line in whole if line.strip())
+        except TimeoutError:
+            raise Unresponsive.after(self.path, timeout) from None
         except (OSError, ValueError) as error:
             raise Broken(f"{self.path}: the stream broke off: {error}") from None
 
@@ -122,7 +163,7 @@ class Connection:
                 return None
             body = json.loads(b"".join(self._content(headers)) or b"{}")
         except TimeoutError:
-            raise NoDaemon([(self.path, f"did not answer within {timeout} s")]) from None
+            raise Unresponsive.after(self.path, timeout) from None
         except (OSError, ValueError) as error:
             raise Broken(f"{self.path}: {error}") from None
         return Answer(status, body, headers.get(INSTANCE_HEADER, ""))
@@ -162,26 +203,68 @@ class Connection:
 
 
 class Client:
-    """Asks the daemon that is found first behind these sockets."""
+    """Asks the daemon that is found first behind these sockets.
 
-    def __init__(self, sockets: Sequence[Path]) -> None:
+    At a socket in ``must_run`` only one that runs this file is asked for
+    anything but its status.
+    """
+
+    def __init__(self, sockets: Sequence[Path], must_run: Mapping[Path, Path] | None = None) -> None:
         self._sockets = tuple(sockets)
+        self._must_run = must_run or {}
+        self._known: set[tuple[Path, int | None]] = set()
+
+    @classmethod
+    def at(cls, found: Lead) -> Client:
+        """A client of the daemon to which a lead points."""
+        return cls(found.sockets, found.must_run)
 
     def connect(self) -> Connection:
-        """Connect to the first socket behind which somebody listens.  Raises NoDaemon."""
-        tried: list[tuple[Path, str]] = []
+        """Connect to the first socket behind which the daemon listens.  Raises NoDaemon."""
+        return self._first(self._checked)
+
+    def _first(self, attempt: Callable[[Connection], Found]) -> Found:
+        """What the attempt comes to at the first socket where it comes to something."""
+        missing: list[NoDaemon] = []
         for path in self._sockets:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(QUICK_TIMEOUT)
             try:
-                with short_name(path) as name:
-                    sock.connect(name)
-            except (OSError, PlaceError) as error:
-                sock.close()
-                tried.append((path, _reason(error)))
-            else:
-                return Connection(path, sock)
-        raise NoDaemon(tried)
+                return attempt(_connect(path))
+            except NoDaemon as reason:
+                if isinstance(reason, Unresponsive) and path not in self._must_run:
+                    raise  # it is the one that is meant
+                missing.append(reason)
+        kinds = {type(reason) for reason in missing}
+        kind = next((kind for kind in (OtherDaemon, Unresponsive) if kind in kinds), NoDaemon)
+        raise kind([place for reason in missing for place in reason.tried])
+
+    def _checked(self, connection: Connection) -> Connection:
+        """A connection to the same socket, once its daemon is known to be the one that is meant."""
+        place = (connection.path, connection.listener())
+        if connection.path not in self._must_run or place in self._known:
+            return connection
+        with connection:
+            self._check(connection, connection.ask("GET", STATUS_PATH))
+        return _connect(connection.path)
+
+    def _check(self, connection: Connection, status: Answer) -> None:
+        """See by its status whether a daemon is the one that is meant.  Raises OtherDaemon."""
+        path, file = connection.path, self._must_run.get(connection.path)
+        runs = str((status.body.get("config") or {}).get("path"))
+        if file is not None and status.is_error:
+            raise OtherDaemon([(path, f"a daemon answers: {status.body.get('error')}")])
+        if file is not None and not _is_same_file(runs, file):
+            reason = f"a daemon answers, but it runs {runs}, not {file}"
+            raise OtherDaemon([(path, f"{reason} (--socket {path} asks it all the same)")])
+        if (pid := connection.listener()) is not None:
+            self._known.add((path, pid))
+
+    def _status(self, connection: Connection, timeout: float | None) -> Answer:
+        """The status of the daemon, which tells by itself whether it is the one that is meant."""
+        with connection:
+            answer = connection.ask("GET", STATUS_PATH, timeout=timeout)
+            if not answer.is_error:
+                self._check(connection, answer)
+        return answer
 
     def ask(
         self,
@@ -192,9 +275,31 @@ class Client:
         timeout: float | None = QUICK_TIMEOUT,
     ) -> Answer:
         """Send one request and read its answer.  Raises NoDaemon and Broken."""
+        if (method, target) == ("GET", STATUS_PATH):
+            return self._first(lambda connection: self._status(connection, timeout))
         with self.connect() as connection:
-            connection.send(method, target, body)
-            return connection.receive(timeout)
+            return connection.ask(method, target, body, timeout)
+
+
+def _connect(path: Path) -> Connection:
+    """Connect to whoever listens there.  Raises NoDaemon."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(QUICK_TIMEOUT)
+    try:
+        with short_name(path) as name:
+            sock.connect(name)
+    except (OSError, PlaceError) as error:
+        sock.close()
+        kind = Unresponsive if isinstance(error, TimeoutError) else NoDaemon
+        raise kind([(path, _reason(error))]) from None
+    return Connection(path, sock)
+
+
+def _is_same_file(one: str, other: Path) -> bool:
+    try:
+        return one == str(other) or other.samefile(one)
+    except OSError:
+        return False
 
 
 def target(path: str, query: Query | None = None) -> str:

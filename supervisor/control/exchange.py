@@ -207,9 +207,10 @@ class Exchange(HTTPMessageDelegate):
             self._task.cancel()
 
     def part(self) -> None:
-        """End a stream, because the door closes."""
-        if self._streaming and self._task is not None:
+        """Break off what has not ended by itself, because the door closes."""
+        if self._task is not None:
             self._task.cancel()
+        if self._streaming:
             self._connection.close()
 
 

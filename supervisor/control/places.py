@@ -39,12 +39,16 @@ def _first(environ: Environment, variable: str) -> str:
 
 
 def _home(environ: Environment) -> Path:
-    return Path(environ.get("HOME") or Path("~").expanduser())
+    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises without one
+    return Path(home if home != "~" else "/")
 
 
 def expand(text: str, base: Path) -> Path:
-    """A path of the file as an absolute one: ``~`` and ``$NAME`` filled in, relative to ``base``."""
-    return base / Path(os.path.expandvars(text)).expanduser()
+    """A path of the file as an absolute one: ``~`` and ``$NAME`` filled in, relative to ``base``.
+
+    An unknown user's ``~`` stays as it is: reading the file tells it as a mistake.
+    """
+    return base / os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - Path's raises for unknown users
 
 
 def default_state_dir(environ: Environment) -> Path:
@@ -93,7 +97,8 @@ def default_config(environ: Environment) -> Path | None:
     """
     if given := environ.get(CONFIG_VARIABLE):
         return Path(given)
-    return next((place for place in config_places(environ) if place.is_file()), None)
+    # Not is_file(), which raises where a directory may not be entered or a name is too long.
+    return next((place for place in config_places(environ) if os.path.isfile(place)), None)  # noqa: PTH113
 
 
 class Named(NamedTuple):
@@ -119,7 +124,7 @@ def named_in(config: Path) -> Named:
         raise PlaceError(f"{config}: cannot be read: {error.strerror}") from None
     try:
         table = tomli.loads(text).get("supervisor", {})
-    except ValueError:
+    except (ValueError, RecursionError):
         table = dict(_NAMED_LINE.findall(text))
     if not isinstance(table, dict):
         return Named()
@@ -129,10 +134,15 @@ def named_in(config: Path) -> Named:
 
 
 class Lead(NamedTuple):
-    """Where a client is to look for its daemon: sockets to try, and its state directory."""
+    """Where a client is to look for its daemon: sockets to try, and its state directory.
+
+    ``must_run`` has those of the sockets at which the daemon of another file may
+    answer, and the file that it must run to be the one that is meant.
+    """
 
     sockets: tuple[Path, ...]
     state_dir: Path
+    must_run: Mapping[Path, Path] = {}
 
 
 def lead(environ: Environment, *, socket: str | None = None, config: str | None = None) -> Lead:
@@ -146,7 +156,7 @@ def lead(environ: Environment, *, socket: str | None = None, config: str | None 
     if socket:
         return Lead((Path(socket),), usual)
     if config:
-        return _lead_of(named_in(Path(config)), environ, usual)
+        return _lead_of(Path(config), named_in(Path(config)), environ, is_meant=True)
     if given := environ.get(SOCKET_VARIABLE):
         return Lead((Path(given),), usual)
     here = default_config(environ)
@@ -154,18 +164,25 @@ def lead(environ: Environment, *, socket: str | None = None, config: str | None 
         named = named_in(here) if here else Named()
     except PlaceError:
         named = Named()
-    return _lead_of(named, environ, usual)
+    return _lead_of(here, named, environ, is_meant=False)
 
 
-def _lead_of(named: Named, environ: Environment, usual: Path) -> Lead:
-    state_dir = named.state_dir or usual
+def _lead_of(file: Path | None, named: Named, environ: Environment, *, is_meant: bool) -> Lead:
+    """Where the daemon of a file is; ``is_meant``: of no other file, though it be at a usual place."""
+    state_dir = named.state_dir or default_state_dir(environ)
+    alias = state_alias(state_dir)
     if named.socket:
-        return Lead((named.socket,), state_dir)
-    first = default_socket(environ, state_dir, state_dir_is_given=named.state_dir is not None)
-    places = [state_alias(state_dir), first] if named.state_dir else [first, state_alias(state_dir)]
-    if named.state_dir is None:
-        places.append(SYSTEM_SOCKET)
-    return Lead(tuple(dict.fromkeys(places)), state_dir)
+        # By the alias a daemon is found that began before the file named this socket.
+        sockets, unsure = [named.socket, alias], [alias]
+    elif named.state_dir:
+        sockets, unsure = [alias, default_socket(environ, state_dir, state_dir_is_given=True)], []
+    else:
+        sockets = [default_socket(environ, state_dir), alias, SYSTEM_SOCKET]
+        unsure = sockets if is_meant else []
+    if named.state_dir or file is None:
+        unsure = []
+    must_run = {place: file.absolute() for place in unsure if place != named.socket} if file else {}
+    return Lead(tuple(dict.fromkeys(sockets)), state_dir, must_run)
 
 
 @contextmanager

@@ -57,15 +57,17 @@ class Steering(Protocol):
         ...
 
     async def reload(self) -> Fields:
-        """Read the file now: ``{"accepted", "mistakes", "changes"}``; changes are lines of a plan."""
+        """Read the file now: ``{"accepted", "mistakes", "changes", "supervisor"}``, lines of a plan."""
         ...
 
     async def plan(self, path: str | None) -> Fields:
-        """What loading this file would do: ``{"accepted", "mistakes", "kernels"}``.
+        """What loading this file would do: ``{"accepted", "mistakes", "kernels", "supervisor"}``.
 
         ``None`` means the daemon's own file.  A line is ``{"kernel", "action",
         "keys", "note"}``, the action one of none, start, stop, restart,
-        apply, pending, remove.
+        apply, pending, remove.  Those of ``supervisor`` are the keys of that
+        table which are not as in force, ``{"key", "action"}``: apply, or
+        pending until the daemon is started anew.
         """
         ...
 

@@ -39,7 +39,8 @@ def watched_directories(files: Iterable[Path]) -> frozenset[Path]:
     found: set[Path] = set()
     for file in files:
         _follow(file.absolute(), found)
-    return frozenset(directory for directory in found if directory.is_dir())
+    # Not is_dir() and is_symlink(), which raise where a directory may not be entered or a name is too long.
+    return frozenset(directory for directory in found if os.path.isdir(directory))  # noqa: PTH112
 
 
 def _follow(path: Path, found: set[Path]) -> None:
@@ -49,7 +50,7 @@ def _follow(path: Path, found: set[Path]) -> None:
         current = todo.pop()
         seen += 1
         for part in (current, *current.parents):
-            if part.is_symlink():
+            if os.path.islink(part):  # noqa: PTH114
                 found.add(part.parent)
                 rest = current.relative_to(part)
                 target = Path(os.path.normpath(part.parent / part.readlink()))

@@ -36,11 +36,12 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class AskToExit:
-    """Interrupt it if it is busy, then send a ``shutdown_request`` on control."""
+    """Interrupt it if it is busy and ``interrupt``, then send a ``shutdown_request`` on control."""
 
     kernel: str
     generation: int
     restart: bool = False
+    interrupt: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ come from the machine.  A fact names the generation that it is about.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor.config import KernelConfig
-from supervisor.core.model import Check, Death, Exit, ProcessId, Want
+from supervisor.core.model import Check, Death, Exit, ProcessId, Reason, Want
 
 # Orders
 
@@ -88,6 +88,7 @@ class Survivor:
     ``None`` when it had no run.
     ``want`` is ``None`` after an orderly shutdown: the file decides then.
     ``failures`` are monotonic instants of this boot.
+    ``stopping``: why the run was being stopped, if it was.
     """
 
     kernel: str
@@ -104,13 +105,19 @@ class Survivor:
     failed: str = ""
     last_death: Death | None = None
     ended: ProcessId | None = None
+    stopping: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an earlier supervisor left on record; comes once, before the first Load."""
+    """What an earlier supervisor left on record; comes once, before the first Load.
+
+    ``declared`` is what that Load will declare: what happened while nobody
+    watched is judged by the file in force.
+    """
 
     survivors: tuple[Survivor, ...]
+    declared: Mapping[str, KernelConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the kernel that it becomes and what is to be done; ``machine`` says when.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from signal import SIGKILL, SIGTERM
@@ -146,27 +147,35 @@ def spawn_failed(kernel: Kernel, exit: Exit, now: float) -> Transition:
             return kernel, []
 
 
-def ended(kernel: Kernel, exit: Exit, now: float) -> Transition:
+def ended(kernel: Kernel, exit: Exit, now: float, **extra: object) -> Transition:
     """The process is gone.  Whether that is a death depends on what was wanted."""
     match kernel.phase:
         case Stopping(reason=Reason.START_TIMEOUT | Reason.UNRESPONSIVE as reason) as phase:
-            return died(kernel, replace(exit, cause=Cause(reason.value)), now, _uptime(phase, now))
+            return died(kernel, replace(exit, cause=Cause(reason.value)), now, _uptime(phase, now), **extra)
         case Stopping() as phase:
-            return _ended_as_wanted(kernel, phase, exit, now)
+            return _ended_as_wanted(kernel, phase, exit, now, **extra)
         case Starting() | Running() as phase:
-            return died(kernel, exit, now, _uptime(phase, now))
+            return died(kernel, exit, now, _uptime(phase, now), **extra)
         case _:
             return kernel, []
 
 
-def _ended_as_wanted(kernel: Kernel, phase: Stopping, exit: Exit, now: float) -> Transition:
+def _ended_as_wanted(kernel: Kernel, phase: Stopping, exit: Exit, now: float, **extra: object) -> Transition:
+    if phase.process is not None and _uptime(phase, now) >= settings_of(kernel).restart_window:
+        kernel = replace(kernel, streak=0)
     if kernel.want is Want.UP and kernel.declared is not None:
-        fields: dict[str, object] = {"attempt": 0, "delay": 0.0, "reason": phase.reason.value}
-        if keys := pending_keys(kernel):
-            fields["keys"] = list(keys)
-        again = queue(replace(kernel, restarts=kernel.restarts + 1), now)
-        return again, [say(kernel, "kernel.restarting", **fields)]
+        how = {**exit_fields(exit), **extra}
+        return _again(kernel, phase.reason, now, how)
     return rest(kernel, [say(kernel, "kernel.stopped", reason=phase.reason.value, **exit_fields(exit))])
+
+
+def _again(kernel: Kernel, reason: Reason, now: float, how: Mapping[str, object]) -> Change:
+    """The next run follows at once, with the settings in force; ``how`` the last one ended."""
+    fields: dict[str, object] = {"attempt": 0, "delay": 0.0, "reason": reason.value}
+    if keys := pending_keys(kernel):
+        fields["keys"] = list(keys)
+    again = queue(replace(kernel, restarts=kernel.restarts + 1), now)
+    return again, [say(kernel, "kernel.restarting", **fields, **how)]
 
 
 def rest(kernel: Kernel, told: list[Action]) -> Transition:
@@ -189,6 +198,10 @@ def died(kernel: Kernel, exit: Exit, now: float, uptime: float, **extra: object)
     dead = replace(kernel, last_death=death, failures=failures, streak=streak)
     if dead.want is Want.DOWN or dead.declared is None:
         return rest(dead, [*told, say(dead, "kernel.stopped", **exit_fields(exit))])
+    if isinstance(kernel.phase, Stopping) and pending_keys(kernel):
+        # Edited on its way out: the settings that it died of are not those that are tried next.
+        again, restarting = _again(forgive(dead), Reason.EDITED, now, {})
+        return again, told + restarting
     if policy.is_clean(exit) and not policy.may_restart(config, exit):
         return rest(dead, [*told, say(dead, "kernel.stopped", **exit_fields(exit))])
     if reason := policy.reason_to_give_up(config, exit, len(failures)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from supervisor.config import KernelConfig, changed_launch_keys
+from supervisor.config import KernelConfig, changed_launch_keys, judged_by
 from supervisor.core.actions import Action, Adopt, Apply, Forget, WatchIdle, Withdraw
 from supervisor.core.events import Found, Load, Survivor
 from supervisor.core.health import rejudged
@@ -18,6 +18,7 @@ from supervisor.core.lifecycle import (
     Transition,
     begin_stop,
     died,
+    ended,
     forgive,
     pending_keys,
     queue,
@@ -159,16 +160,17 @@ def found(state: State, event: Found, now: float) -> tuple[State, list[Action]]:
     actions: list[Action] = []
     for survivor in event.survivors:
         if survivor.kernel not in kernels:
-            kernels[survivor.kernel], done = _take_up(survivor, now)
+            declared = event.declared.get(survivor.kernel)
+            kernels[survivor.kernel], done = _take_up(survivor, declared, now)
             actions += done
     return replace(state, kernels=kernels), actions
 
 
-def _take_up(survivor: Survivor, now: float) -> Change:
+def _take_up(survivor: Survivor, declared: KernelConfig | None, now: float) -> Change:
     kernel = Kernel(
         survivor.kernel,
         survivor.launched,
-        Want.UP if survivor.want is None else survivor.want,
+        _wanted(survivor, declared),
         Stopped(),
         survivor.generation,
         survivor.failures,
@@ -176,20 +178,35 @@ def _take_up(survivor: Survivor, now: float) -> Change:
         survivor.restarts,
         survivor.last_death,
     )
+    if survivor.want is None:
+        # It ended in an orderly shutdown, or was about to, which is no death.
+        kernel = forgive(kernel)
     if survivor.process is not None:
         return _adopt(kernel, survivor.process, survivor, now)
     # The earlier supervisor may have ended before it removed the connection file.
     withdraw: list[Action] = [Withdraw(kernel.name)]
     if survivor.want is None:
-        # It ended in an orderly shutdown, which is no death; Stopped while wanted up: the file decides.
-        return forgive(kernel), withdraw
+        # Stopped while wanted up: the file decides.
+        return kernel, withdraw
     if survivor.failed:
         return replace(kernel, phase=Failed(survivor.failed)), withdraw
     if survivor.want is Want.DOWN:
         return kernel, withdraw
     if survivor.exit is not None:
+        if declared is not None:
+            # Its launch keys stay those on record, so that the Load sees what was edited.
+            kernel = replace(kernel, declared=judged_by(survivor.launched, declared))
         return _bury(kernel, survivor, survivor.exit, now)
     return _due(kernel, now), []
+
+
+def _wanted(survivor: Survivor, declared: KernelConfig | None) -> Want:
+    """What is wanted of it; after an orderly shutdown the file says it, also of one that still stops."""
+    if survivor.want is not None:
+        return survivor.want
+    starts = declared is not None and declared.enabled and declared.autostart
+    is_stopping = survivor.process is not None and survivor.stopping is not None
+    return Want.DOWN if is_stopping and not starts else Want.UP
 
 
 def _adopt(kernel: Kernel, process: ProcessId, survivor: Survivor, now: float) -> Change:
@@ -200,17 +217,25 @@ def _adopt(kernel: Kernel, process: ProcessId, survivor: Survivor, now: float) -
     else:
         adopted = replace(kernel, phase=Starting(launched, since, process, now + launched.start_timeout))
     actions.append(say(adopted, "kernel.adopted"))
-    if kernel.want is Want.UP:
+    if survivor.stopping is None and kernel.want is Want.UP:
         return adopted, actions
-    stopping, done = begin_stop(adopted, Step.ASK, Reason.ORDERED, now)
+    # Gone on with, from the beginning: what it was asked may not have reached it.
+    reason = Reason.SHUTDOWN if survivor.want is None else survivor.stopping or Reason.ORDERED
+    is_fault = reason in (Reason.START_TIMEOUT, Reason.UNRESPONSIVE)
+    stopping, done = begin_stop(adopted, Step.KILL if is_fault else Step.ASK, reason, now)
     return stopping, actions + done
 
 
 def _bury(kernel: Kernel, survivor: Survivor, exit: Exit, now: float) -> Change:
-    if survivor.ended is not None:
-        # So that the death is told of the process that it was.
-        kernel = replace(kernel, phase=Running(survivor.launched, survivor.ended, now - survivor.uptime))
-    dead, actions = died(kernel, exit, now, survivor.uptime, while_unsupervised=True)
+    launched, since = survivor.launched, now - survivor.uptime
+    # With the phase in which it ended, so that the end is told as what it is, of the process that it was.
+    if survivor.stopping is not None:
+        phase = Stopping(launched, survivor.ended, Step.KILL, since, inf, survivor.stopping, since)
+        dead, actions = ended(replace(kernel, phase=phase), exit, now, while_unsupervised=True)
+    else:
+        if survivor.ended is not None:
+            kernel = replace(kernel, phase=Running(launched, survivor.ended, since))
+        dead, actions = died(kernel, exit, now, survivor.uptime, while_unsupervised=True)
     assert dead is not None, "it is declared, as on record"
     return (_due(dead, now) if isinstance(dead.phase, Queued) else dead), actions
 

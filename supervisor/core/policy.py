@@ -57,9 +57,12 @@ def describe(exit: Exit) -> str:
 
 def reason_to_give_up(config: KernelConfig, exit: Exit, failures: int) -> str | None:
     """Why no further run is tried, or ``None`` to try again."""
+    if exit.is_passing:
+        return None  # there was no run yet
     if exit.cause is Cause.NOT_FOUND:
         return describe(exit)
-    if config.restart == "never":
+    # A hang is ended only where its check has action = "restart", which is an order to restart.
+    if config.restart == "never" and exit.cause is not Cause.UNRESPONSIVE:
         return f'ended with {describe(exit)}, and restart = "never"'
     if config.max_restarts and failures > config.max_restarts:
         return f"died {failures} times within {config.restart_window:g} s, last with {describe(exit)}"

@@ -15,7 +15,8 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,7 +25,7 @@ from supervisor.config import KernelConfig
 from supervisor.kernel.files import write_atomically
 from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
 
-__all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortTaken"]
+__all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortOfAnother", "PortTaken"]
 
 ChannelName = Literal["shell", "iopub", "stdin", "control", "hb"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "iopub", "stdin", "control", "hb")
@@ -114,11 +115,19 @@ class Address:
         return cls(**ports, **words)
 
 
+class PortOfAnother(PortTaken):
+    """It belongs to another kernel of this process, which may be about to let go of it."""
+
+    def __init__(self, port: int, where: str) -> None:
+        super().__init__(port, where, "belongs to another kernel of this supervisor")
+
+
 class Connection:
     """One kernel's connection file, its current address, and what keeps that address for it.
 
     ``path`` is the connection file; the socket files of an ipc kernel go to
-    ``ipc_dir``.  Both directories are made when needed, mode 0700.
+    ``ipc_dir``.  Both directories are made when needed, mode 0700.  Choosing an
+    address, and the file, may be asked for in several threads at a time.
     """
 
     def __init__(self, name: str, path: Path, ipc_dir: Path) -> None:
@@ -129,10 +138,26 @@ class Connection:
         self._holds = Holds()
         self._renew_ports = False
         self._renew_key = False
+        self._choosing = threading.RLock()
+        # Of a write that hangs and the removal that follows, the removal is to be the last.
+        self._file = threading.Lock()
 
     def adopt(self, address: Address) -> None:
         """Keep an address that was chosen earlier (by this or an earlier supervisor)."""
         self._keep(address)
+
+    def presume(self, config: KernelConfig) -> None:
+        """Take an address for a kernel that lives and of which nobody knows where it listens.
+
+        Never fails and asks nobody: the kernel may itself listen there, and is to be
+        watched whatever else is wrong.  The next ``choose`` gives it a real one.
+        """
+        ports = {f"{channel}_port": getattr(config.ports, channel) for channel in CHANNELS}
+        key = secrets.token_hex(_KEY_BYTES)
+        if config.transport == "tcp" and all(ports.values()):
+            self._keep(Address("tcp", config.ip, **ports, key=key))
+        else:
+            self._keep(Address("ipc", str(self.ipc_dir.absolute() / self.name), 1, 2, 3, 4, 5, key))
 
     def renew(self, *, new_key: bool = False) -> None:
         """Let the next ``choose`` give other ports, except the configured ones; and another key if asked."""
@@ -146,20 +171,34 @@ class Connection:
         there as other than 0.  To be called while no run of the kernel lives.
 
         Raises PortTaken if another program listens on a port of the address, which
-        then stays as it is; OSError if the ip is none of this machine's.
+        then stays as it is, and PortOfAnother if another kernel has the port; of the
+        ports that it had, those that it is not to have any more are the others' then, or
+        two kernels that exchange theirs would wait for each other for ever.  OSError if
+        the ip is none of this machine's.
         """
-        old = self.address
-        key = secrets.token_hex(_KEY_BYTES) if old is None or self._renew_key else old.key
-        ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip)
-        try:
-            ports = self._choose_ports(config, ip)
-            address = Address(config.transport, ip, **ports, key=key, kernel_name=kernel_name)
-            self._refuse_taken(address)
-        except OSError:
-            self._claim(old)
-            raise
-        self._keep(address)
-        return address
+        with self._choosing:
+            old = self.address
+            key = secrets.token_hex(_KEY_BYTES) if old is None or self._renew_key else old.key
+            ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip)
+            kept = _places_of(old)
+            try:
+                ports = self._choose_ports(config, ip)
+                address = Address(config.transport, ip, **ports, key=key, kernel_name=kernel_name)
+                kept = [place for place in kept if place in address.places()]
+                self._refuse_taken(address)
+            except OSError:
+                self._claim(kept)
+                self._holds.keep_only(kept)
+                raise
+            self._keep(address)
+            return address
+
+    def choose_once(self, config: KernelConfig, kernel_name: str) -> Address:
+        """The present address if it has ports, else as ``choose``; one and the same for all threads."""
+        with self._choosing:
+            if self.address is not None and self.address.shell_port:
+                return self.address
+            return self.choose(config, kernel_name)
 
     def write(self) -> bool:
         """Put the address into the connection file, whole or not at all; tells whether that was needed.
@@ -168,15 +207,17 @@ class Connection:
         """
         assert self.address is not None, "choose or adopt comes first"
         content = self.address.to_json()
-        if _is_as_written(self.path, content):
-            return False
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(self.path, content, 0o600)
-        return True
+        with self._file:
+            if _is_as_written(self.path, content):
+                return False
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self.path, content, 0o600)
+            return True
 
     def remove(self) -> None:
         """Remove the connection file; one that is not there is no error."""
-        self.path.unlink(missing_ok=True)
+        with self._file:
+            self.path.unlink(missing_ok=True)
 
     def hold(self) -> None:
         """Keep the ports from other programs, from now until ``release``; again is no error.
@@ -268,18 +309,18 @@ class Connection:
     def _refuse_taken(self, address: Address) -> None:
         for ip, port in address.places():
             if CLAIMS.is_claimed(ip, port, by_other_than=self):
-                raise PortTaken(port, ip, "belongs to another kernel of this supervisor")
+                raise PortOfAnother(port, ip)
             if address.transport == "tcp" and is_listened_on(ip, port):
                 raise PortTaken(port, ip)
 
     def _keep(self, address: Address) -> None:
         self.address = address
         self._renew_ports = self._renew_key = False
-        self._claim(address)
+        self._claim(address.places())
         self._holds.keep_only(address.tcp_places())
 
-    def _claim(self, address: Address | None) -> None:
-        CLAIMS.claim(self, address.places() if address is not None else ())
+    def _claim(self, places: Iterable[Place]) -> None:
+        CLAIMS.claim(self, places)
 
     def _ipc_prefix(self, ip: str) -> str:
         """The path before ``-PORT``: the configured one, else one in our own directory."""
@@ -301,6 +342,10 @@ class Connection:
                 f"the ipc path has more than {_IPC_PREFIX_LIMIT} bytes: choose a shorter one",
             )
         return prefix
+
+
+def _places_of(address: Address | None) -> list[Place]:
+    return [] if address is None else address.places()
 
 
 def _is_as_written(path: Path, content: bytes) -> bool:

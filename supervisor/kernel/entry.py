@@ -15,7 +15,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 
 from supervisor.config import KernelConfig
 from supervisor.core.actions import Adopt, Spawn
@@ -23,13 +22,15 @@ from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
-from supervisor.kernel.connection import Address, PortTaken
+from supervisor.kernel.connection import Address, PortOfAnother, PortTaken
 from supervisor.kernel.equipment import Equipment
+from supervisor.kernel.errand import Hanging, Steps, begin
 from supervisor.kernel.identity import identify
 from supervisor.kernel.keeper import Keeper, Store, Trouble
-from supervisor.kernel.launch import Command, LaunchError
+from supervisor.kernel.launch import LaunchError
 from supervisor.kernel.output import OutputFile
 from supervisor.kernel.places import Places
+from supervisor.kernel.pools import Pools
 from supervisor.kernel.record import MARK_VARIABLE, Record, mark
 from supervisor.kernel.run import Handle, OutputOfRun, Run
 from supervisor.kernel.stream import Position
@@ -40,11 +41,14 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[Fact], object]
 
-# How long a launch waits for the disk, how long for the corpse of a failed one, and how often
-# watching an adopted process is tried again; in seconds.
+# How long a launch waits for the disk, how long for its turn, how long for the corpse of a failed
+# one, and how often watching an adopted process is tried again; in seconds.
 INTENT_PATIENCE = 3.0
+TURN_PATIENCE = 10.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
+# How long an interrupt waits to learn in which way an adopted kernel is interrupted, in seconds.
+MODE_PATIENCE = 3.0
 
 # What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
 _NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
@@ -61,12 +65,12 @@ class Entry:
         store: Store,
         trouble: Trouble,
         equipment: Equipment,
-        threads: Executor,
+        pools: Pools,
     ) -> None:
         self.name = name
         self.connection = equipment.connect(name, places)
         self.output = OutputFile(places.output_file(name))
-        self.keeper = Keeper(store, name, trouble, threads)
+        self.keeper = Keeper(store, name, trouble, pools.records)
         self.run: Run | None = None
         # The settings in force; a launch and an edit of live keys set them.
         self.config: KernelConfig | None = None
@@ -74,40 +78,66 @@ class Entry:
         self._trouble = trouble
         self._equipment = equipment
         self._launcher = equipment.launcher
+        self._pools = pools
         self._known: tuple[Kernel, State] | None = None
         self._output_from: Position | None = None
         # The last death and its date, in seconds since the epoch.
         self._dated: tuple[Death | None, float] = (None, 0.0)
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
+        self._steps = Steps()
+        self._mode_known = asyncio.Event()
+        self._mode_known.set()
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""
-        async with self._turn:
-            self.config = effect.config
-            try:
-                run = await self._launch(effect, report)
-            except Exception as error:
-                if not isinstance(error, LaunchError | OSError):
-                    log.exception("launching kernel %s failed", self.name)
-                report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
-                return
-            self.run = run
-            report(Spawned(self.name, effect.generation, run.process))
-            run.watch(self.config)
+        try:
+            async with asyncio.timeout(TURN_PATIENCE):
+                await self._turn.acquire()
+        except TimeoutError:
+            hanging = Hanging("what was to be done before it has not ended: does a file system hang?")
+            report(SpawnFailed(self.name, effect.generation, _describe_failure(hanging)))
+            return
+        try:
+            await self._spawn(effect, report)
+        finally:
+            self._turn.release()
+
+    async def _spawn(self, effect: Spawn, report: Report) -> None:
+        self.config = effect.config
+        try:
+            run = await self._launch(effect, report)
+        except Exception as error:
+            if not isinstance(error, LaunchError | OSError | Hanging):
+                log.exception("launching kernel %s failed", self.name)
+            report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
+            return
+        self.run = run
+        self._mode_known.set()
+        report(Spawned(self.name, effect.generation, run.process))
+        run.watch(self.config)
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
-        before = self.connection.address
-        command = await asyncio.to_thread(self._choose, effect.config)
+        config, before = effect.config, self.connection.address
+        command = await self._steps.do(self._launcher.resolve, config)
+        await self._steps.do(self.connection.choose, config, command.kernel_name)
         if self.connection.address != before:
             # On record before it is in a file that clients read: it is for good from then on.
             self._record()
             await self._wait_intent_recorded()
-        await asyncio.to_thread(self._prepare, effect.config)
+        await self._steps.do(self._make_way, config)
+        await self._steps.do(self.connection.write)
+        await self._steps.do(self._make_room, config)
         await self._wait_intent_recorded()
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
-        popen = await asyncio.to_thread(
-            self._launcher.spawn, command, self.connection.path, self.output.path, {MARK_VARIABLE: the_mark}
+        # Without a deadline: given up, it might have a process that nobody knows of.
+        popen = await begin(
+            self._launcher.spawn,
+            command,
+            self.connection.path,
+            self.output.path,
+            {MARK_VARIABLE: the_mark},
+            pool=self._pools.launches,
         )
         try:
             handle = KernelManager(popen, kernel_id=self.name)
@@ -132,47 +162,98 @@ class Entry:
             # The mark in its environment tells of it, too; a kernel must come back with a slow disk.
             log.warning("the disk takes more than %g s for the record of %s", INTENT_PATIENCE, self.name)
 
-    def _choose(self, config: KernelConfig) -> Command:
-        """What to launch, and the address for it."""
-        command = self._launcher.resolve(config)
-        self.connection.choose(config, command.kernel_name)
-        return command
-
-    def _prepare(self, config: KernelConfig) -> None:
-        """All that must be so before the process is there; blocks for a file or two."""
+    def _make_way(self, config: KernelConfig) -> None:
+        """Nobody else is where the kernel is to listen."""
         if config.hold_ports:
             self.connection.hold()
         else:
             self.connection.release()
         self.connection.remove_stale_sockets()
-        self.connection.write()
-        self.output.rotate(config.output.max_bytes, config.output.backups)
-        self._output_from = self.output.position()
+
+    def _make_room(self, config: KernelConfig) -> None:
+        """Its output within its limits, which never keeps a kernel from coming back."""
+        try:
+            self.output.rotate(config.output.max_bytes, config.output.backups)
+        except OSError as error:
+            log.warning("cannot rotate the output of kernel %s: %s", self.name, error)
+        try:
+            self._output_from = self.output.position()
+        except OSError:
+            self._output_from = Position()  # its last words may then be those of an earlier run
 
     async def adopt(self, effect: Adopt, report: Report) -> None:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""
+        is_known = self.connection.address is not None
+        if not is_known:
+            # It is watched all the same, and found unresponsive.
+            self.connection.presume(effect.config)
+        self._mode_known.clear()
+        try:
+            async with self._turn:
+                self.config = effect.config
+                run = await self._watch(effect, report)
+            if run is not None:
+                # Only now, as it may hang or fail: whatever happens, its end is told.
+                await asyncio.gather(self._learn_mode(run), self._offer(run, is_known=is_known))
+        finally:
+            self._mode_known.set()
+
+    async def _watch(self, effect: Adopt, report: Report) -> Run | None:
+        """The adopted process, watched; ``None`` if it has ended, which is told."""
+        the_mark = mark(self._places.state_dir, self.name, effect.generation)
+        while True:
+            # Not the effect's settings: others may have come into force meanwhile.
+            config = self.config or effect.config
+            try:
+                handle = AdoptedKernel(effect.process, kernel_id=self.name)
+                mode = config.interrupt_mode or "signal"
+                run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
+            except ProcessLookupError:
+                report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
+                return None
+            except Exception as error:
+                # Out of descriptors, say.  It lives, so it is not given up, nor started again.
+                log.warning("cannot watch kernel %s yet: %s", self.name, error)
+                await asyncio.sleep(ADOPT_INTERVAL)
+            else:
+                self.run = run
+                run.watch(config, ready=effect.ready)
+                return run
+
+    async def _offer(self, run: Run, *, is_known: bool) -> None:
+        """Let the clients of an adopted kernel find it, should its file have been lost."""
         async with self._turn:
-            self.config = effect.config
-            if self.connection.address is None:
-                # Nobody knows where it listens: it is watched all the same, and found unresponsive.
-                self.connection.choose(effect.config, "")
-            mode = await asyncio.to_thread(self._take_up, effect.config)
-            the_mark = mark(self._places.state_dir, self.name, effect.generation)
-            while True:
-                try:
-                    handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                    self.run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
-                except ProcessLookupError:
-                    report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
-                    return
-                except OSError as error:
-                    # Out of descriptors, say.  It lives, so it is not given up, nor started again.
-                    log.warning("cannot watch kernel %s yet: %s", self.name, error)
-                    await asyncio.sleep(ADOPT_INTERVAL)
-                else:
-                    # Not the effect's settings: others may have come into force meanwhile.
-                    self.run.watch(self.config, ready=effect.ready)
-                    return
+            if not is_known or run.is_over:
+                return
+            try:
+                await self._steps.do(self.connection.write)
+            except Exception as error:
+                log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
+
+    async def _learn_mode(self, run: Run) -> None:
+        """Have the run interrupted as the settings in force say, or else its kernelspec."""
+        while (config := self.config) is not None:
+            mode = config.interrupt_mode or await self._mode_of_spec(config)
+            if self.config is config:
+                run.interrupt_mode = mode
+                self._mode_known.set()
+                return
+
+    async def _mode_of_spec(self, config: KernelConfig) -> str:
+        try:
+            return await Steps().do(self._launcher.interrupt_mode, config)
+        except Exception as error:
+            # Its kernelspec is gone, say, which is no reason to harm the living.
+            log.warning("cannot tell how kernel %s is interrupted, SIGINT is taken: %s", self.name, error)
+            return "signal"
+
+    async def wait_mode_known(self) -> None:
+        """Return once it is known how the current run is interrupted, or nobody tells."""
+        try:
+            async with asyncio.timeout(MODE_PATIENCE):
+                await self._mode_known.wait()
+        except TimeoutError:
+            pass
 
     def _run(
         self, generation: int, process: ProcessId, handle: Handle, the_mark: str, mode: str, report: Report
@@ -189,21 +270,6 @@ class Entry:
     def _note_no_socket(self, message: str | None) -> None:
         text = f"no socket to kernel {self.name}: {message}" if message is not None else None
         self._trouble(f"socket to {self.name}", text)
-
-    def _take_up(self, config: KernelConfig) -> str:
-        """Let its clients find it, should its file have been lost; returns how to interrupt it."""
-        try:
-            self.connection.write()
-        except OSError as error:
-            log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
-        return self._interrupt_mode(config)
-
-    def _interrupt_mode(self, config: KernelConfig) -> str:
-        try:
-            return self._launcher.resolve(config).interrupt_mode
-        except (LaunchError, OSError):
-            # Its kernelspec is gone, which is no reason to harm the living.
-            return config.interrupt_mode or "signal"
 
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
@@ -249,10 +315,7 @@ class Entry:
             return
         self.run.apply(config)
         if before is None or before.interrupt_mode != config.interrupt_mode:
-            # In a thread: without a mode of its own, that of the kernelspec counts.
-            mode = await asyncio.to_thread(self._interrupt_mode, config)
-            if self.config is config:
-                self.run.interrupt_mode = mode
+            await self._learn_mode(self.run)
 
     async def renew(self) -> None:
         """Another address at the next launch; one that is under way keeps the present one."""
@@ -280,7 +343,7 @@ class Entry:
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
         async with self._turn:
-            await asyncio.to_thread(self._remove_files)
+            await begin(self._remove_files)
 
     def _remove_files(self) -> None:
         self.connection.remove()
@@ -293,7 +356,7 @@ class Entry:
         """Remove all that is kept for it, but what it wrote; it may have been declared anew meanwhile."""
         async with self._turn:
             try:
-                await asyncio.to_thread(self._remove_files)
+                await begin(self._remove_files)
             except OSError as error:
                 log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
             if self._known is None:
@@ -315,7 +378,7 @@ class Entry:
 
 
 def _describe_failure(error: Exception) -> Exit:
-    is_passing = _errno_of(error) in _PASSING
+    is_passing = isinstance(error, Hanging | PortOfAnother) or _errno_of(error) in _PASSING
     if isinstance(error, LaunchError):
         # Not found for want of a descriptor, say, is not known to be missing.
         return Exit(Cause.UNKNOWN if is_passing else error.cause, detail=str(error), is_passing=is_passing)

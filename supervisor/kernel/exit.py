@@ -8,7 +8,7 @@ one, and decides nothing about what follows.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from supervisor.core.model import Cause, Exit, ProcessId
@@ -79,13 +79,16 @@ class OomWatch:
         self._file = _oom_file(process.pid, cgroups, proc)
         self._before = _oom_kills(self._file)
 
-    def renew(self) -> None:
-        """Compare with the present count from now on; for use while the process is known to be alive.
+    def renew(self, is_alive: Callable[[], bool]) -> None:
+        """Compare with the present count from now on, if the process is alive.
 
         A child of the kernel that the OOM killer ended days ago is then no
         evidence when somebody kills the kernel by hand today.
         """
-        self._before = _oom_kills(self._file)
+        present = _oom_kills(self._file)
+        # Asked afterwards: else a kill in between would be taken for one that it has survived.
+        if is_alive():
+            self._before = present
 
     def struck(self, returncode: int | None = -_SIGKILL) -> bool:
         """Whether this death was the OOM killer's doing; to be asked once, after the death.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from supervisor.core.actions import (
     Adopt,
@@ -29,13 +28,13 @@ from supervisor.kernel.entry import Entry
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.keeper import Store, Trouble
 from supervisor.kernel.places import Places
+from supervisor.kernel.pools import Pools
 from supervisor.kernel.record import Record
 
 log = logging.getLogger(__name__)
 
 # How often the output of running kernels is looked at, in seconds.
 CARE_INTERVAL = 10.0
-RECORD_THREADS = 4
 
 
 class Host:
@@ -52,13 +51,13 @@ class Host:
         # Whose output cannot be trimmed, which is told once.
         self._untrimmed: set[str] = set()
         self._caretaker: asyncio.Task[None] | None = None
-        self._threads = ThreadPoolExecutor(RECORD_THREADS, "records")
+        self._pools = Pools()
 
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
         if kernel not in self._entries:
             self._entries[kernel] = Entry(
-                kernel, self.places, self._store, self._trouble, self._equipment, self._threads
+                kernel, self.places, self._store, self._trouble, self._equipment, self._pools
             )
         return self._entries[kernel]
 
@@ -98,9 +97,11 @@ class Host:
         run = await entry.wait_run_of(effect.generation)
         if run is None:
             return
+        if isinstance(effect, AskToExit | InterruptKernel):
+            await entry.wait_mode_known()
         match effect:
-            case AskToExit(restart=restart):
-                await run.ask_to_exit(restart=restart)
+            case AskToExit(restart=restart, interrupt=interrupt):
+                await run.ask_to_exit(restart=restart, interrupt=interrupt)
             case InterruptKernel():
                 await run.interrupt()
             case SignalGroup(signum=signum):
@@ -114,7 +115,8 @@ class Host:
             self.entry(record.name).recall(record)
 
     def open(self) -> None:
-        """Begin to look after the output files; on the running loop."""
+        """Begin, on the running loop, before the first effect.  Raises OSError if the machine has no room."""
+        self._equipment.open()
         self._caretaker = asyncio.get_running_loop().create_task(self._look_after())
 
     async def _look_after(self) -> None:
@@ -165,4 +167,4 @@ class Host:
         for entry in self._entries.values():
             entry.close()
         self._entries.clear()
-        self._threads.shutdown(wait=False)
+        self._pools.close()

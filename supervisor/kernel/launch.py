@@ -13,13 +13,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +24,20 @@ from typing import Any
 from supervisor.config import KernelConfig
 from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
+from supervisor.kernel.dispositions import default_signals
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
 from supervisor.kernel.record import MARK_VARIABLE
 
-__all__ = ["MARK_VARIABLE", "Command", "LaunchError", "environment", "format_argv", "resolve", "spawn"]
+__all__ = [
+    "MARK_VARIABLE",
+    "Command",
+    "LaunchError",
+    "environment",
+    "format_argv",
+    "resolve",
+    "spawn",
+    "without_ours",
+]
 
 DEFAULT_KERNELSPEC = "python3"
 
@@ -52,8 +59,6 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_]+)\}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BARE_PYTHON = re.compile(r"^python(3(\.\d+)?)?$")
 
-_dispositions = threading.Lock()
-
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -72,8 +77,10 @@ class Command:
     language: str
 
 
-def resolve(config: KernelConfig, *, prefer_own_python: bool = False) -> Command:
-    """The command for these settings.
+def resolve(
+    config: KernelConfig, *, base: Mapping[str, str] | None = None, prefer_own_python: bool = False
+) -> Command:
+    """The command for these settings, in the environment ``base`` (ours).
 
     A bare ``python``, ``python3`` or ``python3.N`` of a kernelspec that is
     installed in ``PREFIX/share/jupyter/kernels`` means ``PREFIX/bin/python``:
@@ -88,8 +95,9 @@ def resolve(config: KernelConfig, *, prefer_own_python: bool = False) -> Command
     argv = config.argv if config.argv is not None else spec.argv
     argv = tuple(_expand(element) for element in (*argv, *config.extra_arguments))
     prefix = _prefix(spec.resource_dir) if config.argv is None else None
-    env = _fill(spec.env, os.environ)
-    env |= _fill(config.env, {**os.environ, **env})
+    values = os.environ if base is None else base
+    env = _fill(spec.env, values)
+    env |= _fill(config.env, {**values, **env})
     command = Command(
         argv=(_python(argv[0], prefix, own=prefer_own_python), *argv[1:]),
         env=env,
@@ -102,7 +110,7 @@ def resolve(config: KernelConfig, *, prefer_own_python: bool = False) -> Command
     _check_cwd(command.cwd)
     if "{connection_file}" not in command.argv[0]:
         program = format_argv(command.argv[:1], "", command.resource_dir)[0]
-        _executable(program, {**os.environ, **command.env}, command.cwd)
+        _executable(program, {**values, **command.env}, command.cwd)
     return command
 
 
@@ -134,8 +142,7 @@ def environment(
 
     What is removed may still be set on purpose, by the kernelspec or the settings.
     """
-    given = os.environ if base is None else base
-    env = {variable: value for variable, value in given.items() if not _OURS_ALONE.fullmatch(variable)}
+    env = without_ours(os.environ if base is None else base)
     if not _is_of_our_environment(command, env):
         env.pop("PYTHONHOME", None)
         # An active environment that is not ours is the user's choice; but IPython
@@ -144,6 +151,18 @@ def environment(
             for variable in _OF_OUR_VENV:
                 env.pop(variable, None)
     return {**env, **command.env, **mark}
+
+
+def without_ours(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment less what is about this process alone.
+
+    That is told by the name and by our own value: another was set on purpose.
+    """
+    return {
+        variable: value
+        for variable, value in env.items()
+        if not (_OURS_ALONE.fullmatch(variable) and os.environ.get(variable) == value)
+    }
 
 
 def spawn(
@@ -161,7 +180,8 @@ def spawn(
     are further keywords of ``subprocess.Popen``; their ``env`` stands in for
     our own environment, their ``cwd`` for the command's.
 
-    Raises LaunchError; there is no process then.
+    Raises LaunchError, or TypeError or ValueError if ``Popen`` does not take
+    the keywords; there is no process then.
     """
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL, **popen_options}
     base = options.pop("env", None)
@@ -186,13 +206,22 @@ def spawn(
 
 def _start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     try:
-        with _default_signals():
+        with default_signals():
             return subprocess.Popen(argv, **options)
     except OSError as error:
         raise _launch_error(error, str(options["executable"]), options["cwd"]) from error
     except ValueError:
+        if not _has_odd_character(argv, options):
+            raise
         # Not chained: the original may show an environment value.
         raise LaunchError("argv, env or cwd has a character that cannot be passed on: mend it") from None
+
+
+def _has_odd_character(argv: Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Whether execve(2) could not take this: a NUL anywhere, a ``=`` in the name of a variable."""
+    env: Mapping[str, str] = options["env"]
+    words = (*argv, options["executable"], options["cwd"], *env, *env.values())
+    return any("\0" in os.fsdecode(word) for word in words) or any("=" in os.fsdecode(name) for name in env)
 
 
 def _spec(config: KernelConfig) -> KernelSpec:
@@ -299,60 +328,3 @@ def _launch_error(error: OSError, executable: str, cwd: str) -> LaunchError:
     if isinstance(error, PermissionError):
         return LaunchError(f'executable "{executable}": {reason}: change its mode or argv')
     return LaunchError(f'executable "{executable}" cannot be started: {reason}', Cause.UNKNOWN)
-
-
-@contextmanager
-def _default_signals() -> Iterator[None]:
-    """While it lasts, what is spawned inherits no ignored and no blocked signal.
-
-    A program started in the background by a script ignores SIGINT, and so
-    would the kernel, for good: exec(2) keeps ignored signals ignored and only
-    resets handlers.  So an ignored signal gets a handler that does nothing, for
-    as long as it takes.  Without ``preexec_fn``, which needs a fork of all our
-    memory and is not safe beside threads; and below ``signal.signal``, which
-    only the main thread may call.  SIGPIPE and SIGXFSZ, which Python ignores,
-    are put right by Popen itself.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    restored = {signal.SIGPIPE, signal.SIGXFSZ}
-    ignored = [
-        signum
-        for signum in signal.valid_signals() - restored
-        if signal.getsignal(signum) is signal.SIG_IGN  # as it was when Python started, or was set by it
-    ]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if blocked:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    try:
-        if not ignored:
-            yield
-            return
-        with _dispositions, _caught(ignored):
-            yield
-    finally:
-        if blocked:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-@contextmanager
-def _caught(signums: Sequence[int]) -> Iterator[None]:
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    set_handler = libc.signal
-    set_handler.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    set_handler.restype = ctypes.c_void_p
-    ignore = int(signal.SIG_IGN)
-    # getpid(2) does nothing, needs no GIL and is async-signal-safe (signal-safety(7)).
-    nothing = ctypes.cast(libc.getpid, ctypes.c_void_p).value
-    for signum in signums:
-        set_handler(signum, nothing)
-    try:
-        yield
-    finally:
-        for signum in signums:
-            # Whoever set another handler in the meantime meant it.
-            if (current := set_handler(signum, ignore)) != nothing:
-                set_handler(signum, current)

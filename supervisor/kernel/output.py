@@ -39,6 +39,8 @@ __all__ = ["OutputFile", "Position", "clean_lines", "follow", "read"]
 _LINE_LIMIT = 500
 _LINE_SEARCH = 1024 * 1024
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+# What a file system, or the whole system, without holes says (fallocate(2)).
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 # <linux/falloc.h>
 _KEEP_SIZE, _PUNCH_HOLE, _COLLAPSE_RANGE = 0x01, 0x02, 0x08
 
@@ -56,10 +58,16 @@ class OutputFile:
     def rotate(self, max_bytes: int, backups: int) -> bool:
         """Before a start: make the file backup ``.1`` if it has ``max_bytes`` (0: never); tells if it did.
 
-        No line is lost but those of backups beyond ``backups``.
+        No line is lost but those of backups beyond ``backups``.  With none, about
+        half of ``max_bytes`` stays, in a new file where no room can be given back.
         """
         if backups == 0:
-            return self.trim(max_bytes, 0)
+            try:
+                return self.trim(max_bytes, 0)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                return self._copy_newest(max_bytes)
         with locked(self.path) as fd:
             if fd is None or not 0 < max_bytes <= size(fd):
                 return False
@@ -90,8 +98,16 @@ class OutputFile:
                 return True
             while end - (start := data_start(fd)) >= max_bytes:
                 cut = _line_end(fd, start, start + max_bytes)
-                _copy_to_backup(fd, start, cut, self.path, backups)
+                _copy(fd, start, cut, self.path, backup_path(self.path, 1), backups)
                 end -= _release(fd, cut)
+            return True
+
+    def _copy_newest(self, max_bytes: int) -> bool:
+        with locked(self.path) as fd:
+            if fd is None or not 0 < max_bytes <= size(fd):
+                return False
+            end = os.fstat(fd).st_size
+            _copy(fd, _line_end(fd, data_start(fd), end - max_bytes // 2), end, self.path, self.path)
             return True
 
     def position(self) -> Position:
@@ -219,7 +235,8 @@ def _shift(path: Path, backups: int) -> None:
         there[number].replace(backup_path(path, number + 1))
 
 
-def _copy_to_backup(fd: int, begin: int, end: int, path: Path, backups: int) -> None:
+def _copy(fd: int, begin: int, end: int, path: Path, target: Path, backups: int = 0) -> None:
+    """Put a part of the file at ``path`` into ``target``, whole or not at all; a backup is given room."""
     new = _new_backup(path)
     try:
         copy = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OPEN_FLAGS, 0o600)
@@ -230,8 +247,9 @@ def _copy_to_backup(fd: int, begin: int, end: int, path: Path, backups: int) -> 
             os.fsync(copy)
         finally:
             os.close(copy)
-        _shift(path, backups)
-        new.replace(backup_path(path, 1))
+        if backups:
+            _shift(path, backups)
+        new.replace(target)
     except BaseException:
         new.unlink(missing_ok=True)
         raise

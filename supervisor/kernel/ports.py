@@ -11,6 +11,7 @@ connection of any program while the kernel is down, so they are not chosen.
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import socket
 import threading
@@ -104,8 +105,12 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.renew_lock()
         self._places: WeakKeyDictionary[object, frozenset[Place]] = WeakKeyDictionary()
+
+    def renew_lock(self) -> None:
+        """In a forked child: whoever held the lock is not here."""
+        self._lock = threading.Lock()
 
     def claim(self, owner: object, places: Iterable[Place]) -> None:
         """Note that these are the owner's, and none else any more."""
@@ -161,6 +166,8 @@ def _is_free(ip: str, port: int) -> bool:
 
 
 CLAIMS = Claims()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CLAIMS.renew_lock)
 
 
 class Holds:

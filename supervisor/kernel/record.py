@@ -55,7 +55,9 @@ class Record(Struct, frozen=True, kw_only=True):
     ``boot_id`` and mean nothing in another.  ``launched`` is ``None`` also when
     it was written by a version whose settings this one does not understand.
     ``address`` holds ports and key.  ``output_from`` is where the output of
-    the run begins.
+    the run begins.  ``stopping`` is why the run is being stopped, if it is.
+    A field that is added has a default, and the version stays: older records
+    are read with it, and older programs read newer records without it.
     """
 
     version: int = VERSION
@@ -73,6 +75,7 @@ class Record(Struct, frozen=True, kw_only=True):
     streak: int = 0
     restarts: int = 0
     failed: str = ""
+    stopping: str = ""
     deaths: tuple[RecordedDeath, ...] = field(default=())
 
     def __repr__(self) -> str:

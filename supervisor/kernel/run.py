@@ -19,6 +19,7 @@ from supervisor.core.model import Cause, Check, Exit, ProcessId
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.exit import OomWatch, describe_exit
+from supervisor.kernel.identity import is_running
 from supervisor.kernel.monitor import Monitor
 from supervisor.kernel.output import OutputFile
 from supervisor.kernel.places import connect_command
@@ -204,8 +205,8 @@ class Run:
             await asyncio.wait(set(self._tasks))
 
     def note_well(self) -> None:
-        """Alive at this moment: what the OOM killer did until now explains no later death."""
-        self._oom.renew()
+        """If it is alive at this moment, what the OOM killer did until now explains no later death."""
+        self._oom.renew(lambda: not self.is_over and is_running(self.process))
 
     def apply(self, config: KernelConfig) -> None:
         """Check with other settings from now on."""
@@ -213,13 +214,13 @@ class Run:
         if self._monitor is not None:
             self._monitor.configure(config.heartbeat, config.probe)
 
-    async def ask_to_exit(self, *, restart: bool) -> None:
-        """Interrupt it if it is busy, then send a ``shutdown_request``; the answer proves nothing."""
+    async def ask_to_exit(self, *, restart: bool, interrupt: bool = True) -> None:
+        """Send a ``shutdown_request``, after an ``interrupt`` if it is busy; the answer proves nothing."""
         try:
             # A stopped process hears nothing, not even SIGTERM.
             continue_group(self.process)
             # The queue of the shell channel is served before a late shutdown is noticed by some kernels.
-            if self._ready and await self._channel.is_busy():
+            if interrupt and self._ready and await self._channel.is_busy():
                 await self.interrupt()
             await self._channel.shutdown_request(restart)
         except ProcessLookupError:

@@ -23,6 +23,7 @@ from supervisor.core.model import (
     Failed,
     Kernel,
     ProcessId,
+    Reason,
     Running,
     Starting,
     State,
@@ -98,6 +99,7 @@ def record_of(
         streak=kernel.streak,
         restarts=kernel.restarts,
         failed=kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
+        stopping=kernel.phase.reason.value if isinstance(kernel.phase, Stopping) else "",
         deaths=(_recorded(kernel.last_death, death_date),) if kernel.last_death else (),
     )
 
@@ -191,7 +193,7 @@ def _unrecorded(marked: Mapping[str, list[Marked]], known: set[str], places: Pla
     """The kernels of which there is no record."""
     found: dict[str, Marked] = {}
     for name in sorted(marked.keys() - known):
-        leader = _leader(marked[name], Record(name=name))
+        leader = _leader(marked[name], Record(name=name), places)
         # Of a kernel that was stopped or removed the file is gone; children that escaped are none of ours.
         if leader is not None and places.connection_file(name).exists():
             found[name] = leader
@@ -252,7 +254,7 @@ def _verdict(record: Record, marked: list[Marked], places: Places, now: float, w
     if process is None or not is_running(process):
         process = None
         # Born between the two writes of its record, or after the version of it that could be read.
-        if (unrecorded := _leader(marked, record)) is not None:
+        if (unrecorded := _leader(marked, record, places)) is not None:
             process, generation = unrecorded.process, unrecorded.generation
             ready = _has_outlived_its_start(process, record.launched)
     began = record.spawned_at if this_boot and record.spawned_at is not None else now
@@ -272,7 +274,18 @@ def _verdict(record: Record, marked: list[Marked], places: Places, now: float, w
         record.failed if process is None else "",
         _remembered(record, now, wall),
         unseen,
+        _stopping(record) if generation == record.generation else None,
     )
+
+
+def _stopping(record: Record) -> Reason | None:
+    """Why the run on record was being stopped, ``None`` if it was not."""
+    if not record.stopping:
+        return None
+    try:
+        return Reason(record.stopping)
+    except ValueError:
+        return Reason.ORDERED  # a reason of a newer version
 
 
 def _unseen_exit(record: Record, places: Places) -> Exit:
@@ -282,16 +295,27 @@ def _unseen_exit(record: Record, places: Places) -> Exit:
     return Exit(Cause.UNKNOWN, output_tail=tail, detail="ended while no supervisor ran")
 
 
-def _leader(marked: list[Marked], record: Record) -> Marked | None:
+def _leader(marked: list[Marked], record: Record, places: Places) -> Marked | None:
     """The kernel among its processes: the first born leader of a session of the latest run.
 
     Of a run that the record has seen past its launch, the leaders are children
-    that left it, which are none of ours.
+    that left it, which are none of ours.  Of one that it has not seen, what was
+    not given the connection file is such a child: its kernel is dead.
     """
     is_in_flight = record.process is None and record.spawned_at is not None
     first = record.generation if is_in_flight else record.generation + 1
-    leaders = [m for m in marked if m.is_leader and m.generation >= first]
+    # By its name: the directory may have been another one at the launch.
+    file = places.connection_file(record.name).name
+    leaders = [m for m in marked if m.is_leader and m.generation >= first and _was_given(m.process, file)]
     return min(leaders, key=lambda m: (-m.generation, m.process.start_time), default=None)
+
+
+def _was_given(process: ProcessId, file: str) -> bool:
+    """Whether the path of a file of this name is on the command line of a process."""
+    try:
+        return os.fsencode(f"/{file}") in read_proc(process.pid, "cmdline")
+    except OSError:
+        return False  # ended meanwhile
 
 
 def _remembered(record: Record, now: float, wall: float) -> Death | None:

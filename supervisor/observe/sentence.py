@@ -192,7 +192,7 @@ def _reported(e: _Telling) -> str:
 
 
 def _lost(what: str) -> Callable[[_Telling], str]:
-    return lambda e: f"{e.text('dropped')} {what}"
+    return lambda e: f"{e.text('dropped') or 'some'} {what}"
 
 
 def _unknown(e: _Telling) -> str:

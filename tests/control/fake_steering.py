@@ -53,9 +53,11 @@ class FakeSteering:
         self.refused: dict[str, str] = {}
         self.slow: set[str] = set()
         self.release = asyncio.Event()
+        self.edited: dict[str, str] = {}
         self.mistakes: list[str] = []
         self.degraded: list[str] = []
         self.planned_path: str | None = None
+        self.looks = 0
         self.lines: list[dict[str, Any]] = []
         self.flood = False
         self.followers = 0
@@ -70,6 +72,7 @@ class FakeSteering:
         return self.views[name]
 
     def status(self, names: Sequence[str] | None) -> dict[str, Any]:
+        self.looks += 1
         return {
             "instance": self.instance,
             "pid": 1,
@@ -110,8 +113,9 @@ class FakeSteering:
     async def reload(self) -> dict[str, Any]:
         changes = [{"kernel": "robot", "action": "restart", "keys": ["env"], "note": ""}]
         if self.mistakes:
-            return {"accepted": False, "mistakes": self.mistakes, "changes": []}
-        return {"accepted": True, "mistakes": [], "changes": changes}
+            return {"accepted": False, "mistakes": self.mistakes, "changes": [], "supervisor": []}
+        own = [{"key": key, "action": action} for key, action in self.edited.items()]
+        return {"accepted": True, "mistakes": [], "changes": changes, "supervisor": own}
 
     async def plan(self, path: str | None) -> dict[str, Any]:
         self.planned_path = path

@@ -221,6 +221,19 @@ def test_a_dropped_follower_that_reads_again_finds_the_gap_last(
     assert "stream.gap" == json.loads(last)["event"]
 
 
+def test_a_stream_that_does_not_end_by_itself_is_broken_off_when_the_door_closes(
+    hasty: FakeDaemon, steering: FakeSteering
+) -> None:
+    with raw(hasty) as sock:
+        sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: steering.followers == 1)
+
+        hasty.run(hasty.door.close())
+
+        assert not read_all(sock).endswith(b"0\r\n\r\n"), "that would be an orderly end"
+    assert 0 == steering.followers
+
+
 @pytest.fixture
 def passable() -> Iterator[Path]:
     """A directory into which every user may look, unlike pytest's."""

@@ -57,7 +57,7 @@ def test_socket_comes_before_all_else(here: Path) -> None:
     environ = {"KERNEL_SUPERVISOR_SOCKET": "/e.sock", "HOME": "/h"}
 
     assert (Path("/s.sock"),) == lead(environ, socket="/s.sock", config="k.toml").sockets
-    assert (Path("/c.sock"),) == lead(environ, config="k.toml").sockets
+    assert Path("/c.sock") == lead(environ, config="k.toml").sockets[0]
     assert (Path("/e.sock"),) == lead(environ).sockets
 
 
@@ -82,7 +82,63 @@ def test_a_configuration_with_a_state_directory_leads_there_and_nowhere_else(her
 def test_the_configuration_that_run_would_take_counts_as_named(here: Path) -> None:
     (here / "kernels.toml").write_text('[supervisor]\nsocket = "own.sock"\n')
 
-    assert (here / "own.sock",) == lead({"HOME": "/h"}).sockets
+    assert here / "own.sock" == lead({"HOME": "/h"}).sockets[0]
+
+
+def test_a_socket_that_the_file_names_is_not_the_only_way_to_a_daemon_that_began_before(here: Path) -> None:
+    (here / "k.toml").write_text('[supervisor]\nstate_dir = "state"\nsocket = "new.sock"\n')
+
+    found = lead({"HOME": "/h"}, config="k.toml")
+
+    assert ((here / "new.sock", here / "state/control.sock"), {}) == (found.sockets, found.must_run)
+
+
+@pytest.mark.parametrize("config", ["kernels.toml", None])
+def test_at_the_usual_state_directory_the_daemon_of_another_file_may_be(
+    here: Path, config: str | None
+) -> None:
+    (here / "kernels.toml").write_text('[supervisor]\nsocket = "own.sock"\n')
+    alias = Path("/h/.local/state/kernel-supervisor/control.sock")
+
+    found = lead({"HOME": "/h"}, config=config)
+
+    assert ((here / "own.sock", alias), {alias: here / "kernels.toml"}) == (found.sockets, found.must_run)
+
+
+def test_at_the_usual_places_only_the_daemon_of_a_named_file_is_meant(here: Path) -> None:
+    (here / "kernels.toml").touch()
+
+    named, unnamed = lead({"HOME": "/h"}, config="kernels.toml"), lead({"HOME": "/h"})
+
+    assert named.sockets == unnamed.sockets
+    assert dict.fromkeys(named.sockets, here / "kernels.toml") == named.must_run
+    assert {} == unnamed.must_run
+
+
+def test_a_state_directory_of_its_own_leaves_no_doubt(here: Path) -> None:
+    (here / "k.toml").write_text('[supervisor]\nstate_dir = "state"\n')
+
+    assert {} == lead({"HOME": "/h"}, config="k.toml").must_run
+
+
+@pytest.mark.usefixtures("here")
+def test_a_name_that_is_too_long_is_no_obstacle() -> None:
+    environ = {"HOME": "/h", "XDG_CONFIG_HOME": f"/{'x' * 300}"}
+
+    assert default_config(environ) in {None, Path("/etc/kernel-supervisor/kernels.toml")}
+
+
+@pytest.mark.parametrize("key", ["state_dir", "socket"])
+def test_the_home_of_a_user_who_is_not_there_is_no_obstacle(here: Path, key: str) -> None:
+    (here / "k.toml").write_text(f'[supervisor]\n{key} = "~no-such-user/x"\n')
+
+    assert here / "~no-such-user/x" == getattr(places.named_in(here / "k.toml"), key)
+
+
+def test_tables_without_end_are_no_obstacle(here: Path) -> None:
+    (here / "k.toml").write_text(f'[supervisor]\nsocket = "s"\nx = {"[" * 100_000}\n')
+
+    assert here / "s" == places.named_in(here / "k.toml").socket
 
 
 def test_a_configuration_here_that_cannot_be_read_is_no_obstacle(here: Path) -> None:

@@ -67,12 +67,17 @@ class Oracle:
         self.is_closing = True
         self.want = dict.fromkeys(self.want, Want.DOWN)
 
-    def taken_up(self, survivors: tuple[Survivor, ...]) -> None:
-        """A new supervisor reads the records."""
+    def taken_up(self, survivors: tuple[Survivor, ...], file: Mapping[str, KernelConfig]) -> None:
+        """A new supervisor reads the records, knowing the file."""
         self.is_closing = False
         self.want = {one.kernel: one.want or Want.UP for one in survivors}
-        self.declared = {one.kernel: one.launched for one in survivors}
-        self.undecided = {one.kernel for one in survivors if one.want is None and one.process is None}
+        # An end is judged by the file.
+        self.declared = {one.kernel: file.get(one.kernel, one.launched) for one in survivors}
         for one in survivors:
-            if one.exit is not None and one.want is Want.UP:
+            if one.exit is not None and one.want is Want.UP and one.stopping is None:
                 self.ended(one.kernel, one.exit)
+        self.declared = {one.kernel: one.launched for one in survivors}
+        # A run that a shutdown was stopping is none to be kept: there, too, the file decides.
+        self.undecided = {
+            one.kernel for one in survivors if one.want is None and (one.process is None or one.stopping)
+        }

@@ -47,6 +47,7 @@ class Record:
         """What a new supervisor is told of the kernel, whose living process and generation are ``found``."""
         kernel, recorded = self.kernel, process_of(self.kernel)
         process, generation = found or (None, kernel.generation)
+        stopping = kernel.phase.reason if isinstance(kernel.phase, Stopping) else None
         failed = kernel.phase.reason if isinstance(kernel.phase, Failed) and process is None else ""
         return Survivor(
             kernel=kernel.name,
@@ -62,6 +63,8 @@ class Record:
             restarts=kernel.restarts,
             failed=failed,
             last_death=kernel.last_death,
+            ended=recorded if process is None else None,
+            stopping=stopping if generation == kernel.generation else None,
         )
 
 

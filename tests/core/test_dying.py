@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.config import BackoffConfig
 from supervisor.core.actions import SignalGroup, Spawn, Withdraw
-from supervisor.core.events import Start, Stop, Tick
+from supervisor.core.events import Restart, Start, Stop, Tick
 from supervisor.core.model import Backoff, Cause, Death, Exit, Failed, Stopped, Want
 from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, Story, config, running
 
@@ -71,6 +71,37 @@ def test_a_run_of_a_whole_window_ends_the_streak() -> None:
 
     assert 1 == story.kernel().streak
     assert 1.0 == story.kernel().phase.delay  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("order", [Restart("a"), Stop("a")])
+def test_a_run_of_a_whole_window_ends_the_streak_though_an_order_ends_it(order: Restart | Stop) -> None:
+    story = running(backoff=PATIENT, restart_window=30.0)
+    story.exited()
+    die_again(story, after=1.0)
+    story.tick()
+    story.runs()
+    story.now += 29.9
+    story.tell(order)
+    story.exited(CLEAN)
+    assert 2 == story.kernel().streak
+
+    story.tell(Start("a"))
+    story.runs()
+    story.now += 30.0
+    story.tell(order)
+    story.exited(CLEAN)
+    assert 0 == story.kernel().streak
+
+
+def test_the_time_that_a_spawn_took_to_fail_ends_no_streak() -> None:
+    story = running(backoff=PATIENT, restart_window=30.0)
+    story.exited()
+    story.tick()
+    story.tell(Stop("a"))
+    story.now += 1000
+    story.spawn_failed()
+
+    assert 1 == story.kernel().streak
 
 
 def test_the_time_that_a_spawn_took_is_not_time_alive() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from supervisor.config import BackoffConfig
 from supervisor.core.actions import Action, Adopt, Apply, AskToExit, Forget, Spawn, WatchIdle, Withdraw
 from supervisor.core.events import BecameIdle, Found, Shutdown, Start, Stop, Survivor
-from supervisor.core.model import Failed, Running, Starting, Stopped, Want
+from supervisor.core.model import Backoff, Failed, Running, Starting, Stopped, Want
 from tests.core.story import CLEAN, CRASHED, KILLED, Story, config, process, running
 
 P7 = process(7)
@@ -16,10 +17,11 @@ NEW = {"cwd": "/elsewhere"}
 
 
 def find(want: Want | None = Want.UP, **detail: Any) -> tuple[Story, list[Action]]:
-    """A supervisor that finds kernel ``a``, generation 7, and no other."""
+    """A supervisor that finds kernel ``a``, generation 7, and no other; ``file`` is declared."""
     story = Story()
-    launched = detail.pop("launched", config())
-    return story, story.tell(Found((Survivor("a", launched, 7, want, **detail),)))
+    launched, file = detail.pop("launched", config()), detail.pop("file", None)
+    declared = {"a": file} if file is not None else {}
+    return story, story.tell(Found((Survivor("a", launched, 7, want, **detail),), declared))
 
 
 def test_a_living_kernel_is_adopted_as_it_is() -> None:
@@ -124,6 +126,38 @@ def test_a_clean_exit_meanwhile_is_a_stop_where_the_file_says_so() -> None:
     assert [Withdraw("a")] == actions
     assert [] == story.load(config(restart="on-failure"))
     assert Stopped() == story.kernel().phase
+
+
+def test_a_death_meanwhile_is_judged_by_the_file_and_not_by_the_settings_at_the_launch() -> None:
+    mended = config(restart="always")
+    story, _ = find(launched=config(restart="never"), exit=CRASHED, file=mended)
+    assert [] == story.load(mended)
+    assert [Spawn("a", 8, mended)] == story.tick()
+
+    strict = config(restart="never")
+    story, actions = find(launched=config(restart="always"), exit=CRASHED, file=strict)
+    assert [Withdraw("a")] == actions
+    assert [] == story.load(strict)
+    assert "Failed" == story.phase
+
+
+def test_the_budget_and_the_delay_of_a_death_meanwhile_are_those_of_the_file() -> None:
+    old = {"launched": config(), "exit": CRASHED, "failures": (70.0, 95.0), "streak": 2}
+    story, _ = find(**old, file=config(max_restarts=2))
+    assert Failed("died 3 times within 120 s, last with exit code 7") == story.kernel().phase
+
+    patient = BackoffConfig(initial=1.0, next=4.0, factor=2.0, jitter=0.0)
+    story, _ = find(**old, file=config(max_restarts=2, restart_window=20.0, backoff=patient))
+    assert Backoff(story.now + 8.0, 8.0, 3) == story.kernel().phase
+
+
+def test_a_death_meanwhile_that_the_file_does_not_forgive_is_mended_by_its_edit() -> None:
+    new = config(restart="never", **NEW)
+    story, _ = find(exit=CRASHED, file=new)
+    assert "Failed" == story.phase
+
+    assert [Spawn("a", 8, new)] == story.load(new)
+    assert () == story.kernel().failures
 
 
 def test_the_end_of_a_kernel_that_was_to_be_stopped_is_no_death() -> None:

@@ -41,9 +41,15 @@ def test_a_machine_without_room_uses_up_none_of_the_restarts_that_the_kernel_has
     assert "Failed" == story.phase
 
 
-def test_a_kernel_that_is_never_restarted_is_given_up_even_if_there_was_no_room_for_it() -> None:
+def test_a_kernel_that_is_never_restarted_gets_its_one_run_once_there_is_room_for_it() -> None:
     story = Story()
     story.load(config(restart="never"))
-    story.spawn_failed(NO_ROOM)
+    for _ in range(2):
+        story.spawn_failed(NO_ROOM)
+    assert "Backoff" == story.phase
+
+    story.tick()
+    story.runs()
+    story.exited(CRASHED)
 
     assert "Failed" == story.phase

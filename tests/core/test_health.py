@@ -57,6 +57,29 @@ def test_an_unresponsive_kernel_is_killed_and_restarted_where_the_file_says_so(c
     assert "SIGKILL" == story.said("kernel.died").fields["signal"]
 
 
+@pytest.mark.parametrize("restart", ["on-failure", "never"])
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_check_that_is_to_restart_the_kernel_restarts_it_whatever_is_to_follow_a_death(
+    check: Check, restart: str
+) -> None:
+    story = running(restart=restart, **rule(check, action="restart"))
+    miss(story, check, 3)
+
+    assert [Spawn] == [type(action) for action in story.exited(KILLED)]
+    assert "unresponsive" == story.said("kernel.died").fields["cause"]
+
+
+def test_a_kernel_that_hangs_again_and_again_is_given_up_like_one_that_dies() -> None:
+    story = running(restart="never", max_restarts=1, **rule(Check.PROBE, misses=1, action="restart"))
+    miss(story, Check.PROBE)
+    story.exited(KILLED)
+    story.runs()
+    story.tell(Missed("a", 2, Check.PROBE))
+    story.exited(KILLED)
+
+    assert "Failed" == story.phase
+
+
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_check_that_is_off_counts_nothing(check: Check) -> None:
     story = running(**rule(check, misses=1, action="off"))

@@ -35,10 +35,11 @@ from supervisor.core.events import (
     Tick,
 )
 from supervisor.core.machine import decide, next_deadline
-from supervisor.core.model import Check, Running, State, Want
+from supervisor.core.model import Check, Reason, Running, State, Want
 from supervisor.core.plan import plan
+from tests.core.processes import ENDS
 from tests.core.story import process
-from tests.core.world import ENDS, World
+from tests.core.world import World
 
 NAMES = ("a", "b", "c")
 
@@ -155,6 +156,24 @@ class Supervision(RuleBasedStateMachine):
         self.world.file = edited or self.world.file
         self.world.take_over()
 
+    @rule(order=orders, steps=st.integers(0, 3), edited=st.none() | files)
+    def the_supervisor_crashes_amid_an_order(
+        self, order: Start | Stop | Restart | Reset, steps: int, edited: Load | None
+    ) -> None:
+        self.world.settle()
+        self.world.order(order)
+        for _ in range(steps):
+            self.world.step()
+        self.the_supervisor_crashes_and_the_next_takes_over(edited)
+
+    @rule(now=st.booleans(), steps=st.integers(0, 3))
+    def the_supervisor_crashes_amid_a_shutdown(self, now: bool, steps: int) -> None:
+        self.world.settle()
+        self.world.submit(Shutdown(now))
+        for _ in range(steps):
+            self.world.step()
+        self.the_supervisor_crashes_and_the_next_takes_over(None)
+
     @rule(
         now=st.booleans(), steps=st.integers(0, 3), again=st.none() | st.booleans(), orders=st.lists(orders)
     )
@@ -243,6 +262,9 @@ survivors = st.builds(
     st.integers(0, 9),
     st.integers(0, 9),
     st.sampled_from(["", "no such file"]),
+    st.none(),
+    st.none() | processes,
+    st.none() | st.sampled_from(Reason),
 )
 anything: st.SearchStrategy[Event] = st.one_of(
     orders,
@@ -250,7 +272,7 @@ anything: st.SearchStrategy[Event] = st.one_of(
     st.builds(Interrupt, names),
     st.builds(SendSignal, names, st.integers(0, 64)),
     st.builds(Shutdown, st.booleans()),
-    st.builds(Found, st.lists(survivors, max_size=3).map(tuple)),
+    st.builds(Found, st.lists(survivors, max_size=3).map(tuple), tables),
     st.builds(Spawned, names, generations, processes),
     st.builds(SpawnFailed, names, generations, ends),
     st.builds(Ready, names, generations),

@@ -10,8 +10,8 @@ import pytest
 from supervisor.core.actions import AskToExit, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Load, Restart, Shutdown, Spawned, Start, Stop
 from supervisor.core.lifecycle import KILL_PATIENCE, TERMINATE_PATIENCE
-from supervisor.core.model import Course, Step, Stopping, Want
-from tests.core.story import CLEAN, CRASHED, KILLED, Story, config, process, running
+from supervisor.core.model import Course, Exit, Step, Stopping, Want
+from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, Story, config, process, running
 
 ASK = [AskToExit("a", 1)]
 TERMINATE = [SignalGroup("a", 1, SIGTERM)]
@@ -147,6 +147,51 @@ def test_a_spawn_that_fails_while_its_restart_is_wanted_is_a_death() -> None:
     assert [Spawn("a", 2, config())] == story.spawn_failed()
     assert 1 == len(story.kernel().failures)
     assert "kernel.died" in story.last_events
+
+
+@pytest.mark.parametrize("restart", ["always", "never"])
+@pytest.mark.parametrize("how", [NOT_FOUND, CRASHED])
+def test_an_edit_that_mends_a_launch_in_flight_is_tried_though_that_launch_fails(
+    how: Exit, restart: str
+) -> None:
+    story = Story()
+    story.load(config(restart=restart))
+    mended = config(restart=restart, cwd="/elsewhere")
+    story.load(mended)
+
+    assert [Spawn("a", 2, mended)] == story.spawn_failed(how)
+    assert ["kernel.died", "kernel.restarting"] == story.last_events
+    told = {"attempt": 0, "delay": 0.0, "reason": "edited", "keys": ["cwd"]}
+    assert told == story.said("kernel.restarting").fields
+    assert ((), 0, 1) == (story.kernel().failures, story.kernel().streak, story.kernel().restarts)
+
+
+@pytest.mark.parametrize("restart", ["always", "never"])
+def test_an_edit_of_a_run_that_is_ended_for_its_hang_is_tried_though_the_budget_is_used_up(
+    restart: str,
+) -> None:
+    story = Story()
+    story.load(config(start_timeout=5.0, max_restarts=1, restart=restart))
+    story.spawned()
+    if restart == "always":
+        story.exited(CRASHED)
+        story.spawned()
+    story.tick()
+    mended = config(start_timeout=5.0, max_restarts=1, restart=restart, cwd="/elsewhere")
+    story.load(mended)
+
+    assert [Spawn("a", story.kernel().generation + 1, mended)] == story.exited()
+    assert ["kernel.died", "kernel.restarting"] == story.last_events
+    assert () == story.kernel().failures
+
+
+def test_an_edit_that_takes_a_kernel_away_from_its_launch_in_flight_is_not_overruled() -> None:
+    story = Story()
+    story.load(config())
+    story.load(config(cwd="/elsewhere"))
+    story.load(config(cwd="/elsewhere", enabled=False))
+
+    assert [Withdraw("a")] == story.spawn_failed(CRASHED)
 
 
 def test_a_spawn_answers_once() -> None:

@@ -79,7 +79,7 @@ def test_a_restart_by_order_tells_so() -> None:
     assert [Publish("a", "kernel.stopping", "info", 1, 1001, {"reason": "ordered"})] == story.last_published
 
     story.exited(CLEAN)
-    told = {"attempt": 0, "delay": 0.0, "reason": "ordered"}
+    told = {"attempt": 0, "delay": 0.0, "reason": "ordered", "cause": "exited", "exit_code": 0}
     assert [Publish("a", "kernel.restarting", "info", 1, 1001, told)] == story.last_published
 
 
@@ -89,7 +89,7 @@ def test_a_restart_by_an_edit_names_the_keys() -> None:
     story.exited(CLEAN)
 
     told = {"attempt": 0, "delay": 0.0, "reason": "edited", "keys": ["cwd", "env"]}
-    assert told == story.said("kernel.restarting").fields
+    assert told | {"cause": "exited", "exit_code": 0} == story.said("kernel.restarting").fields
     assert "hush" not in repr(story.published)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from signal import SIGKILL, SIGTERM
 
@@ -22,6 +21,7 @@ from supervisor.core.actions import (
     AskToExit,
     Forget,
     InterruptKernel,
+    Publish,
     Refuse,
     SignalGroup,
     Spawn,
@@ -64,33 +64,11 @@ from supervisor.core.model import (
     process_of,
 )
 from tests.core.oracle import Oracle
+from tests.core.processes import CLEAN, ENDS, KILLED, Process
 from tests.core.records import Record
 
-ENDS = [
-    Exit(Cause.EXITED, code=0),
-    Exit(Cause.CRASHED, code=7),
-    Exit(Cause.KILLED, signal="SIGKILL"),
-    Exit(Cause.PORT_TAKEN, code=1),
-]
-KILLED = ENDS[2]
+DIED = "kernel.died"
 PATIENCE = 20_000
-
-
-@dataclass
-class Process:
-    """A process, whoever knows of it."""
-
-    id: ProcessId
-    kernel: str
-    generation: int
-    config: KernelConfig
-    born: float
-    is_polite: bool = True
-    is_stubborn: bool = False
-    ready_after: float | None = 0.1
-    is_alive: bool = True
-    is_watched: bool = False
-    exit: Exit = KILLED
 
 
 class World:
@@ -109,6 +87,8 @@ class World:
         self.spawning: set[str] = set()
         self.spawns = 0
         self.generations: dict[str, int] = {}
+        # The runs that were asked to exit, by whichever supervisor.
+        self.asked: set[tuple[str, int]] = set()
         self.is_kind = False
         self._epoch = 0
         self._pid = 100
@@ -173,6 +153,8 @@ class World:
         for name, kernel in after.kernels.items():
             if name in before.kernels:
                 self._check_kernel(before.kernels[name], kernel)
+        died = {(a.kernel, a.generation) for a in actions if isinstance(a, Publish) and a.event == DIED}
+        assert not died & self.asked, "who does as asked has not died"
         spawns = [action for action in actions if isinstance(action, Spawn)]
         assert not spawns or after.course is Course.SERVING, "nothing is started while closing"
         starting = sum(isinstance(kernel.phase, Starting) for kernel in after.kernels.values())
@@ -198,13 +180,14 @@ class World:
             case Load(kernels=kernels) if not oracle.is_closing:
                 runs = {name for name, kernel in self.state.kernels.items() if launched_of(kernel)}
                 oracle.loaded(kernels, runs)
-            case Found(survivors=survivors):
-                oracle.taken_up(survivors)
+            case Found(survivors=survivors, declared=declared):
+                oracle.taken_up(survivors, declared)
             case Shutdown():
                 oracle.closing()
             case Exited(kernel=name, generation=generation, exit=exit):
                 kernel = self.state.kernels[name]
-                if kernel.generation == generation and isinstance(kernel.phase, Starting | Running):
+                by_itself = kernel.generation == generation and (name, generation) not in self.asked
+                if by_itself and isinstance(kernel.phase, Starting | Running):
                     oracle.ended(name, exit)
             case _:
                 pass
@@ -248,6 +231,7 @@ class World:
                 self.connection_files.discard(name)
                 self.records.pop(name, None)
                 self.generations.pop(name, None)
+                self.asked = {run for run in self.asked if run[0] != name}
             case Apply(kernel=name, config=config):
                 assert process_of(self.state.kernels[name]) is not None
                 self.in_force[name] = config
@@ -322,13 +306,15 @@ class World:
         assert process.id == known
         match action:
             case AskToExit():
+                self.asked.add((process.kernel, process.generation))
                 dies = process.is_polite
             case SignalGroup(signum=signum):
                 dies = signum == SIGKILL or (signum == SIGTERM and not process.is_stubborn)
             case _:
                 dies = False
         if dies:
-            self._later(self._delay(), lambda: self.die(process, KILLED), outlives_us=True)
+            how = CLEAN if isinstance(action, AskToExit) else KILLED
+            self._later(self._delay(), lambda: self.die(process, how), outlives_us=True)
         if isinstance(action, WatchIdle):
             self._report(BecameIdle(action.kernel, action.generation))
 
@@ -355,7 +341,7 @@ class World:
     def take_over(self) -> None:
         """A new supervisor finds what the last one left, and reads the file."""
         survivors = tuple(self._survivor(name) for name in self.records)
-        self.submit(Found(survivors))
+        self.submit(Found(survivors, self.file.kernels))
         self.submit(self.file)
 
     def _survivor(self, name: str) -> Survivor:

@@ -141,7 +141,7 @@ class Scene:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_weaken if weak else None,  # noqa: PLW1509  two system calls
+                preexec_fn=weaken if weak else None,  # noqa: PLW1509  two system calls
             )
         self._begun.append(self.daemon)
         return self.daemon
@@ -348,7 +348,8 @@ class Scene:
         return not left
 
 
-def _weaken() -> None:
+def weaken() -> None:
+    """Take root's right to read everything from this process, before it becomes a command."""
     if os.geteuid() == 0:
         prctl = ctypes.CDLL(None).prctl
         for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -299,3 +300,32 @@ def test_plan_tells_the_keys_and_does_nothing(scene: Scene) -> None:
     assert ["a: restart: env", "c: start"] == planned.out.splitlines()
     assert pids == scene.pids()
     assert 1 == len(scene.events("config.loaded"))
+
+
+def test_a_daemon_is_reached_after_an_edit_of_its_socket_and_tells_that_it_needs_another(
+    scene: Scene,
+) -> None:
+    kernel = scene.mini("a", autostart="false")
+    scene.write(kernel)
+    scene.start()
+    scene.write(kernel, supervisor='socket = "elsewhere.sock"')
+
+    told = "[supervisor] socket: takes effect when the daemon is started anew\n"
+    for verb in ("plan", "reload"):
+        assert (0, told) == ((done := scene.command(verb, "--config", str(scene.config))).code, done.out)
+    assert 0 == scene.command("status", "--config", str(scene.config)).code
+
+    assert 0 == scene.command("shutdown", "--config", str(scene.config)).code
+
+
+def test_a_relative_working_directory_is_below_the_file_and_not_below_the_daemons(scene: Scene) -> None:
+    (scene.directory / "conf/data").mkdir(parents=True)
+    scene.config = scene.directory / "conf/kernels.toml"
+    head = f'[supervisor]\nstate_dir = "{scene.state_dir}"\nruntime_dir = "{scene.runtime_dir}"\n'
+    table = re.sub("cwd = .*", 'cwd = "data"', scene.mini("a"))
+    scene.config.write_text(head + table)
+    scene.start("a")
+
+    assert scene.directory / "conf/data" == Path(f"/proc/{scene.pids()['a']}/cwd").readlink()
+    assert f'cwd = "{scene.directory}/conf/data"' in scene.command("check", str(scene.config)).out
+    assert "nothing would be done\n" == scene.command("plan", str(scene.config)).out

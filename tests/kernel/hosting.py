@@ -90,6 +90,11 @@ class Hosting:
         await self.host.flush()
         return spawned
 
+    async def run_again(self, settings: KernelConfig, generation: int) -> Spawned:
+        """The same after launches that failed."""
+        self.facts = [fact for fact in self.facts if not isinstance(fact, SpawnFailed)]
+        return await self.run(settings, generation)
+
     async def adopt(self, spawned: Spawned, settings: KernelConfig, *, ready: bool = True) -> None:
         await self.begin_adoption(spawned, settings, ready=ready)
 

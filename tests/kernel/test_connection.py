@@ -6,15 +6,19 @@ import json
 import os
 import socket
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
+from msgspec.structs import replace as replace_config
 
 from supervisor.config import KernelConfig, PortsConfig
-from supervisor.kernel.connection import CHANNELS, Address, Connection, PortTaken
+from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken
 from supervisor.kernel.ports import bind, search_range
 from tests.kernel.kernels import IPYKERNEL, connection, running
 from tests.kernel.programs import TIMEOUT
@@ -168,6 +172,83 @@ def test_a_kept_port_that_a_stranger_listens_on_is_reported_and_kept(tmp_path: P
         assert ("stdin", first.stdin_port) == kept.taken_port()
     assert first == kept.choose(CONFIG, "python3")
     kept.close()
+
+
+def test_two_kernels_exchange_their_ports(tmp_path: Path) -> None:
+    a, b = new(tmp_path, "a"), new(tmp_path, "b")
+    first, second = a.choose(CONFIG, "x"), b.choose(CONFIG, "x")
+    for kept in (a, b):
+        kept.hold()
+    exchanged = [
+        with_ports(**{channel: its.port(channel) for channel in CHANNELS}) for its in (second, first)
+    ]
+
+    with pytest.raises(PortOfAnother, match="belongs to another kernel of this supervisor"):
+        a.choose(exchanged[0], "x")
+    assert ports(first) == ports(b.choose(exchanged[1], "x"))
+    assert ports(second) == ports(a.choose(exchanged[0], "x"))
+    b.hold()
+    a.hold()
+    assert a.is_held
+    assert b.is_held
+    a.close()
+    b.close()
+
+
+def test_what_is_asked_for_by_several_threads_at_a_time_is_one_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, begun, go_on = new(tmp_path), threading.Event(), threading.Event()
+    choose_ports = kept._choose_ports
+
+    def slow(*arguments: Any) -> dict[str, Any]:
+        begun.set()
+        go_on.wait(TIMEOUT)
+        return choose_ports(*arguments)
+
+    monkeypatch.setattr(kept, "_choose_ports", slow)
+    with ThreadPoolExecutor() as threads:
+        launch = threads.submit(kept.choose, CONFIG, "x")
+        assert begun.wait(TIMEOUT)
+        client = threads.submit(kept.choose_once, CONFIG, "y")
+        go_on.set()
+        chosen = launch.result(TIMEOUT)
+
+        assert chosen is client.result(TIMEOUT)
+    assert chosen is kept.choose_once(CONFIG, "z")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        KernelConfig(name="a", ports=PortsConfig(hb=7)),
+        KernelConfig(name="a", transport="ipc"),
+        KernelConfig(name="a", ip="192.0.2.1"),
+    ],
+)
+def test_a_presumed_address_gives_way_to_a_chosen_one(tmp_path: Path, config: KernelConfig) -> None:
+    kept = new(tmp_path)
+
+    kept.presume(config)
+
+    assert kept.address is not None
+    assert not kept.path.exists()
+    assert not kept.address.tcp_places()
+    chosen = kept.choose(replace_config(config, ip=LOCAL), "x")
+    assert (config.transport, config.ports.hb or chosen.hb_port) == (chosen.transport, chosen.hb_port)
+    assert all(port in search_range() or port == 7 or port <= 5 for port in ports(chosen))
+
+
+def test_a_presumed_address_is_the_one_that_is_configured_whoever_listens_there(tmp_path: Path) -> None:
+    with socket.create_server((LOCAL, 0)) as kernel:
+        port = kernel.getsockname()[1]
+        kept = new(tmp_path)
+
+        kept.presume(with_ports(shell=port, iopub=1, stdin=2, control=3, hb=4))
+
+        assert kept.address is not None
+        assert [port, 1, 2, 3, 4] == ports(kept.address)
 
 
 def test_an_earlier_address_is_adopted_and_kept(tmp_path: Path) -> None:

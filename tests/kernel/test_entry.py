@@ -477,7 +477,8 @@ async def test_output_that_cannot_be_trimmed_is_told_once(
         looks += 1
         raise OSError(95, "Operation not supported")
 
-    await hosting.leave()
+    assert hosting.host._caretaker is not None
+    hosting.host._caretaker.cancel()
     monkeypatch.setattr(hosts, "CARE_INTERVAL", 0.005)
     hosting.host.open()
     monkeypatch.setattr(hosting.entry().output, "trim", fail)

@@ -136,9 +136,34 @@ def test_what_struck_somebody_else_before_is_no_evidence(machine: Machine) -> No
     watch = machine.watch()
     machine.count("app/memory.events", 1)
 
-    watch.renew()
+    watch.renew(lambda: True)
 
     assert watch.struck() is False
+
+
+def test_a_kill_that_came_while_the_count_was_read_is_evidence(machine: Machine) -> None:
+    machine.place("0::/app\n")
+    machine.count("app/memory.events", 0)
+    watch = machine.watch()
+
+    def struck_meanwhile() -> bool:
+        machine.count("app/memory.events", 1)
+        return True
+
+    watch.renew(struck_meanwhile)
+
+    assert watch.struck() is True
+
+
+def test_what_is_counted_after_its_end_is_evidence_however_often_it_is_looked_at(machine: Machine) -> None:
+    machine.place("0::/app\n")
+    machine.count("app/memory.events", 0)
+    watch = machine.watch()
+    machine.count("app/memory.events", 1)
+
+    watch.renew(lambda: False)
+
+    assert watch.struck() is True
 
 
 @pytest.mark.parametrize("lines", ["0::/app\n", "0::/../outside\n", "", "4:memory:/nowhere\n", "nonsense\n"])

@@ -18,7 +18,7 @@ import pytest
 
 from supervisor.config import KernelConfig
 from supervisor.core.model import Cause
-from supervisor.kernel import launch
+from supervisor.kernel.dispositions import default_signals
 from supervisor.kernel.launch import Command, LaunchError, environment, format_argv, resolve, spawn
 
 MARK = {"KERNEL_SUPERVISOR_RUN": "digest/a/1"}
@@ -155,6 +155,21 @@ def test_variables_are_filled_in_from_our_environment_and_the_kernelspecs(
     assert "mine" not in repr(found)
 
 
+def test_a_given_environment_stands_in_for_ours(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(specs, "k", "my-program", env={"A": "${OURS}|${THEIRS}"})
+    monkeypatch.setenv("OURS", "ours")
+    executable(tmp_path / "bin" / "my-program")
+    settings = config(argv=None, kernelspec="k")
+
+    found = resolve(settings, base={"THEIRS": "theirs", "PATH": str(tmp_path / "bin")})
+
+    assert {"A": "${OURS}|theirs"} == found.env
+    with pytest.raises(LaunchError, match='"my-program" is not on the PATH'):
+        resolve(settings)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -223,7 +238,7 @@ def test_the_prefix_is_that_of_the_kernelspec_if_it_has_a_python(specs: Path) ->
 # environment
 
 
-def test_what_is_about_us_alone_is_not_passed_on() -> None:
+def test_what_is_about_us_alone_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     names = """JPY_PARENT_PID NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_FDS LISTEN_PID LISTEN_FDNAMES
     JOURNAL_STREAM INVOCATION_ID PYTHONEXECUTABLE MAINPID SYSTEMD_EXEC_PID STATE_DIRECTORY RUNTIME_DIRECTORY
     LOGS_DIRECTORY CONFIGURATION_DIRECTORY CACHE_DIRECTORY CREDENTIALS_DIRECTORY KERNEL_SUPERVISOR_RUN
@@ -231,7 +246,21 @@ def test_what_is_about_us_alone_is_not_passed_on() -> None:
     ours = names.split()
     theirs = {"HOME": "/h", "MY_LISTEN_FDS": "1", "XDG_RUNTIME_DIR": "/r", "PYTHONPATH": "/p"}
 
+    for name in ours:
+        monkeypatch.setenv(name, "x")
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+
     assert theirs == environment(command("sh"), {}, dict.fromkeys(ours, "x") | theirs)
+    assert not set(ours) & environment(command("sh"), {}).keys()
+
+
+def test_what_has_such_a_name_and_is_not_ours_was_set_on_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "3")
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+
+    given = {"LISTEN_FDS": "1", "LISTEN_PID": "7"}
+    assert given == environment(command("sh"), {}, given)
 
 
 def test_what_the_settings_add_counts_and_the_mark_before_all() -> None:
@@ -400,6 +429,16 @@ def test_a_character_that_cannot_be_passed_on_is_told_without_the_value(tmp_path
     assert "hid" not in repr(told.value.__cause__) + str(told.value)
 
 
+def test_a_keyword_that_popen_does_not_take_is_told_as_that(tmp_path: Path) -> None:
+    with (tmp_path / "closed").open("wb") as file:
+        pass
+
+    with pytest.raises(ValueError, match="closed file"):
+        spawn(command("sh"), tmp_path, None, MARK, {"stdout": file})
+    with pytest.raises(LaunchError, match="has a character that cannot be passed on"):
+        spawn(command("sh"), tmp_path, None, MARK, {"env": {"A=B": "c", "PATH": os.environ["PATH"]}})
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     for argv in (("true",), ("/no/such",)):
@@ -507,7 +546,7 @@ def test_a_handler_that_somebody_set_meanwhile_stays() -> None:
     old = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     heard: list[int] = []
     try:
-        with launch._default_signals():
+        with default_signals():
             signal.signal(signal.SIGUSR2, lambda signum, _: heard.append(signum))
         os.kill(os.getpid(), signal.SIGUSR2)
 

@@ -212,6 +212,26 @@ def test_a_file_system_without_holes_is_told_and_nothing_changes(
     assert OutputFile(path).rotate(1, 3)
 
 
+def test_before_a_start_the_newer_half_stays_where_no_room_can_be_given_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(module, "_fallocate", refuse)
+    append(path, lines(*range(100)))
+
+    assert OutputFile(path).rotate(650, 0)
+
+    left = path.read_bytes()
+    assert lines(*range(100)).endswith(left)
+    assert left.startswith(b"line ")
+    assert 300 <= len(left) <= 340
+    assert [path] == list(path.parent.iterdir())
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    assert not OutputFile(path).rotate(650, 0)
+
+
 def test_a_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

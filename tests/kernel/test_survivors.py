@@ -68,10 +68,18 @@ def store(places: Places) -> RecordStore:
 def launch(places: Places) -> Iterator[Launch]:
     begun: list[subprocess.Popen[bytes]] = []
 
-    def do(generation: int = 1, argv: list[str] = SLEEP, name: str = "a", **options: Any) -> ProcessId:
+    def do(
+        generation: int = 1,
+        argv: list[str] = SLEEP,
+        name: str = "a",
+        *,
+        given_file: bool = True,
+        **options: Any,
+    ) -> ProcessId:
         env = {**os.environ, MARK_VARIABLE: mark(places.state_dir, name, generation)}
         options = {"start_new_session": True, "stdout": subprocess.PIPE, "env": env, **options}
-        process = subprocess.Popen(argv, **options)
+        file = [str(places.connection_file(name))] if given_file else []
+        process = subprocess.Popen([*argv, *file], **options)
         begun.append(process)
         assert process.stdout is not None
         assert b"up\n" == process.stdout.readline()
@@ -171,6 +179,34 @@ async def test_a_child_that_left_a_run_is_not_taken_for_the_kernel(
     assert None is (await only(store, places)).process
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_a_child_that_left_a_run_that_no_record_knows_is_not_taken_for_the_kernel(
+    store: RecordStore, places: Places, launch: Launch, generation: int
+) -> None:
+    kernel = launch()
+    store.write(record(kernel if generation == 2 else None))
+    end(kernel)
+    launch(generation, given_file=False)
+
+    survivor = await only(store, places)
+
+    assert (None, 1) == (survivor.process, survivor.generation)
+
+
+async def test_the_first_born_of_a_run_that_no_record_knows_is_the_kernel_unless_it_is_a_child_that_left(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    old = launch()
+    store.write(record(old))
+    end(old)
+    launch(2, given_file=False)
+    kernel = launch(2)
+
+    survivor = await only(store, places)
+
+    assert (kernel, 2) == (survivor.process, survivor.generation)
+
+
 async def test_what_is_left_of_the_group_of_an_ended_kernel_is_named(
     store: RecordStore, places: Places, launch: Launch
 ) -> None:
@@ -211,6 +247,32 @@ async def test_a_failed_kernel_stays_failed_and_a_stopped_one_stopped(
 
     assert "died 6 times" == failed.failed
     assert Want.DOWN is stopped.want
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [("", None), ("unresponsive", Reason.UNRESPONSIVE), ("a reason of a newer version", Reason.ORDERED)],
+)
+async def test_a_stop_under_way_is_remembered_of_the_living_and_of_the_dead(
+    store: RecordStore, places: Places, launch: Launch, told: str, reason: Reason | None
+) -> None:
+    process = launch()
+    store.write(record(process, stopping=told))
+    assert (process, reason) == ((await only(store, places)).process, (await only(store, places)).stopping)
+
+    end(process)
+    assert (None, reason) == ((await only(store, places)).process, (await only(store, places)).stopping)
+
+
+async def test_a_later_run_than_the_one_that_was_being_stopped_is_left_alone(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    store.write(record(None, stopping="ordered"))
+    process = launch(2)
+
+    survivor = await only(store, places)
+
+    assert (process, 2, None) == (survivor.process, survivor.generation, survivor.stopping)
 
 
 async def test_after_an_orderly_stop_the_file_alone_decides(store: RecordStore, places: Places) -> None:
@@ -312,6 +374,15 @@ def test_a_phase_is_on_record_as_far_as_the_next_supervisor_needs_it(
     assert made is not None
     assert (process, ready, spawned_at, failed) == (made.process, made.ready, made.spawned_at, made.failed)
     assert ("up", 3, 1234.568) == (made.want, made.generation, made.deaths[0].at_wall)
+
+
+def test_a_stop_under_way_is_on_record_with_its_reason() -> None:
+    stopping = Stopping(SETTINGS, PROCESS, Step.TERMINATE, 1.0, 2.0, Reason.EDITED, 0.5)
+
+    made = record_of(Kernel("a", SETTINGS, Want.UP, stopping), State(), None, None, 0.0)
+
+    assert made is not None
+    assert ("up", PROCESS, "edited") == (made.want, made.process, made.stopping)
 
 
 def test_what_a_kernel_wrote_is_not_on_record() -> None:

@@ -80,6 +80,14 @@ RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
             },
         ),
         ("a: kernel.yawned (pid 3)", {"event": "kernel.yawned", "kernel": "a", "pid": 3}),
+        (
+            "7 events are missing here, because they were read too slowly",
+            {"event": "stream.gap", "dropped": 7},
+        ),
+        (
+            "some events are missing here, because they were read too slowly",
+            {"event": "stream.gap", "reason": "nothing was read for 10 s"},
+        ),
     ],
 )
 def test_an_event_reads_as_a_sentence(expected: str, event: dict[str, object]) -> None:

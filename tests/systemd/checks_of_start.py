@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 from service import ACCOUNT, BAD, PROGRAM, SUPERVISOR, TWO_KERNELS, check, processes_of, run, until, write
@@ -87,6 +88,33 @@ assert os.sched_setaffinity(0, os.sched_getaffinity(0)) is None
 assert len([open("/dev/null") for _ in range(5000)]) == 5000
 print("it all works")
 """
+
+
+@check
+def user_code_may_become_root_where_the_unit_is_edited_for_it() -> None:
+    SUPERVISOR.settle()
+    up = Path("/srv/id")
+    shutil.copy("/usr/bin/id", up)
+    up.chmod(0o4755)
+    become = "import subprocess as s; print(s.run(['/srv/id', '-nu'], capture_output=True, text=True).stdout)"
+    assert ACCOUNT == SUPERVISOR.ask("exec", "analysis", become).strip()
+    SUPERVISOR.drop_in("[Service]\nNoNewPrivileges=no\nCapabilityBoundingSet=~\n")
+    try:
+        SUPERVISOR.systemctl("restart")
+        SUPERVISOR.ask("restart", "analysis")
+
+        assert "root" == SUPERVISOR.ask("exec", "analysis", become).strip()
+        bounds = "print(*(line for line in open('/proc/self/status') if line.startswith('CapBnd')))"
+        assert _capabilities_of_systemd() == SUPERVISOR.ask("exec", "analysis", bounds).split()[1]
+    finally:
+        SUPERVISOR.drop_in("")
+        SUPERVISOR.systemctl("restart")
+        SUPERVISOR.ask("restart", "analysis")
+
+
+def _capabilities_of_systemd() -> str:
+    (bounds,) = re.findall(r"^CapBnd:\s+(\w+)$", Path("/proc/1/status").read_text(), re.MULTILINE)
+    return str(bounds)
 
 
 @check
