@@ -85,8 +85,10 @@ class AttachedKernelManager(KernelManager):
         patience: dict[str, Any] = {"timeout": None} if body is not None else {}
         try:
             return self._client.ask(method, target(path), body, **patience)
-        except (NoDaemon, Broken) as error:
-            raise ConnectionError(f"no daemon answers: {error}") from None
+        except NoDaemon as error:
+            raise ConnectionError(f"{error.headline}: {error}") from None
+        except Broken as error:
+            raise ConnectionError(f"the daemon broke off: {error}") from None
 
     def _process(self) -> ProcessId | None:
         self._here()

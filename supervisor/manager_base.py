@@ -292,7 +292,7 @@ class ManagerBase(Addressed):
         except Exception:
             with self._lock:
                 forget()
-            self._retire()
+            self._retire(keep_streams=True)
             raise
 
     def _stop(self, session: Session, farewell: Farewell, patience: float, *, now: bool = False) -> None:
@@ -307,8 +307,11 @@ class ManagerBase(Addressed):
         except Gone:
             pass
 
-    def _retire(self, *, keep_file: bool = False) -> None:
-        """End the supervision, unless a kernel is managed (again)."""
+    def _retire(self, *, keep_file: bool = False, keep_streams: bool = False) -> None:
+        """End the supervision, unless a kernel is managed (again).
+
+        With ``keep_streams`` a later restart has the streams of the start again.
+        """
         with self._lock:
             session = self._session
             if session is not None:
@@ -319,6 +322,8 @@ class ManagerBase(Addressed):
                     self._finalizer.detach()
                 session.thread.call(session.close())
                 session.thread.release()
+                if self._launcher is not None and not keep_streams:
+                    self._launcher.let_go()
             if self._owns_file and not keep_file:
                 self._owns_file = False
                 self._connection.remove()

@@ -26,6 +26,8 @@ from supervisor.kernel.launch import Command, LaunchError, format_argv, resolve,
 
 _PYTHONS = {"python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2])}
 _STREAMS = ("stdin", "stdout", "stderr")
+# Those above are anybody's once they are closed.
+_LAST_STANDARD = 2
 # Numbers that are no descriptors.
 _SPECIAL = (None, subprocess.DEVNULL, subprocess.STDOUT)
 
@@ -140,7 +142,9 @@ def _held(name: str, value: Any) -> Any:
 def _let_go(value: Any) -> Any:
     if not isinstance(value, Stream):
         return value
-    return GivenUp(value.given) if isinstance(value.given, int) else value.given
+    if isinstance(value.given, int) and value.given > _LAST_STANDARD:
+        return GivenUp(value.given)
+    return value.given
 
 
 class ManagerLauncher(Launcher):

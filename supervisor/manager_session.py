@@ -342,7 +342,6 @@ class Session:
         if address is not None:
             # The address stays the kernel's own, for a start to come and for clients that know it.
             self._connection.adopt(address)
-        self._launcher.let_go()
         await asyncio.to_thread(shutil.rmtree, self._directory, True)
 
     def abandon(self) -> None:
@@ -360,6 +359,7 @@ class Session:
             return
         if not self.is_closed:
             await self.close()
+            self._launcher.let_go()
             self.thread.release()
 
 

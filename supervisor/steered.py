@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config import Config
+from supervisor.control.places import is_same_file
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
 from supervisor.core.model import Kernel
@@ -99,7 +100,9 @@ class SteeredDaemon:
 
     async def plan(self, path: str | None) -> Fields:
         """What loading a file would do; does nothing."""
-        file = Path(path) if path else self._daemon.file.path
+        own = self._daemon.file.path
+        # By the name that the daemon knows it by: relative directories begin there.
+        file = own if path is None or is_same_file(path, own) else Path(path)
         try:
             loaded = await asyncio.to_thread(load, file)
         except ConfigError as error:

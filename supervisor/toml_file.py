@@ -270,7 +270,9 @@ def _place(values: Values, file: Path) -> None:
     """
     cwd = values.get("cwd")
     if cwd is not None and not cwd.startswith(("/", "~")):
-        values["cwd"] = str(file.absolute().parent / cwd)
+        directory = file.absolute().parent
+        # By one name, however the file was named; links stay, as what they lead to may move.
+        values["cwd"] = str((directory.resolve() if ".." in directory.parts else directory) / cwd)
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -349,7 +350,34 @@ def test_a_daemon_that_hangs_is_not_waited_for(
 
     assert 3 == main([*words, "--socket", str(hanging)])
     told = "accepts connections, but did not answer within 0.1 s (is it stopped?)"
-    assert f"no daemon answers; tried:\n  {hanging}: {told}" in capsys.readouterr().err
+    assert f"the daemon does not answer; tried:\n  {hanging}: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["detach", "shutdown"])
+def test_a_daemon_that_hangs_is_not_told_to_end_whenever_it_goes_on(
+    daemon: FakeDaemon,
+    steering: FakeSteering,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+) -> None:
+    monkeypatch.setattr("supervisor.cli.ending.QUICK_TIMEOUT", 0.2)
+    hold, held = threading.Event(), threading.Event()
+
+    def hang() -> None:  # as a process that is stopped
+        held.set()
+        hold.wait(30)
+
+    ended = threading.Thread(target=lambda: daemon.call(hang))
+    ended.start()
+    assert held.wait(30)
+
+    assert 3 == main([verb, "--socket", str(daemon.path)])
+    hold.set()
+    ended.join()
+    assert "the daemon does not answer; tried:" in capsys.readouterr().err
+    assert 0 == main(["status", "--socket", str(daemon.path)])
+    assert [] == steering.ended
 
 
 def test_a_plan_of_a_daemon_that_hangs_is_no_plan_of_a_start(
@@ -491,6 +519,12 @@ def test_logs_of_a_kernel_that_is_not_declared_any_more_are_told_with_a_hint(
 
     assert (0, removed) == (code, json.loads(out))
     assert "kernel-supervisor: no kernel is named 'robto' now: did you mean 'robot'?\n" == err
+
+
+def test_logs_of_a_name_that_nobody_ever_had_fail(cli: Callable[..., Done], steering: FakeSteering) -> None:
+    steering.lines = []
+
+    assert (1, "") == cli("logs", "robto")[:2]
 
 
 def test_logs_follow_a_pattern_to_kernels_that_are_declared_later(

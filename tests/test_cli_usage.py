@@ -119,7 +119,9 @@ def test_a_daemon_of_another_file_is_not_the_one_of_a_file_that_is_named(
 
     assert (3, "") == (code, out)
     runs = f"a daemon answers, but it runs {tmp_path}/kernels.toml, not {tmp_path}/team.toml"
-    assert f"{socket}: {runs} (--socket {socket} asks it all the same)" in err
+    assert err.startswith("kernel-supervisor: the daemon of this file does not answer; tried:\n")
+    assert 1 == err.count(f"{socket}: {runs} (--socket {socket} asks it all the same)")
+    assert "start one" not in err
     assert ([], []) == (usual.orders, usual.ended)
 
 

@@ -467,6 +467,21 @@ async def test_a_disk_that_hangs_on_the_last_good_file_holds_up_nothing(
 
 
 @pytest.mark.usefixtures("unwatched")
+async def test_a_plan_of_the_daemons_own_file_by_another_name_is_the_same(bench: Bench) -> None:
+    bench.write(mini("a", autostart="false", cwd='"."'))
+    made, task = await bench.start()
+    link = made.file.path.parent / "link"
+    link.symlink_to(made.file.path.parent)
+
+    for path in (link / made.file.path.name, made.file.path):
+        assert [] == [
+            line["keys"] for line in (await SteeredDaemon(made).plan(str(path)))["kernels"] if line["keys"]
+        ]
+
+    made.detach()
+    await bench.end(task)
+
+
 async def test_reload_and_plan_tell_each_edited_key_of_the_daemon_itself(bench: Bench) -> None:
     bench.write(mini("a", autostart="false"))
     made, task = await bench.start()

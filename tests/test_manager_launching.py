@@ -227,6 +227,24 @@ def test_a_descriptor_that_was_closed_and_used_again_is_not_written_to(make: Mak
     assert b"" == other.read_bytes()
 
 
+@pytest.mark.parametrize("number", [False, True])
+def test_a_restart_after_one_that_failed_writes_where_the_kernel_wrote(
+    make: Make, tmp_path: Path, number: bool
+) -> None:
+    manager = make()
+    with (tmp_path / "out").open("wb") as file:
+        manager.start_kernel(stderr=file.fileno() if number else file, extra_arguments=["--say", "hello"])
+    manager.wait_ready()
+    for wrong in ({"nonsense": 1}, {"kernel_cmd": ["/nonexistent", "{connection_file}"]}):
+        with pytest.raises((TypeError, FileNotFoundError)):
+            manager.restart_kernel(now=True, **wrong)
+
+    manager.restart_kernel(now=True)
+    manager.wait_ready()
+
+    assert "hello\nhello\n" == (tmp_path / "out").read_text()
+
+
 def test_a_reader_meets_the_end_once_the_kernel_is_shut_down(make: Make) -> None:
     reader, writer = os.pipe()
     manager = make()

@@ -166,7 +166,7 @@ def test_a_relative_cwd_begins_where_the_file_is_in_which_it_stands(
         "c": "~/x",
     }
 
-    for path in (Path("main"), tmp_path / "main"):
+    for path in (Path("main"), tmp_path / "main", tmp_path / "d/../main", Path("d/../main")):
         assert expected == {name: kernel.cwd for name, kernel in load(path).config.kernels.items()}
 
 

@@ -9,9 +9,17 @@ from argparse import Namespace
 from typing import Any
 
 from supervisor.cli.asking import client_of, get, refuse
-from supervisor.cli.exits import DONE, FAILED
+from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import Transient, complain, say, say_json
-from supervisor.control.client import QUICK_TIMEOUT, Broken, Client, Connection, NoDaemon
+from supervisor.control.client import (
+    QUICK_TIMEOUT,
+    STATUS_PATH,
+    Broken,
+    Client,
+    Connection,
+    NoDaemon,
+    Unresponsive,
+)
 
 _LOOK_INTERVAL = 0.5
 
@@ -29,6 +37,8 @@ def shutdown(arguments: Namespace) -> int:
 
 def _end(arguments: Namespace, path: str, fields: dict[str, Any], done: str) -> int:
     client = client_of(arguments)
+    # An order that is not heard now would be carried out whenever the daemon goes on.
+    client.ask("GET", STATUS_PATH, timeout=QUICK_TIMEOUT)
     transient = Transient()
     with client.connect() as connection:
         daemon = _Daemon(connection, client)
@@ -59,6 +69,8 @@ def _ask(connection: Connection, path: str, fields: dict[str, Any], daemon: _Dae
         if daemon.is_gone():
             return True  # it was quicker than its answer
         raise
+    except Unresponsive:
+        raise Quit(FAILED, "the daemon has not answered yet; the order stands", "see status") from None
     if answer.is_error:
         refuse(answer)
     return True

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.cli.asking import chosen, get, lead_of, refuse
-from supervisor.cli.exits import DONE, USAGE, Quit
+from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
 from supervisor.cli.screen import complain, harmless, has_colour, say
 from supervisor.control.client import (
     QUICK_TIMEOUT,
@@ -48,7 +48,10 @@ def logs(arguments: Namespace) -> int:
             _Following(found, wanted, printer).run()
         else:
             for event in _past(found, wanted):
+                wanted.unknown.discard(str(event.get("kernel")))
                 printer.show(event)
+            if wanted.unknown:
+                return FAILED
     except KeyboardInterrupt:
         pass  # that is how one stops following
     return DONE
@@ -60,6 +63,8 @@ class _Wanted:
     def __init__(self, arguments: Namespace) -> None:
         self.patterns: list[str] = arguments.names
         self.has_patterns = any(map(_is_pattern, self.patterns))
+        # Names that the daemon does not know, and of which nothing was told.
+        self.unknown: set[str] = set()
         self.follow: bool = arguments.follow
         self.event: str | None = arguments.event
         self.since = instant(arguments.since) if arguments.since else None
@@ -85,6 +90,7 @@ class _Wanted:
                     raise
                 complain(harmless(f"{unknown.message} now: {unknown.hint}"))
                 names.append(pattern)
+                self.unknown.add(pattern)
         return names
 
     def matches(self, event: Event) -> bool:

@@ -85,12 +85,24 @@ def _run(argv: list[str]) -> int:
         return _act(verb)(arguments)
     except NoDaemon as missing:
         tried = [f"  {path}: {reason}" for path, reason in missing.tried]
-        hint = f'start one with "{PROGRAM} run", or name its socket with --socket or --config'
-        raise Quit(NO_DAEMON, "\n".join(["no daemon answers; tried:", *tried, hint])) from None
+        hint = _ways_out(missing)
+        raise Quit(NO_DAEMON, "\n".join([f"{missing.headline}; tried:", *tried, hint])) from None
     except Broken as broken:
         raise Quit(FAILED, str(broken), "the daemon may have ended; try again") from None
     except PlaceError as mistake:
         raise Quit(USAGE, str(mistake)) from None
+
+
+def _ways_out(missing: Exception) -> str:
+    from supervisor.control.client import OtherDaemon, Unresponsive
+
+    match missing:
+        case OtherDaemon():
+            return "to run both, give this file a state_dir of its own in [supervisor]"
+        case Unresponsive():
+            return "if it stays so, end its process: its kernels live on, and the next daemon takes them up"
+        case _:
+            return f'start one with "{PROGRAM} run", or name its socket with --socket or --config'
 
 
 def _verb_at(argv: Sequence[str]) -> int | None:

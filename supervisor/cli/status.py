@@ -162,7 +162,8 @@ def _show(client: Client, arguments: Namespace, *, in_place: bool, is_first: boo
     except (NoDaemon, Broken) as missing:
         if is_first:
             raise
-        found = {"error": f"no daemon answers: {missing}", "kernels": []}
+        headline = missing.headline if isinstance(missing, NoDaemon) else "the daemon broke off"
+        found = {"error": f"{headline}: {missing}", "kernels": []}
     if arguments.json:
         say_json(found)
     elif "error" in found:

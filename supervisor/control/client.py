@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-from supervisor.control.places import Lead, PlaceError, short_name
+from supervisor.control.places import Lead, PlaceError, is_same_file, short_name
 
 QUICK_TIMEOUT = 10.0
 """Seconds in which a daemon that is well answers what needs no waiting."""
@@ -33,6 +33,8 @@ Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 class NoDaemon(Exception):
     """No daemon answers; ``tried`` tells where it was looked for and what was found."""
 
+    headline = "no daemon answers"
+
     def __init__(self, tried: Sequence[tuple[Path, str]]) -> None:
         super().__init__("; ".join(f"{path}: {reason}" for path, reason in tried))
         self.tried = tuple(tried)
@@ -40,6 +42,8 @@ class NoDaemon(Exception):
 
 class Unresponsive(NoDaemon):
     """A daemon is there, and does not answer in time."""
+
+    headline = "the daemon does not answer"
 
     @classmethod
     def after(cls, path: Path, timeout: float | None) -> Unresponsive:
@@ -50,6 +54,8 @@ class Unresponsive(NoDaemon):
 
 class OtherDaemon(NoDaemon):
     """A daemon answers, but it is not the one of the configuration that was named."""
+
+    headline = "the daemon of this file does not answer"
 
 
 class Broken(Exception):
@@ -226,12 +232,21 @@ class Client:
     def _first(self, attempt: Callable[[Connection], Found]) -> Found:
         """What the attempt comes to at the first socket where it comes to something."""
         missing: list[NoDaemon] = []
+        others: set[int] = set()
         for path in self._sockets:
+            listener: int | None = None
             try:
-                return attempt(_connect(path))
+                connection = _connect(path)
+                listener = connection.listener()
+                if listener in others:  # by another way
+                    connection.close()
+                    continue
+                return attempt(connection)
             except NoDaemon as reason:
                 if isinstance(reason, Unresponsive) and path not in self._must_run:
                     raise  # it is the one that is meant
+                if isinstance(reason, OtherDaemon) and listener is not None:
+                    others.add(listener)
                 missing.append(reason)
         kinds = {type(reason) for reason in missing}
         kind = next((kind for kind in (OtherDaemon, Unresponsive) if kind in kinds), NoDaemon)
@@ -252,7 +267,7 @@ class Client:
         runs = str((status.body.get("config") or {}).get("path"))
         if file is not None and status.is_error:
             raise OtherDaemon([(path, f"a daemon answers: {status.body.get('error')}")])
-        if file is not None and not _is_same_file(runs, file):
+        if file is not None and not is_same_file(runs, file):
             reason = f"a daemon answers, but it runs {runs}, not {file}"
             raise OtherDaemon([(path, f"{reason} (--socket {path} asks it all the same)")])
         if (pid := connection.listener()) is not None:
@@ -293,13 +308,6 @@ def _connect(path: Path) -> Connection:
         kind = Unresponsive if isinstance(error, TimeoutError) else NoDaemon
         raise kind([(path, _reason(error))]) from None
     return Connection(path, sock)
-
-
-def _is_same_file(one: str, other: Path) -> bool:
-    try:
-        return one == str(other) or other.samefile(one)
-    except OSError:
-        return False
 
 
 def target(path: str, query: Query | None = None) -> str:

@@ -202,3 +202,11 @@ def short_name(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
         os.close(directory)
+
+
+def is_same_file(one: str, other: Path) -> bool:
+    """Whether two paths name one file; one that is gone is known by its name only."""
+    try:
+        return one == str(other) or other.samefile(one)
+    except OSError:
+        return False
