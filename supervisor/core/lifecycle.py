@@ -81,7 +81,8 @@ def begin_stop(kernel: Kernel, step: Step, reason: Reason, now: float) -> Change
     """Enter the stop ladder at ``step``; while the spawn is in flight, wait for its answer."""
     run = kernel.phase
     assert isinstance(run, Starting | Running), "only a run can be stopped"
-    phase = Stopping(run.launched, run.process, step, now, inf, reason, run.since)
+    ready = isinstance(run, Running)
+    phase = Stopping(run.launched, run.process, step, now, inf, reason, run.since, ready)
     stopping = replace(kernel, phase=phase)
     told: list[Action] = [say(stopping, "kernel.stopping", reason=reason.value)]
     stopping, actions = push(stopping, step, now)

@@ -191,6 +191,7 @@ def _take_up(survivor: Survivor, declared: KernelConfig | None, now: float) -> C
     if survivor.failed:
         return replace(kernel, phase=Failed(survivor.failed)), withdraw
     if survivor.want is Want.DOWN:
+        # As stopped as it was to be, also if by now the file wants it up again.
         return kernel, withdraw
     if survivor.exit is not None:
         if declared is not None:
@@ -201,10 +202,15 @@ def _take_up(survivor: Survivor, declared: KernelConfig | None, now: float) -> C
 
 
 def _wanted(survivor: Survivor, declared: KernelConfig | None) -> Want:
-    """What is wanted of it; after an orderly shutdown the file says it, also of one that still stops."""
+    """What is wanted of it; after an orderly shutdown the file says it, also of one that still stops.
+
+    And it takes back what an earlier file has begun.
+    """
+    starts = declared is not None and declared.enabled and declared.autostart
+    if survivor.want is Want.DOWN and survivor.stopping in (Reason.REMOVED, Reason.DISABLED):
+        return Want.UP if starts else Want.DOWN
     if survivor.want is not None:
         return survivor.want
-    starts = declared is not None and declared.enabled and declared.autostart
     is_stopping = survivor.process is not None and survivor.stopping is not None
     return Want.DOWN if is_stopping and not starts else Want.UP
 

@@ -148,7 +148,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """On the stop ladder; ``process`` is not known while the spawn is in flight."""
+    """On the stop ladder; ``process`` is not known while the spawn is in flight.
+
+    ``ready``: it was Running before.
+    """
 
     launched: KernelConfig
     process: ProcessId | None
@@ -157,6 +160,7 @@ class Stopping:
     deadline: float
     reason: Reason
     spawned_at: float
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,9 @@ def stop(kernel: Kernel, reason: Reason, step: Step, now: float) -> Transition:
             return rest(down, [say(kernel, "kernel.stopped", reason=reason.value)])
         case Starting() | Running():
             return begin_stop(down, step, reason, now)
+        case Stopping(reason=Reason.REMOVED | Reason.DISABLED) as phase if kernel.want is Want.UP:
+            # The file has had it again: whoever stops it now is the reason that it stays down.
+            return harden(replace(down, phase=replace(phase, reason=reason)), step, now)
         case _:
             return harden(down, step, now)
 

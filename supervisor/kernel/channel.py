@@ -32,6 +32,8 @@ Trouble = Callable[[str | None], None]
 _FIRST_PATIENCE = 0.5
 _LONGEST_PATIENCE = 5.0
 _LONGEST_IDLE_PATIENCE = 600.0
+# So many of the questions that were put again and again may still be answered.
+_LATE_ANSWERS = 8
 # A kernel that serves its heartbeat this long and not `kernel_info` on control is asked on shell,
 # and the answer there counts if control says nothing for some more.
 _CONTROL_PATIENCE = 1.0
@@ -58,6 +60,8 @@ class _Question:
         """Take an answer to this one from now on; returns the frames to send."""
         self.tokens.append(token)
         self._open[token] = self._heard
+        if len(self.tokens) > _LATE_ANSWERS:
+            self._open.pop(self.tokens.pop(0), None)
         return frames
 
     def _heard(self, content: Mapping[str, Any]) -> None:
@@ -119,20 +123,21 @@ class Channel:
 
     # Conditions without one: the caller cancels.  ConnectionAbortedError once closed.
 
-    async def wait_ready(self) -> Mapping[str, Any]:
+    async def wait_ready(self, longest_patience: float = _LONGEST_PATIENCE) -> Mapping[str, Any]:
         """Wait until the kernel answers its heartbeat and ``kernel_info``; the content of the reply.
 
-        On control; on shell for a kernel that does not serve control.
+        On control; on shell for a kernel that does not serve control.  One that is
+        silent is asked ever more seldom, at last every ``longest_patience`` seconds.
         """
         info = self._new_request("kernel_info_request")
-        heartbeat = asyncio.create_task(self._until_answered("hb", self._new_ping))
-        control = asyncio.create_task(self._until_answered("control", info))
+        heartbeat = asyncio.create_task(self._until_answered("hb", self._new_ping, longest_patience))
+        control = asyncio.create_task(self._until_answered("control", info, longest_patience))
         shell: asyncio.Task[Mapping[str, Any]] | None = None
         try:
             await heartbeat
             await asyncio.wait({control}, timeout=_CONTROL_PATIENCE)
             if not control.done():
-                shell = asyncio.create_task(self._until_answered("shell", info))
+                shell = asyncio.create_task(self._until_answered("shell", info, longest_patience))
                 await asyncio.wait({control, shell}, return_when=asyncio.FIRST_COMPLETED)
                 # A kernel that boots slowly answers on both at once.
                 await asyncio.wait({control}, timeout=_CONTROL_GRACE)
@@ -255,7 +260,7 @@ class Channel:
             yield await self._wait_line(channel)
 
     async def _until_answered(
-        self, channel: Literal["control", "hb", "shell"], ask: Ask
+        self, channel: Literal["control", "hb", "shell"], ask: Ask, longest_patience: float
     ) -> Mapping[str, Any]:
         # Asked again in case a connection was lost; whichever question is answered, it is an answer.
         patience = _FIRST_PATIENCE
@@ -267,7 +272,7 @@ class Channel:
                             await line.deliver(question.put(*ask()))
                             await asyncio.wait({question.answer})
                     except TimeoutError:
-                        patience = min(2 * patience, _LONGEST_PATIENCE)
+                        patience = min(2 * patience, longest_patience)
         if (content := question.answer.result()) is None:
             raise ConnectionAbortedError("the channel is closed")
         return content

@@ -25,7 +25,7 @@ from supervisor.config import KernelConfig
 from supervisor.kernel.files import write_atomically
 from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
 
-__all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortOfAnother", "PortTaken"]
+__all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortOfAnother", "PortTaken", "listened_port"]
 
 ChannelName = Literal["shell", "iopub", "stdin", "control", "hb"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "iopub", "stdin", "control", "hb")
@@ -136,6 +136,8 @@ class Connection:
         self.ipc_dir = ipc_dir
         self.address: Address | None = None
         self._holds = Holds()
+        # Nobody knows where it listens: this address is for nobody's eyes.
+        self.is_presumed = False
         self._renew_ports = False
         self._renew_key = False
         self._choosing = threading.RLock()
@@ -158,6 +160,7 @@ class Connection:
             self._keep(Address("tcp", config.ip, **ports, key=key))
         else:
             self._keep(Address("ipc", str(self.ipc_dir.absolute() / self.name), 1, 2, 3, 4, 5, key))
+        self.is_presumed = True
 
     def renew(self, *, new_key: bool = False) -> None:
         """Let the next ``choose`` give other ports, except the configured ones; and another key if asked."""
@@ -180,15 +183,19 @@ class Connection:
             old = self.address
             key = secrets.token_hex(_KEY_BYTES) if old is None or self._renew_key else old.key
             ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip)
-            kept = _places_of(old)
+            kept = places = _places_of(old)
             try:
                 ports = self._choose_ports(config, ip)
                 address = Address(config.transport, ip, **ports, key=key, kernel_name=kernel_name)
-                kept = [place for place in kept if place in address.places()]
+                kept = [place for place in places if place in address.places()]
                 self._refuse_taken(address)
-            except OSError:
+            except PortOfAnother:
                 self._claim(kept)
                 self._holds.keep_only(kept)
+                raise
+            except OSError:
+                # The address stays the kernel's own until there is another.
+                self._claim(places)
                 raise
             self._keep(address)
             return address
@@ -245,21 +252,7 @@ class Connection:
 
     def taken_port(self) -> tuple[ChannelName, int] | None:
         """The first channel, and its port, on which somebody listens, while no run of the kernel lives."""
-        address = self.address
-        if address is None:
-            return None
-        for channel in CHANNELS:
-            port = address.port(channel)
-            try:
-                if address.transport == "ipc":
-                    is_taken = _is_served(address.ipc_path(channel))
-                else:
-                    is_taken = is_listened_on(address.ip, port)
-            except OSError:
-                is_taken = False  # not even an address of this machine any more
-            if is_taken:
-                return channel, port
-        return None
+        return None if self.address is None else listened_port(self.address)
 
     def remove_stale_sockets(self) -> None:
         """Remove the socket files that a dead ipc kernel left behind.
@@ -315,7 +308,7 @@ class Connection:
 
     def _keep(self, address: Address) -> None:
         self.address = address
-        self._renew_ports = self._renew_key = False
+        self.is_presumed = self._renew_ports = self._renew_key = False
         self._claim(address.places())
         self._holds.keep_only(address.tcp_places())
 
@@ -342,6 +335,22 @@ class Connection:
                 f"the ipc path has more than {_IPC_PREFIX_LIMIT} bytes: choose a shorter one",
             )
         return prefix
+
+
+def listened_port(address: Address) -> tuple[ChannelName, int] | None:
+    """The first channel of an address, and its port, on which somebody listens."""
+    for channel in CHANNELS:
+        port = address.port(channel)
+        try:
+            if address.transport == "ipc":
+                is_taken = _is_served(address.ipc_path(channel))
+            else:
+                is_taken = is_listened_on(address.ip, port)
+        except OSError:
+            is_taken = False  # not even an address of this machine any more
+        if is_taken:
+            return channel, port
+    return None
 
 
 def _places_of(address: Address | None) -> list[Place]:

@@ -28,6 +28,7 @@ from supervisor.kernel.errand import Hanging, Steps, begin
 from supervisor.kernel.identity import identify
 from supervisor.kernel.keeper import Keeper, Store, Trouble
 from supervisor.kernel.launch import LaunchError
+from supervisor.kernel.mode import HARMLESS, InterruptMode
 from supervisor.kernel.output import OutputFile
 from supervisor.kernel.places import Places
 from supervisor.kernel.pools import Pools
@@ -47,8 +48,6 @@ INTENT_PATIENCE = 3.0
 TURN_PATIENCE = 10.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
-# How long an interrupt waits to learn in which way an adopted kernel is interrupted, in seconds.
-MODE_PATIENCE = 3.0
 
 # What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
 _NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
@@ -86,8 +85,7 @@ class Entry:
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
         self._steps = Steps()
-        self._mode_known = asyncio.Event()
-        self._mode_known.set()
+        self._mode = InterruptMode(name, self._launcher, lambda: self.config, _is_passing)
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""
@@ -113,7 +111,7 @@ class Entry:
             report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
             return
         self.run = run
-        self._mode_known.set()
+        self._mode.settle()
         report(Spawned(self.name, effect.generation, run.process))
         run.watch(self.config)
 
@@ -183,20 +181,19 @@ class Entry:
 
     async def adopt(self, effect: Adopt, report: Report) -> None:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""
-        is_known = self.connection.address is not None
-        if not is_known:
+        if self.connection.address is None:
             # It is watched all the same, and found unresponsive.
             self.connection.presume(effect.config)
-        self._mode_known.clear()
+        self._mode.expect()
         try:
             async with self._turn:
                 self.config = effect.config
                 run = await self._watch(effect, report)
             if run is not None:
                 # Only now, as it may hang or fail: whatever happens, its end is told.
-                await asyncio.gather(self._learn_mode(run), self._offer(run, is_known=is_known))
+                await asyncio.gather(self._mode.learn(run), self._offer(run))
         finally:
-            self._mode_known.set()
+            self._mode.settle()
 
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
         """The adopted process, watched; ``None`` if it has ended, which is told."""
@@ -206,7 +203,7 @@ class Entry:
             config = self.config or effect.config
             try:
                 handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                mode = config.interrupt_mode or "signal"
+                mode = config.interrupt_mode or HARMLESS
                 run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
@@ -220,40 +217,19 @@ class Entry:
                 run.watch(config, ready=effect.ready)
                 return run
 
-    async def _offer(self, run: Run, *, is_known: bool) -> None:
+    async def _offer(self, run: Run) -> None:
         """Let the clients of an adopted kernel find it, should its file have been lost."""
         async with self._turn:
-            if not is_known or run.is_over:
+            if self.connection.is_presumed or run.is_over:
                 return
             try:
                 await self._steps.do(self.connection.write)
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
 
-    async def _learn_mode(self, run: Run) -> None:
-        """Have the run interrupted as the settings in force say, or else its kernelspec."""
-        while (config := self.config) is not None:
-            mode = config.interrupt_mode or await self._mode_of_spec(config)
-            if self.config is config:
-                run.interrupt_mode = mode
-                self._mode_known.set()
-                return
-
-    async def _mode_of_spec(self, config: KernelConfig) -> str:
-        try:
-            return await Steps().do(self._launcher.interrupt_mode, config)
-        except Exception as error:
-            # Its kernelspec is gone, say, which is no reason to harm the living.
-            log.warning("cannot tell how kernel %s is interrupted, SIGINT is taken: %s", self.name, error)
-            return "signal"
-
     async def wait_mode_known(self) -> None:
         """Return once it is known how the current run is interrupted, or nobody tells."""
-        try:
-            async with asyncio.timeout(MODE_PATIENCE):
-                await self._mode_known.wait()
-        except TimeoutError:
-            pass
+        await self._mode.wait()
 
     def _run(
         self, generation: int, process: ProcessId, handle: Handle, the_mark: str, mode: str, report: Report
@@ -315,7 +291,7 @@ class Entry:
             return
         self.run.apply(config)
         if before is None or before.interrupt_mode != config.interrupt_mode:
-            await self._learn_mode(self.run)
+            await self._mode.learn(self.run)
 
     async def renew(self) -> None:
         """Another address at the next launch; one that is under way keeps the present one."""
@@ -336,7 +312,8 @@ class Entry:
             kernel, state = self._known
             if kernel.last_death is not None and kernel.last_death is not self._dated[0]:
                 self._dated = (kernel.last_death, time.time() - (time.monotonic() - kernel.last_death.at))
-            record = record_of(kernel, state, self.connection.address, self._output_from, self._dated[1])
+            address = None if self.connection.is_presumed else self.connection.address
+            record = record_of(kernel, state, address, self._output_from, self._dated[1])
             if record is not None:
                 self.keeper.keep(record)
 
@@ -371,6 +348,7 @@ class Entry:
 
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""
+        self._mode.close()
         if self.run is not None:
             self.run.close()
         self.connection.close()
@@ -378,12 +356,16 @@ class Entry:
 
 
 def _describe_failure(error: Exception) -> Exit:
-    is_passing = isinstance(error, Hanging | PortOfAnother) or _errno_of(error) in _PASSING
+    is_passing = _is_passing(error)
     if isinstance(error, LaunchError):
         # Not found for want of a descriptor, say, is not known to be missing.
         return Exit(Cause.UNKNOWN if is_passing else error.cause, detail=str(error), is_passing=is_passing)
     cause = Cause.PORT_TAKEN if isinstance(error, PortTaken) else Cause.UNKNOWN
     return Exit(cause, detail=str(error) or type(error).__name__, is_passing=is_passing)
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, Hanging | PortOfAnother) or _errno_of(error) in _PASSING
 
 
 def _errno_of(error: BaseException | None) -> int | None:

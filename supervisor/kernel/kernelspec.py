@@ -59,20 +59,29 @@ def installed() -> dict[str, Path]:
 
     Of two with the same name the first on the path counts.
     """
+    return _search()[0]
+
+
+def _search() -> tuple[dict[str, Path], OSError | None]:
+    """What is installed, and why there may be more: a directory that is there could not be listed."""
     from jupyter_core.paths import jupyter_path
 
     found: dict[str, Path] = {}
+    unlisted: OSError | None = None
     for directory in map(Path, jupyter_path("kernels")):
         try:
             candidates = sorted(directory.iterdir())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            unlisted = error
             continue
         for candidate in candidates:
             name = candidate.name.lower()
             # Not is_file(), which raises where the directory may not be entered.
             if name not in found and _VALID_NAME.match(name) and os.path.isfile(candidate / "kernel.json"):  # noqa: PTH113
                 found[name] = candidate
-    return found
+    return found, unlisted
 
 
 def find(name: str) -> KernelSpec:
@@ -83,14 +92,14 @@ def find(name: str) -> KernelSpec:
     as everywhere in Jupyter.  Raises LaunchError, cause NOT_FOUND, if there is
     none, if its ``kernel.json`` is damaged, or if it needs a provisioner.
     """
-    there = installed()
+    there, unlisted = _search()
     key = name.lower()
     if key not in there and key in NATIVE_NAMES:
         if "python3" not in there:
             return _native(name, there)
         key = "python3"
     if key not in there:
-        raise LaunchError(_unknown(name, there))
+        raise LaunchError(_unknown(name, there)) from unlisted
     return read(there[key], key)
 
 

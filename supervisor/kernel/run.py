@@ -33,6 +33,8 @@ Report = Callable[[Fact], object]
 
 # Where the system has no room to watch a process, it is asked again this often, in seconds.
 WATCH_INTERVAL = 1.0
+# A silent kernel that was ready before is asked this often at least, in seconds.
+LONGEST_PATIENCE = 600.0
 
 
 class Handle(Protocol):
@@ -103,8 +105,7 @@ class Run:
         self._begin(self._watch_end())
         if ready:
             self._start_monitor()
-            # Learns on the way whether the kernel serves control, which its checks depend on.
-            self._begin(self._wait_ready())
+            self._begin(self._learn_control())
         else:
             self._begin(self._watch_start())
 
@@ -118,11 +119,12 @@ class Run:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("watching kernel %s failed", self._kernel, exc_info=error)
 
-    async def _wait_ready(self) -> None:
-        await self._channel.wait_ready()
+    async def _learn_control(self) -> None:
+        """Whether the kernel serves control, which its checks depend on; it may be busy for days."""
+        await self._channel.wait_ready(LONGEST_PATIENCE)
 
     async def _watch_start(self) -> None:
-        await self._wait_ready()
+        await self._channel.wait_ready()
         connect = connect_command(self._connection.path)
         self._report(Ready(self._kernel, self.generation, connect))
         self._start_monitor()

@@ -7,6 +7,7 @@ Starts and ends nothing.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ from supervisor.core.model import (
     launched_of,
     process_of,
 )
-from supervisor.kernel.connection import Address
+from supervisor.kernel.connection import Address, listened_port
 from supervisor.kernel.identity import all_pids, current_boot_id, identify, is_running, read_proc
 from supervisor.kernel.output import OutputFile
 from supervisor.kernel.places import Places
@@ -91,7 +92,7 @@ def record_of(
         want=None if state.course is Course.CLOSING else kernel.want.value,
         launched=launched,
         process=process_of(kernel),
-        ready=isinstance(kernel.phase, Running),
+        ready=_was_ready(kernel),
         spawned_at=_spawned_at(kernel),
         output_from=output_from,
         address=address.to_mapping() if address is not None else None,
@@ -102,6 +103,15 @@ def record_of(
         stopping=kernel.phase.reason.value if isinstance(kernel.phase, Stopping) else "",
         deaths=(_recorded(kernel.last_death, death_date),) if kernel.last_death else (),
     )
+
+
+def _was_ready(kernel: Kernel) -> bool:
+    """Whether the run has been ready; one that is stopped while it executes must be interrupted first."""
+    match kernel.phase:
+        case Running() | Stopping(ready=True):
+            return True
+        case _:
+            return False
 
 
 def _spawned_at(kernel: Kernel) -> float | None:
@@ -299,15 +309,30 @@ def _leader(marked: list[Marked], record: Record, places: Places) -> Marked | No
     """The kernel among its processes: the first born leader of a session of the latest run.
 
     Of a run that the record has seen past its launch, the leaders are children
-    that left it, which are none of ours.  Of one that it has not seen, what was
-    not given the connection file is such a child: its kernel is dead.
+    that left it, which are none of ours.  So is, of one that it has not seen, what was
+    not given the connection file; unless the kernel lives, which rewrote its command line.
     """
     is_in_flight = record.process is None and record.spawned_at is not None
     first = record.generation if is_in_flight else record.generation + 1
+    leaders = [m for m in marked if m.is_leader and m.generation >= first]
     # By its name: the directory may have been another one at the launch.
     file = places.connection_file(record.name).name
-    leaders = [m for m in marked if m.is_leader and m.generation >= first and _was_given(m.process, file)]
-    return min(leaders, key=lambda m: (-m.generation, m.process.start_time), default=None)
+    given = [m for m in leaders if _was_given(m.process, file)]
+    if not given and not _may_be_alive(record, leaders, places):
+        return None
+    return min(given or leaders, key=lambda m: (-m.generation, m.process.start_time), default=None)
+
+
+def _may_be_alive(record: Record, leaders: list[Marked], places: Places) -> bool:
+    """Whether the kernel of an unrecorded run may be among these: it listens, or may be about to."""
+    try:
+        address = record.address or json.loads(places.connection_file(record.name).read_bytes())
+        if listened_port(Address.from_mapping(address)) is not None:
+            return True
+    except (OSError, ValueError, AttributeError):
+        pass  # of no use for the kernel either
+    settings = record.launched
+    return settings is not None and any(not _has_outlived_its_start(m.process, settings) for m in leaders)
 
 
 def _was_given(process: ProcessId, file: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from supervisor.config import KernelConfig
 from supervisor.core.events import Reset, Restart, Start, Survivor
-from supervisor.core.model import Cause, Exit, Want
+from supervisor.core.model import Cause, Exit, Reason, Want
 
 
 class Oracle:
@@ -80,4 +80,9 @@ class Oracle:
         # A run that a shutdown was stopping is none to be kept: there, too, the file decides.
         self.undecided = {
             one.kernel for one in survivors if one.want is None and (one.process is None or one.stopping)
+        }
+        # So it does of one that was to go because of the file, and that nobody has asked for since.
+        of_the_file = (Reason.REMOVED, Reason.DISABLED)
+        self.undecided |= {
+            one.kernel for one in survivors if one.want is Want.DOWN and one.stopping in of_the_file
         }

@@ -55,7 +55,7 @@ class Record:
             generation=generation,
             want=self.want,
             process=process,
-            ready=process is not None and process == recorded and isinstance(kernel.phase, Running),
+            ready=process is not None and process == recorded and _was_ready(kernel),
             uptime=max(0.0, now - self.spawned_at) if self.spawned_at is not None else 0.0,
             exit=Exit(Cause.UNKNOWN) if process is None and recorded is not None else None,
             failures=kernel.failures,
@@ -66,6 +66,14 @@ class Record:
             ended=recorded if process is None else None,
             stopping=stopping if generation == kernel.generation else None,
         )
+
+
+def _was_ready(kernel: Kernel) -> bool:
+    match kernel.phase:
+        case Running() | Stopping(ready=True):
+            return True
+        case _:
+            return False
 
 
 def _spawned_at(kernel: Kernel) -> float | None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from supervisor.core.actions import Action, Adopt, Apply, AskToExit, Forget, SignalGroup, Spawn, Withdraw
-from supervisor.core.events import Found, Ready, Shutdown, Start, Stop, Survivor
+from supervisor.core.events import Found, Ready, Restart, Shutdown, Start, Stop, Survivor
 from supervisor.core.model import Reason, Stopped, Stopping, Want
-from tests.core.story import CLEAN, KILLED, Story, config, process
+from tests.core.story import CLEAN, KILLED, Story, config, process, running
 
 P7 = process(7)
 NEW = {"cwd": "/elsewhere"}
@@ -62,6 +62,30 @@ def test_a_restart_whose_kernel_ended_meanwhile_is_due_and_no_death(reason: Reas
     assert [Spawn("a", 8, settings)] == story.tick()
 
 
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_kernel_is_known_to_be_ready_or_not_throughout_its_stop(ready: bool) -> None:
+    story = Story()
+    story.load(config())
+    story.spawned()
+    if ready:
+        story.ready()
+    story.tell(Restart("a"))
+    for _ in range(3):
+        phase = story.kernel().phase
+        assert isinstance(phase, Stopping)
+        assert ready is phase.ready
+        story.tick()
+
+
+def test_a_kernel_that_was_ready_is_adopted_as_ready_before_its_stop_is_gone_on_with() -> None:
+    story, actions = find(Want.UP, Reason.ORDERED, config(), process=P7, ready=True)
+
+    assert [Adopt("a", 7, P7, config(), ready=True), AskToExit("a", 7, restart=True)] == actions
+    phase = story.kernel().phase
+    assert isinstance(phase, Stopping)
+    assert phase.ready
+
+
 def test_a_restart_that_is_gone_on_with_takes_up_the_file_that_follows() -> None:
     story, _ = find(Want.UP, Reason.EDITED, process=P7)
     new = config(**NEW)
@@ -71,7 +95,8 @@ def test_a_restart_that_is_gone_on_with_takes_up_the_file_that_follows() -> None
 
 
 def test_a_stop_that_is_gone_on_with_tells_its_reason() -> None:
-    story, actions = find(Want.DOWN, Reason.DISABLED, process=P7)
+    off = config(enabled=False)
+    story, actions = find(Want.DOWN, Reason.DISABLED, off, launched=config(), process=P7)
 
     assert [Adopt("a", 7, P7, config()), AskToExit("a", 7)] == actions
     assert {"reason": "disabled"} == story.said("kernel.stopping").fields
@@ -134,6 +159,58 @@ def test_an_order_to_a_kernel_that_a_shutdown_was_stopping_is_obeyed() -> None:
     assert [Spawn("a", 8, settings)] == story.exited(CLEAN)
     story.tell(Stop("a"))
     assert Want.DOWN is story.kernel().want
+
+
+@pytest.mark.parametrize("reason", [Reason.REMOVED, Reason.DISABLED])
+def test_a_kernel_that_was_to_go_and_that_the_file_has_again_comes_back_once_it_has_stopped(
+    reason: Reason,
+) -> None:
+    file = config(**NEW)
+    story, actions = find(Want.DOWN, reason, file, launched=config(), process=P7)
+
+    assert [Adopt("a", 7, P7, config()), AskToExit("a", 7, restart=True)] == actions
+    assert {"reason": reason.value} == story.said("kernel.stopping").fields
+    assert [Apply("a", file)] == story.load(file)
+    assert [Spawn("a", 8, file)] == story.exited(CLEAN)
+
+
+@pytest.mark.parametrize("reason", [Reason.REMOVED, Reason.DISABLED])
+def test_a_kernel_that_was_to_go_and_ended_meanwhile_comes_back_with_the_file_that_has_it_again(
+    reason: Reason,
+) -> None:
+    file = config(**NEW)
+    story, actions = find(Want.DOWN, reason, file, launched=config(), exit=KILLED, ended=P7)
+
+    assert [Withdraw("a")] == actions
+    assert [Spawn("a", 8, file)] == story.load(file)
+    assert "kernel.died" not in story.events
+
+
+@pytest.mark.parametrize("detail", [{"process": P7}, {"exit": KILLED, "ended": P7}])
+@pytest.mark.parametrize("settings", [{"autostart": False}, {"enabled": False}])
+@pytest.mark.parametrize("reason", [Reason.REMOVED, Reason.DISABLED])
+def test_a_kernel_that_was_to_go_stays_down_where_the_file_does_not_start_it(
+    reason: Reason, settings: dict[str, Any], detail: dict[str, Any]
+) -> None:
+    file = config(**settings)
+    story, _ = find(Want.DOWN, reason, file, launched=config(), **detail)
+    story.load(file)
+    story.exited(CLEAN)
+
+    assert (Stopped(), Want.DOWN) == (story.kernel().phase, story.kernel().want)
+
+
+def test_a_stop_by_order_outlives_the_file_that_has_had_the_kernel_again() -> None:
+    story = running()
+    story.load(config(enabled=False))
+    story.load(config())
+    assert Want.UP is story.kernel().want
+    story.tell(Stop("a"))
+
+    phase = story.kernel().phase
+    assert isinstance(phase, Stopping)
+    assert Reason.ORDERED is phase.reason
+    assert Want.DOWN is find(Want.DOWN, phase.reason, config(), process=P7)[0].kernel().want
 
 
 def test_a_kernel_that_a_shutdown_was_stopping_and_that_left_the_file_is_forgotten() -> None:

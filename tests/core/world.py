@@ -89,6 +89,8 @@ class World:
         self.generations: dict[str, int] = {}
         # The runs that were asked to exit, by whichever supervisor.
         self.asked: set[tuple[str, int]] = set()
+        # The runs that were known to be ready, by whichever supervisor.
+        self.ready: set[tuple[str, int]] = set()
         self.is_kind = False
         self._epoch = 0
         self._pid = 100
@@ -142,6 +144,7 @@ class World:
         assert (after, actions) == decide(before, event, self.now), "the same question has the same answer"
         self._check_decision(before, after, event, actions)
         self.state = after
+        self.ready |= {(k.name, k.generation) for k in after.kernels.values() if isinstance(k.phase, Running)}
         for name, kernel in after.kernels.items():
             if before.kernels.get(name) is not kernel:
                 self._remember(kernel)
@@ -218,6 +221,7 @@ class World:
             case Adopt(kernel=name, generation=generation, process=id, config=config, ready=ready):
                 process = self.processes[name]
                 assert (process.id, process.generation) == (id, generation)
+                assert ready == ((name, generation) in self.ready), "what was ready is adopted as ready"
                 self.in_force[name] = config
                 self._watch(process, is_ready=ready)
             case Withdraw(kernel=name):
@@ -232,6 +236,7 @@ class World:
                 self.records.pop(name, None)
                 self.generations.pop(name, None)
                 self.asked = {run for run in self.asked if run[0] != name}
+                self.ready = {run for run in self.ready if run[0] != name}
             case Apply(kernel=name, config=config):
                 assert process_of(self.state.kernels[name]) is not None
                 self.in_force[name] = config

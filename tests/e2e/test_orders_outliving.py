@@ -55,6 +55,25 @@ def test_a_restart_is_gone_on_with_until_the_kernel_that_does_not_exit_is_ended(
     assert [] == scene.events("kernel.died")
 
 
+def test_a_busy_kernel_whose_restart_is_gone_on_with_is_interrupted_as_by_the_daemon_that_began(
+    scene: Scene,
+) -> None:
+    scene.write(scene.mini("a", stop_timeout="600.0"))
+    scene.start("a")
+    pid, at_work = scene.pids()["a"], scene.connection_file("a").with_name("at-work")
+    with scene.client("a") as client:
+        client.execute(f"import pathlib, time; pathlib.Path({str(at_work)!r}).touch(); time.sleep(600)")
+        wait_for(at_work.exists, "it is busy")
+    assert "accepted" == scene.order("restart", "a", wait=False).body["message"]
+    scene.kill()
+
+    scene.start()
+    # Nothing else ends it: it heeds no shutdown while it executes.
+    scene.wait_running("a", after=1)
+
+    assert [scene.pids()["a"]] == scene.leaders("a") != [pid]
+
+
 def test_a_restart_whose_kernel_ended_while_nobody_watched_is_due_at_the_next_start(scene: Scene) -> None:
     pid = _being_restarted(scene, "never", *DEAF)
     os.kill(pid, signal.SIGKILL)

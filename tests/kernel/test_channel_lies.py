@@ -68,6 +68,20 @@ async def test_an_answer_to_any_of_the_questions_is_readiness(fake: FakeKernel, 
     assert 3 == fake.seen["hb"]
 
 
+async def test_a_kernel_that_is_silent_for_long_costs_a_few_questions_only(
+    fake: FakeKernel, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.kernel.channel._FIRST_PATIENCE", 0.001)
+    fake.answer = lambda *_: []
+    with fake.serving():
+        ready = asyncio.create_task(talk.channel.wait_ready(0.001))
+        await until(lambda: fake.seen["hb"] >= 50)
+        assert len(talk.channel._open) < 30
+
+        fake.answer = None
+        await ready
+
+
 def _wrongly_signed(fake: FakeKernel, request: Frames) -> Frames:
     return signed_reply("another key", request)
 

@@ -195,6 +195,24 @@ def test_two_kernels_exchange_their_ports(tmp_path: Path) -> None:
     b.close()
 
 
+def test_an_address_that_cannot_be_had_costs_none_of_the_present_ports(tmp_path: Path) -> None:
+    kept, other = new(tmp_path, "a"), new(tmp_path, "b")
+    first = kept.choose(CONFIG, "x")
+    kept.hold()
+
+    with pytest.raises(OSError, match="assign"):
+        kept.choose(replace_config(CONFIG, ip="192.0.2.1"), "x")
+
+    assert kept.is_held
+    for port in ports(first):
+        with pytest.raises(PortTaken):
+            bind(LOCAL, port, reuse=False).close()
+    with pytest.raises(PortOfAnother):
+        other.choose(with_ports(shell=first.shell_port), "x")
+    assert first == kept.choose(CONFIG, "x")
+    kept.close()
+
+
 def test_what_is_asked_for_by_several_threads_at_a_time_is_one_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,9 +251,11 @@ def test_a_presumed_address_gives_way_to_a_chosen_one(tmp_path: Path, config: Ke
     kept.presume(config)
 
     assert kept.address is not None
+    assert kept.is_presumed
     assert not kept.path.exists()
     assert not kept.address.tcp_places()
     chosen = kept.choose(replace_config(config, ip=LOCAL), "x")
+    assert not kept.is_presumed
     assert (config.transport, config.ports.hb or chosen.hb_port) == (chosen.transport, chosen.hb_port)
     assert all(port in search_range() or port == 7 or port <= 5 for port in ports(chosen))
 

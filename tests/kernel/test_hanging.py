@@ -17,10 +17,11 @@ import zmq
 from supervisor.config import KernelConfig, OutputConfig, PortsConfig
 from supervisor.core.actions import Adopt, Apply, InterruptKernel, Spawn, Withdraw
 from supervisor.core.events import Exited, Spawned, SpawnFailed
-from supervisor.core.model import Cause
+from supervisor.core.model import Cause, Kernel, Running, State, Want
 from supervisor.kernel import entry as entries
 from supervisor.kernel import equipment as equipments
 from supervisor.kernel import errand as errands
+from supervisor.kernel import mode as modes
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.equipment import Equipment
@@ -284,6 +285,12 @@ async def test_a_kernel_of_which_nobody_knows_where_it_listens_is_watched_all_th
     pinned = config(ports=PortsConfig(**{channel: address.port(channel) for channel in CHANNELS}))
 
     await next_host.adopt(spawned, pinned)
+    running = Running(pinned, spawned.process, 0.5)
+    next_host.host.remember(Kernel("a", pinned, Want.UP, running, 1), State())
+    await next_host.host.flush()
+    record = next_host.record()
+    assert record is not None
+    assert (spawned.process, None) == (record.process, record.address)
     await next_host.kill(spawned)
 
     assert 1 == len(next_host.of(Exited))
@@ -379,7 +386,7 @@ async def test_an_interrupt_waits_until_it_is_known_how(
         used.append(run.interrupt_mode)
 
     monkeypatch.setattr(runs.Run, "interrupt", note)
-    monkeypatch.setattr(entries, "MODE_PATIENCE", TIMEOUT)
+    monkeypatch.setattr(modes, "MODE_PATIENCE", TIMEOUT)
     monkeypatch.setattr(launcher, "interrupt_mode", gate.before(launcher.interrupt_mode))
     adoption = next_host.begin(Adopt("a", 1, spawned.process, settings, ready=True))
     next_host.pids.append(spawned.process.pid)
@@ -390,6 +397,160 @@ async def test_an_interrupt_waits_until_it_is_known_how(
     await asyncio.wait_for(asyncio.gather(adoption, interrupt), TIMEOUT)
 
     assert ["message"] == used
+
+
+BY_SPEC = KernelConfig(name="a", kernelspec="by-message")
+BY_SIGNAL = KernelConfig(name="a", kernelspec="by-signal")
+
+
+@pytest.fixture
+def signal_spec(spec: Path) -> Path:
+    """A kernelspec with interrupt_mode "signal", beside the other."""
+    directory = spec.parent.with_name("by-signal")
+    directory.mkdir()
+    content = {"argv": mini(), "display_name": "", "language": "python"}
+    (directory / "kernel.json").write_text(json.dumps(content))
+    return directory / "kernel.json"
+
+
+@pytest.mark.usefixtures("signal_spec")
+@pytest.mark.parametrize("passing", [OSError(11, "no thread"), OSError(5, "Input/output error")])
+async def test_a_mode_that_cannot_be_looked_up_yet_is_the_harmless_one_and_looked_up_again(
+    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, passing: OSError
+) -> None:
+    spawned = await take_over(hosting, next_host, BY_SIGNAL)
+    launcher, failing = next_host.entry()._launcher, threading.Event()
+    look = launcher.interrupt_mode
+    failing.set()
+
+    def scarce(config: KernelConfig) -> str:
+        if failing.is_set():
+            raise passing
+        return look(config)
+
+    monkeypatch.setattr(launcher, "interrupt_mode", scarce)
+    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.01)
+    await next_host.adopt(spawned, BY_SIGNAL)
+    assert "message" == mode(next_host)
+    failing.clear()
+
+    await until(lambda: "signal" == mode(next_host))
+
+
+@pytest.mark.usefixtures("signal_spec")
+async def test_a_mode_whose_look_up_hangs_is_the_harmless_one_until_nothing_hangs(
+    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    spawned = await take_over(hosting, next_host, BY_SIGNAL)
+    launcher, used = next_host.entry()._launcher, []
+
+    async def note(run: runs.Run) -> None:
+        used.append(run.interrupt_mode)
+
+    monkeypatch.setattr(runs.Run, "interrupt", note)
+    monkeypatch.setattr(launcher, "interrupt_mode", gate.before(launcher.interrupt_mode))
+    monkeypatch.setattr(modes, "MODE_PATIENCE", 0.01)
+    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.01)
+    adoption = next_host.begin_adoption(spawned, BY_SIGNAL)
+    await gate.wait_reached()
+    await next_host.perform(InterruptKernel("a", 1))
+    monkeypatch.setattr(errands, "STEP_PATIENCE", 0.01)
+    gate.opened.set()
+    await asyncio.wait_for(adoption, TIMEOUT)
+    await until(lambda: "signal" == mode(next_host))
+    await next_host.perform(InterruptKernel("a", 1))
+
+    assert ["message", "signal"] == used
+
+
+@pytest.mark.usefixtures("signal_spec")
+async def test_a_look_up_that_was_given_up_is_not_begun_a_second_time_and_takes_up_an_edit(
+    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    spawned = await take_over(hosting, next_host, BY_SPEC)
+    launcher, looks = next_host.entry()._launcher, []
+    hanging = gate.before(launcher.interrupt_mode)
+
+    def look(config: KernelConfig) -> str:
+        looks.append(config)
+        answer: str = hanging(config)
+        return answer
+
+    monkeypatch.setattr(launcher, "interrupt_mode", look)
+    monkeypatch.setattr(errands, "STEP_PATIENCE", 0.01)
+    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.001)
+    tries = count_tries(next_host, monkeypatch)
+    await next_host.adopt(spawned, BY_SPEC)
+    await until(lambda: len(tries) > 3)
+    assert ([BY_SPEC], "message") == (looks, mode(next_host))
+
+    await next_host.perform(Apply("a", config(interrupt_mode="signal")))
+
+    assert "signal" == mode(next_host)
+    trying = next_host.entry()._mode._trying
+    assert trying is None
+
+
+def count_tries(hosting: Hosting, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    tries: list[object] = []
+    do = errands.Steps.do
+
+    async def counted(steps: errands.Steps, work: Any, *arguments: object) -> Any:
+        if work == hosting.entry()._launcher.interrupt_mode:
+            tries.append(work)
+        return await do(steps, work, *arguments)
+
+    monkeypatch.setattr(errands.Steps, "do", counted)
+    return tries
+
+
+@pytest.mark.usefixtures("spec")
+async def test_a_mode_is_not_looked_up_any_more_once_the_run_is_over(
+    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned = await take_over(hosting, next_host, BY_SPEC)
+
+    def fail(_: KernelConfig) -> str:
+        raise OSError(11, "no thread")
+
+    monkeypatch.setattr(next_host.entry()._launcher, "interrupt_mode", fail)
+    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.01)
+    await next_host.adopt(spawned, BY_SPEC)
+    trying = next_host.entry()._mode._trying
+    assert trying is not None
+    assert not trying.done()
+
+    await next_host.kill(spawned)
+
+    await asyncio.wait_for(trying, TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("scarce", "taken"), [(OSError(24, "Too many open files"), "message"), (None, "signal")]
+)
+async def test_a_kernelspec_that_is_gone_is_told_from_one_that_cannot_be_looked_for(
+    hosting: Hosting,
+    next_host: Hosting,
+    spec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    scarce: OSError | None,
+    taken: str,
+) -> None:
+    spawned = await take_over(hosting, next_host, BY_SPEC)
+    os.unlink(spec)  # noqa: PTH108 - ASYNC240 refuses the other way
+
+    def refuse(_: Path) -> Iterator[Path]:
+        assert scarce is not None
+        raise scarce
+
+    with monkeypatch.context() as patched:
+        if scarce is not None:
+            patched.setattr(Path, "iterdir", refuse)
+        await next_host.adopt(spawned, BY_SPEC)
+
+    assert taken == mode(next_host)
+    assert ("SIGINT is taken" in caplog.text) is (taken == "signal")
 
 
 # What libzmq needs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from supervisor.core.model import (
     Stopping,
     Want,
 )
+from supervisor.kernel.connection import CHANNELS, Address
 from supervisor.kernel.identity import current_boot_id, identify
 from supervisor.kernel.places import Places
 from supervisor.kernel.record import MARK_VARIABLE, Record, RecordedDeath, RecordStore, mark
@@ -184,13 +186,43 @@ async def test_a_child_that_left_a_run_that_no_record_knows_is_not_taken_for_the
     store: RecordStore, places: Places, launch: Launch, generation: int
 ) -> None:
     kernel = launch()
-    store.write(record(kernel if generation == 2 else None))
+    settings = msgspec.structs.replace(SETTINGS, start_timeout=0.001)
+    store.write(record(kernel if generation == 2 else None, launched=settings))
     end(kernel)
     launch(generation, given_file=False)
 
     survivor = await only(store, places)
 
     assert (None, 1) == (survivor.process, survivor.generation)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_a_kernel_that_rewrote_its_command_line_is_the_kernel_if_it_listens(
+    store: RecordStore, places: Places, launch: Launch, is_recorded: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ports = {f"{channel}_port": listening.getsockname()[1] for channel in CHANNELS}
+        address = Address("tcp", "127.0.0.1", **ports, key="k")
+        if is_recorded:
+            settings = msgspec.structs.replace(SETTINGS, start_timeout=0.001)
+            store.write(record(None, launched=settings, address=address.to_mapping()))
+        else:
+            places.connection_file("a").parent.mkdir(parents=True, exist_ok=True)
+            places.connection_file("a").write_bytes(address.to_json())
+        kernel = launch(given_file=False)
+
+        (survivor,) = (await found(store, places, a=SETTINGS)).survivors
+
+    assert kernel == survivor.process
+
+
+async def test_a_kernel_in_flight_that_rewrote_its_command_line_may_yet_listen(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    store.write(record(None))
+    kernel = launch(given_file=False)
+
+    assert kernel == (await only(store, places)).process
 
 
 async def test_the_first_born_of_a_run_that_no_record_knows_is_the_kernel_unless_it_is_a_child_that_left(
@@ -383,6 +415,16 @@ def test_a_stop_under_way_is_on_record_with_its_reason() -> None:
 
     assert made is not None
     assert ("up", PROCESS, "edited") == (made.want, made.process, made.stopping)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_kernel_that_was_ready_is_so_on_record_while_it_is_stopped(ready: bool) -> None:
+    stopping = Stopping(SETTINGS, PROCESS, Step.ASK, 1.0, 2.0, Reason.ORDERED, 0.5, ready)
+
+    made = record_of(Kernel("a", SETTINGS, Want.UP, stopping), State(), None, None, 0.0)
+
+    assert made is not None
+    assert ready is made.ready
 
 
 def test_what_a_kernel_wrote_is_not_on_record() -> None:
