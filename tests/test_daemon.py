@@ -482,6 +482,7 @@ async def test_a_plan_of_the_daemons_own_file_by_another_name_is_the_same(bench:
     await bench.end(task)
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_reload_and_plan_tell_each_edited_key_of_the_daemon_itself(bench: Bench) -> None:
     bench.write(mini("a", autostart="false"))
     made, task = await bench.start()
