@@ -17,6 +17,7 @@ from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
 from supervisor.manager_attached import AttachedKernelManager
 from tests.kernels.using import MINI, until
+from tests.managing import is_ready
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,14 +78,6 @@ def manager(daemon: Daemon) -> Iterator[AttachedKernelManager]:
     made.wait_ready(30)
     yield made
     made.cleanup()
-
-
-def is_ready(client: Any) -> bool:
-    try:
-        client.wait_for_ready(timeout=30)
-    except RuntimeError:  # its heart beats again a moment later than the kernel's
-        return False
-    return True
 
 
 def pid_in(client: Any) -> int:

@@ -6,31 +6,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI, mini, until
+from tests.kernels.using import mini, until
+from tests.managing import Make, make
 
-Make = Callable[..., KernelManager]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    made: list[KernelManager] = []
-
-    def new(**keywords: Any) -> KernelManager:
-        made.append(KernelManager(**{"kernel_cmd": MINI, **keywords}))
-        return made[-1]
-
-    yield new
-    for manager in made:
-        manager.shutdown_kernel(now=True)
+__all__ = ["make"]
 
 
 def kill(manager: KernelManager, signum: int = signal.SIGKILL) -> None:

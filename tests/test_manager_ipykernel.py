@@ -16,6 +16,7 @@ import pytest
 from supervisor import KernelManager, run_kernel, start_new_kernel
 from supervisor.core.model import Cause
 from tests.kernels.using import MINI, mini, until
+from tests.managing import is_ready
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +32,6 @@ def started() -> Iterator[tuple[KernelManager, Any]]:
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
-
-
-def is_ready(client: Any) -> bool:
-    try:
-        client.wait_for_ready(timeout=30)
-    except RuntimeError:  # its heart beats again a moment later than the kernel's
-        return False
-    return True
 
 
 def value(client: Any, expression: str) -> str:

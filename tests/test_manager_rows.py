@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,9 @@ import pytest
 from supervisor.kernel.connection import CHANNELS
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini, until
+from tests.managing import Make, environment, make
 
-Make = Callable[..., KernelManager]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    made: list[KernelManager] = []
-
-    def new(**keywords: Any) -> KernelManager:
-        made.append(KernelManager(**{"kernel_cmd": MINI, **keywords}))
-        return made[-1]
-
-    yield new
-    for manager in made:
-        manager.shutdown_kernel(now=True)
+__all__ = ["make"]
 
 
 def ready(manager: KernelManager, **keywords: Any) -> KernelManager:
@@ -47,13 +33,6 @@ def die(manager: KernelManager, signum: int = signal.SIGKILL) -> None:
     assert pid is not None
     os.killpg(pid, signum)
     until(lambda: manager.pid != pid)
-
-
-def environment(manager: KernelManager) -> dict[str, str]:
-    file = Path(f"/proc/{manager.pid}/environ")
-    until(lambda: file.read_bytes() != b"")  # as it is for a moment after exec
-    lines = file.read_bytes().decode().split("\0")
-    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def ports(manager: KernelManager) -> list[int]:

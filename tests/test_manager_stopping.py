@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,11 @@ import pytest
 from supervisor.kernel.run import Run
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini, until
+from tests.managing import Make, make
 
-Make = Callable[..., KernelManager]
+__all__ = ["make"]
+
 STUBBORN = mini("--ignore", "SIGINT,SIGTERM,SIGHUP", "--ignore-shutdown")
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    made: list[KernelManager] = []
-
-    def new(**keywords: Any) -> KernelManager:
-        made.append(KernelManager(**{"kernel_cmd": MINI, **keywords}))
-        return made[-1]
-
-    yield new
-    for manager in made:
-        manager.shutdown_kernel(now=True)
 
 
 def living_with(manager: KernelManager) -> list[int]:

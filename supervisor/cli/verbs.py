@@ -124,11 +124,6 @@ def _completion(parser: ArgumentParser) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
 
 
-def _systemd(parser: ArgumentParser) -> None:
-    parser.add_argument("arguments", nargs="*", metavar="install|print", help="install or print a unit")
-    parser.add_argument("--user", action="store_true", help="for the user's own systemd")
-
-
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 1e9:
@@ -216,7 +211,7 @@ VERBS: Mapping[str, Verb] = {
         asks_daemon=False,
     ),
     "systemd": Verb(
-        "install or print a systemd unit", _systemd, _own("files", "systemd"), "daemon", asks_daemon=False
+        "install or print a systemd unit", _nothing, _own("files", "systemd"), "daemon", asks_daemon=False
     ),
 }
 HIDDEN: Mapping[str, Verb] = {

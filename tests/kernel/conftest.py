@@ -1,13 +1,14 @@
-"""An address, a fake kernel at it, and somebody to talk to a kernel there."""
+"""An address, a fake kernel at it, and somebody to talk to a kernel there; hosts of kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from supervisor.kernel.connection import Connection
+from tests.kernel.hosting import Hosting
 from tests.kernel.kernels import (
     FakeKernel,
     Talk,
@@ -35,3 +36,18 @@ def talk(at: Connection) -> Iterator[Talk]:
     both.channel.close()
     if both.client.channels_running:
         both.client.stop_channels()
+
+
+@pytest.fixture
+async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
+    made = Hosting(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def next_host(tmp_path: Path) -> AsyncIterator[Hosting]:
+    """That of the next daemon, in the same directories."""
+    made = Hosting(tmp_path)
+    yield made
+    await made.close()

@@ -138,3 +138,13 @@ class Hosting:
 
     def entries(self) -> list[Entry]:
         return list(self.host._entries.values())
+
+
+async def take_over(hosting: Hosting, next_host: Hosting, settings: KernelConfig) -> Spawned:
+    """A run that the one host leaves behind, and the next one has read of."""
+    spawned = await hosting.run(settings)
+    await hosting.leave()
+    found = hosting.record()
+    assert found is not None
+    next_host.host.recall([found])
+    return spawned

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +31,8 @@ from supervisor.kernel import host as hosts
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.ports import is_listened_on
 from supervisor.kernel.record import Record
-from tests.kernel.hosting import Hosting, config, until
+from tests.kernel.hosting import Hosting, config, take_over, until
 from tests.kernels.using import TIMEOUT
-
-
-@pytest.fixture
-async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
-    made = Hosting(tmp_path)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def next_host(tmp_path: Path) -> AsyncIterator[Hosting]:
-    made = Hosting(tmp_path)
-    yield made
-    await made.close()
 
 
 def address(hosting: Hosting) -> dict[str, Any]:
@@ -327,15 +312,6 @@ async def test_a_removal_that_the_disk_refuses_never_hits_the_kernel_that_comes_
 
 
 # Adoption
-
-
-async def take_over(hosting: Hosting, next_host: Hosting, settings: KernelConfig) -> Spawned:
-    spawned = await hosting.run(settings)
-    await hosting.leave()
-    found = hosting.record()
-    assert found is not None
-    next_host.host.recall([found])
-    return spawned
 
 
 async def test_an_adopted_kernel_is_asked_to_exit_though_the_adoption_is_under_way(

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,9 @@ from supervisor.kernel import run as runs
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.errand import begin
-from tests.kernel.hosting import Hosting, config, until
+from tests.kernel.hosting import Hosting, config, take_over, until
 from tests.kernels.using import TIMEOUT, mini
 from tests.kernels.using import until as wait_until
-
-
-@pytest.fixture
-async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
-    made = Hosting(tmp_path)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def next_host(tmp_path: Path) -> AsyncIterator[Hosting]:
-    made = Hosting(tmp_path)
-    yield made
-    await made.close()
 
 
 class Gate:
@@ -75,15 +61,6 @@ class NoThread(threading.Thread):
 
     def start(self) -> None:
         raise RuntimeError("can't start new thread")
-
-
-async def take_over(hosting: Hosting, next_host: Hosting, settings: KernelConfig) -> Spawned:
-    spawned = await hosting.run(settings)
-    await hosting.leave()
-    found = hosting.record()
-    assert found is not None
-    next_host.host.recall([found])
-    return spawned
 
 
 # Launches

@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,13 +23,6 @@ from tests.kernels.using import TIMEOUT
 
 QUICK = HeartbeatConfig(interval=0.05, misses=1)
 OFF = ProbeConfig(action="off")
-
-
-@pytest.fixture
-async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
-    made = Hosting(tmp_path)
-    yield made
-    await made.close()
 
 
 def has_ended(pid: int) -> bool:
