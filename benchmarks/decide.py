@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from statistics import median
 
-from supervisor.config import BackoffConfig, KernelConfig
 from supervisor.core.events import Answered, Event, Exited, Load, Missed, Ready, Spawned, Start, Tick
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Cause, Check, Exit, ProcessId, Running, State
+from supervisor.settings.config import BackoffConfig, KernelConfig
 
 _KILLED = Exit(Cause.KILLED, -9, "SIGKILL")
 

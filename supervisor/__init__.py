@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
-    from supervisor.config import KernelConfig
-    from supervisor.embedded import Supervisor
     from supervisor.manager import KernelManager, run_kernel, start_new_kernel
+    from supervisor.settings.config import KernelConfig
+    from supervisor.supervision.embedded import Supervisor
 
 __all__ = ["KernelConfig", "KernelManager", "Supervisor", "__version__", "run_kernel", "start_new_kernel"]
 
 _HOMES = {
-    "KernelConfig": "supervisor.config",
+    "KernelConfig": "supervisor.settings.config",
     "KernelManager": "supervisor.manager",
-    "Supervisor": "supervisor.embedded",
+    "Supervisor": "supervisor.supervision.embedded",
     "run_kernel": "supervisor.manager",
     "start_new_kernel": "supervisor.manager",
 }

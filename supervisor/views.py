@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from supervisor.config import KernelConfig
 from supervisor.core.lifecycle import pending_keys
 from supervisor.core.machine import is_responsive
 from supervisor.core.model import (
@@ -28,6 +27,7 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.instants import written
+from supervisor.settings.config import KernelConfig
 
 PHASE_NAMES: dict[type, str] = {Queued: "starting"}
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from supervisor.config import KernelConfig
 from supervisor.core.actions import AskToExit, Effect, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Exited, Load, Ready, Shutdown, Spawned, SpawnFailed, Start, Stop
 from supervisor.core.model import (
@@ -26,6 +25,7 @@ from supervisor.core.model import (
     Stopping,
 )
 from supervisor.runner import Runner, RunnerClosed
+from supervisor.settings.config import KernelConfig
 from tests.kernel.hosting import until
 from tests.kernels.using import TIMEOUT
 

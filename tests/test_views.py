@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from supervisor.config import HeartbeatConfig, KernelConfig
 from supervisor.core.model import (
     Backoff,
     Cause,
@@ -29,6 +28,7 @@ from supervisor.core.model import (
     Stopping,
     Want,
 )
+from supervisor.settings.config import HeartbeatConfig, KernelConfig
 from supervisor.views import Clock, launch_label, view
 
 CONFIG = KernelConfig(name="a", kernelspec="python3", heartbeat=HeartbeatConfig(misses=2))

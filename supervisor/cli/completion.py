@@ -150,9 +150,9 @@ def options_of(verb: str) -> list[tuple[str, str]]:
 
 def _parser_of(verb: str) -> ArgumentParser:
     if verb == "systemd":
-        from supervisor import systemd_unit
+        from supervisor.cli import systemd
 
-        return systemd_unit.parser()
+        return systemd.parser()
     return parser_of(verb, VERBS[verb])
 
 

@@ -29,7 +29,7 @@ def run(arguments: Namespace) -> int:
     # Until the daemon listens: a SIGTERM would end it at once and leave an earlier one's kernels running.
     orders = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
     signal.pthread_sigmask(signal.SIG_BLOCK, orders)
-    from supervisor import daemon
+    from supervisor.daemon import daemon
 
     return int(
         daemon.run(
@@ -59,7 +59,7 @@ def _config_of(arguments: Namespace) -> Path:
 def check(arguments: Namespace) -> int:
     """Validate a configuration, and print what is in force with it."""
     path = _config_of(arguments)
-    from supervisor import toml_file
+    from supervisor.settings import file as toml_file
 
     try:
         loaded = toml_file.load(path)
@@ -82,7 +82,7 @@ def schema(arguments: Namespace) -> int:  # noqa: ARG001 - the form of all verbs
     """Print the JSON schema of configurations."""
     import json
 
-    from supervisor.schema import json_schema
+    from supervisor.settings.schema import json_schema
 
     say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return DONE
@@ -110,10 +110,10 @@ def plan(arguments: Namespace) -> int:
 def _plan_of_start(path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from supervisor import toml_file
     from supervisor.core import plan as planning
     from supervisor.core.events import Load
     from supervisor.core.model import State
+    from supervisor.settings import file as toml_file
 
     try:
         config = toml_file.load(path).config
@@ -184,7 +184,7 @@ def _tell_mistakes(mistakes: Sequence[str], *, as_json: bool) -> int:
 def systemd(arguments: list[str]) -> int:
     """Hand over to the systemd units, which parse their own arguments."""
     try:
-        unit = import_module("supervisor.systemd_unit")
+        unit = import_module("supervisor.cli.systemd")
     except ModuleNotFoundError:
         raise Quit(
             FAILED, "this installation has no systemd units", "copy them from the documentation"

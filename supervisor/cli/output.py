@@ -28,7 +28,7 @@ def output(arguments: Namespace) -> int:
 
 
 def _print(path: Path, lines: int, *, follow: bool) -> None:
-    from supervisor.kernel import output as files
+    from supervisor.output import file as files
 
     for piece in files.follow(path, lines) if follow else [files.read(path, lines)]:
         sys.stdout.buffer.write(piece)

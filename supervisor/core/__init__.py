@@ -1,0 +1,1 @@
+"""The decisions: a pure machine of values, without a clock, without I/O."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from supervisor.config import KernelConfig
 from supervisor.core.model import ProcessId
+from supervisor.settings.config import KernelConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from supervisor.config import KernelConfig
 from supervisor.core.model import Check, Death, Exit, ProcessId, Reason, Want
+from supervisor.settings.config import KernelConfig
 
 # Orders
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from supervisor.config import KernelConfig
 from supervisor.core.actions import Action
 from supervisor.core.lifecycle import Transition, begin_stop, settings_of
 from supervisor.core.model import Check, Kernel, Reason, Running, Step
 from supervisor.core.telling import say
+from supervisor.settings.config import KernelConfig
 
 
 def _limit(config: KernelConfig, check: Check) -> float:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from math import inf
 from signal import SIGKILL, SIGTERM
 
-from supervisor.config import KernelConfig, changed_launch_keys
 from supervisor.core import policy
 from supervisor.core.actions import Action, Apply, AskToExit, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.model import (
@@ -34,6 +33,7 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.core.telling import death_fields, exit_fields, say
+from supervisor.settings.config import KernelConfig, changed_launch_keys
 
 # A kernel that was asked politely for stop_timeout seconds gets this long after SIGTERM.
 TERMINATE_PATIENCE = 2.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from supervisor.config import KernelConfig, changed_launch_keys, judged_by
 from supervisor.core.actions import Action, Adopt, Apply, Forget, WatchIdle, Withdraw
 from supervisor.core.events import Found, Load, Survivor
 from supervisor.core.health import rejudged
@@ -42,6 +41,7 @@ from supervisor.core.model import (
 )
 from supervisor.core.orders import start, stop
 from supervisor.core.telling import say
+from supervisor.settings.config import KernelConfig, changed_launch_keys, judged_by
 
 
 def load(state: State, event: Load, now: float) -> tuple[State, list[Action]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 
-from supervisor.config import KernelConfig
+from supervisor.settings.config import KernelConfig
 
 
 class Want(StrEnum):

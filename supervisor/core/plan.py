@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from supervisor.config import LAUNCH_KEYS, RELOAD_ACTIONS, changed_keys
 from supervisor.core.events import Load
 from supervisor.core.lifecycle import pending_keys
 from supervisor.core.loading import waits_for_idle
@@ -27,6 +26,7 @@ from supervisor.core.model import (
     Want,
     launched_of,
 )
+from supervisor.settings.config import LAUNCH_KEYS, RELOAD_ACTIONS, changed_keys
 
 PlannedAction = Literal["none", "start", "stop", "restart", "apply", "pending", "remove"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from math import inf
 from zlib import crc32
 
-from supervisor.config import BackoffConfig, KernelConfig
 from supervisor.core.model import Cause, Exit
+from supervisor.settings.config import BackoffConfig, KernelConfig
 
 
 def backoff_delay(backoff: BackoffConfig, attempt: int, salt: str) -> float:

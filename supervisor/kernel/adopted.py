@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.local import LocalKernel
-from supervisor.kernel.process import identify, is_running, stranger_returncode, stranger_wait_status
+from supervisor.process.group import identify, is_running, stranger_returncode, stranger_wait_status
 
 
 class AdoptedKernel(LocalKernel):

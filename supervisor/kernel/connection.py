@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from supervisor.config import KernelConfig
-from supervisor.kernel.files import write_atomically
+from supervisor.disk.files import write_atomically
 from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
+from supervisor.settings.config import KernelConfig
 
 __all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortOfAnother", "PortTaken", "listened_port"]
 

@@ -16,27 +16,27 @@ import signal
 import time
 from collections.abc import Callable
 
-from supervisor.config import KernelConfig
 from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
+from supervisor.disk.errand import Hanging, Steps, begin
+from supervisor.disk.pools import Pools
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, PortOfAnother, PortTaken
 from supervisor.kernel.equipment import Equipment
-from supervisor.kernel.errand import Hanging, Steps, begin
-from supervisor.kernel.identity import identify
-from supervisor.kernel.keeper import Keeper, Store, Trouble
 from supervisor.kernel.launch import LaunchError
 from supervisor.kernel.mode import HARMLESS, InterruptMode
-from supervisor.kernel.output import OutputFile
-from supervisor.kernel.places import Places
-from supervisor.kernel.pools import Pools
-from supervisor.kernel.record import MARK_VARIABLE, Record, mark
 from supervisor.kernel.run import Handle, OutputOfRun, Run
-from supervisor.kernel.stream import Position
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
+from supervisor.output.file import OutputFile
+from supervisor.output.stream import Position
+from supervisor.process.identity import identify
+from supervisor.records.keeper import Keeper, Store, Trouble
+from supervisor.records.places import Places
+from supervisor.records.record import MARK_VARIABLE, Record, mark
+from supervisor.settings.config import KernelConfig
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import zmq
 
-from supervisor.config import KernelConfig
 from supervisor.kernel import kernelspec
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.launch import DEFAULT_KERNELSPEC, Command, resolve, spawn
 from supervisor.kernel.line import Context
-from supervisor.kernel.places import Places
-from supervisor.kernel.record import Record
+from supervisor.records.places import Places
+from supervisor.records.record import Record
+from supervisor.settings.config import KernelConfig
 
 
 class Launcher:

@@ -24,12 +24,12 @@ from supervisor.core.actions import (
 )
 from supervisor.core.events import Fact
 from supervisor.core.model import Kernel, State
+from supervisor.disk.pools import Pools
 from supervisor.kernel.entry import Entry
 from supervisor.kernel.equipment import Equipment
-from supervisor.kernel.keeper import Store, Trouble
-from supervisor.kernel.places import Places
-from supervisor.kernel.pools import Pools
-from supervisor.kernel.record import Record
+from supervisor.records.keeper import Store, Trouble
+from supervisor.records.places import Places
+from supervisor.records.record import Record
 
 log = logging.getLogger(__name__)
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.config import KernelConfig
 from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
-from supervisor.kernel.dispositions import default_signals
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
-from supervisor.kernel.record import MARK_VARIABLE
+from supervisor.process.dispositions import default_signals
+from supervisor.records.record import MARK_VARIABLE
+from supervisor.settings.config import KernelConfig
 
 __all__ = [
     "MARK_VARIABLE",

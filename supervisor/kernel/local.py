@@ -18,7 +18,7 @@ from pathlib import Path
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.managerabc import KernelManagerABC
-from supervisor.kernel.process import has_ended, open_pidfd, signal_group, wait_exit
+from supervisor.process.group import has_ended, open_pidfd, signal_group, wait_exit
 
 log = logging.getLogger(__name__)
 

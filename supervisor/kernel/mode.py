@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from supervisor.config import KernelConfig
+from supervisor.disk.errand import Steps
 from supervisor.kernel.equipment import Launcher
-from supervisor.kernel.errand import Steps
 from supervisor.kernel.launch import LaunchError
 from supervisor.kernel.run import Run
+from supervisor.settings.config import KernelConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.model import Check
 from supervisor.kernel.channel import Channel, Token
 from supervisor.kernel.line import Line
+from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 
 # A tick may come early by this share of an interval, to fall together with those of other kernels.
 _EARLY = 0.25

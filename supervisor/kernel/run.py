@@ -13,19 +13,19 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from supervisor.config import KernelConfig
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
 from supervisor.core.model import Cause, Check, Exit, ProcessId
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
-from supervisor.kernel.exit import OomWatch, describe_exit
-from supervisor.kernel.identity import is_running
 from supervisor.kernel.monitor import Monitor
-from supervisor.kernel.output import OutputFile
-from supervisor.kernel.places import connect_command
-from supervisor.kernel.process import continue_group, end_group, marked_processes, signal_group
-from supervisor.kernel.record import MARK_VARIABLE
-from supervisor.kernel.stream import Position
+from supervisor.output.file import OutputFile
+from supervisor.output.stream import Position
+from supervisor.process.exit import OomWatch, describe_exit
+from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
+from supervisor.process.identity import is_running
+from supervisor.records.places import connect_command
+from supervisor.records.record import MARK_VARIABLE
+from supervisor.settings.config import KernelConfig
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.local import LocalKernel
-from supervisor.kernel.process import identify, is_running, stranger_wait_status
+from supervisor.process.group import identify, is_running, stranger_wait_status
 
 # How long whoever reaps the ended child may take to tell its exit status, in seconds.
 _REAPER_PATIENCE = 2.0

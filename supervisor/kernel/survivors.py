@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from supervisor.config import KernelConfig
 from supervisor.core.events import Survivor
 from supervisor.core.model import (
     Cause,
@@ -34,10 +33,12 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.kernel.connection import Address, listened_port
-from supervisor.kernel.identity import all_pids, current_boot_id, identify, is_running, read_proc
-from supervisor.kernel.output import OutputFile
-from supervisor.kernel.places import Places
-from supervisor.kernel.record import (
+from supervisor.kernel.run import OutputOfRun
+from supervisor.output.file import OutputFile
+from supervisor.output.stream import Position
+from supervisor.process.identity import all_pids, current_boot_id, identify, is_running, read_proc
+from supervisor.records.places import Places
+from supervisor.records.record import (
     MARK_VARIABLE,
     Damaged,
     Newer,
@@ -46,8 +47,7 @@ from supervisor.kernel.record import (
     RecordStore,
     marked_run,
 )
-from supervisor.kernel.run import OutputOfRun
-from supervisor.kernel.stream import Position
+from supervisor.settings.config import KernelConfig
 
 
 @dataclass(frozen=True)

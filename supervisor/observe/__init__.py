@@ -1,0 +1,1 @@
+"""What is told: the log, the events file, callbacks, streams, systemd."""

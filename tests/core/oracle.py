@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supervisor.config import KernelConfig
 from supervisor.core.events import Reset, Restart, Start, Survivor
 from supervisor.core.model import Cause, Exit, Reason, Want
+from supervisor.settings.config import KernelConfig
 
 
 class Oracle:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor.config import KernelConfig
 from supervisor.core.model import Cause, Exit, ProcessId
+from supervisor.settings.config import KernelConfig
 
 ENDS = [
     Exit(Cause.EXITED, code=0),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor.config import KernelConfig
 from supervisor.core.events import Survivor
 from supervisor.core.model import (
     Cause,
@@ -24,6 +23,7 @@ from supervisor.core.model import (
     launched_of,
     process_of,
 )
+from supervisor.settings.config import KernelConfig
 
 
 @dataclass(frozen=True)

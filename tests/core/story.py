@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from supervisor.config import BackoffConfig, KernelConfig
 from supervisor.core.actions import Action, Publish
 from supervisor.core.events import Event, Exited, Load, Ready, Spawned, SpawnFailed, Tick
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Cause, Exit, Kernel, ProcessId, State
+from supervisor.settings.config import BackoffConfig, KernelConfig
 
 KILLED = Exit(Cause.KILLED, signal="SIGKILL")
 CRASHED = Exit(Cause.CRASHED, code=7)

@@ -6,10 +6,10 @@ from signal import SIGKILL
 
 import pytest
 
-from supervisor.config import BackoffConfig
 from supervisor.core.actions import SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Restart, Start, Stop, Tick
 from supervisor.core.model import Backoff, Cause, Death, Exit, Failed, Stopped, Want
+from supervisor.settings.config import BackoffConfig
 from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, Story, config, running
 
 PATIENT = BackoffConfig(initial=1.0, next=4.0, factor=2.0, jitter=0.0)

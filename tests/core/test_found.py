@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.config import BackoffConfig
 from supervisor.core.actions import Action, Adopt, Apply, AskToExit, Forget, Spawn, WatchIdle, Withdraw
 from supervisor.core.events import BecameIdle, Found, Shutdown, Start, Stop, Survivor
 from supervisor.core.model import Backoff, Failed, Running, Starting, Stopped, Want
+from supervisor.settings.config import BackoffConfig
 from tests.core.story import CLEAN, CRASHED, KILLED, Story, config, process, running
 
 P7 = process(7)

@@ -6,11 +6,11 @@ from signal import SIGKILL
 
 import pytest
 
-from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.actions import Action, Apply, SignalGroup, Spawn
 from supervisor.core.events import Answered, Load, Missed, Ready, Stop
 from supervisor.core.machine import is_responsive
 from supervisor.core.model import Check
+from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 from tests.core.story import KILLED, Story, config, declare, running
 
 CHECKS = [Check.HEARTBEAT, Check.PROBE]

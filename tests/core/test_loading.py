@@ -6,11 +6,11 @@ from math import inf
 
 import pytest
 
-from supervisor.config import OutputConfig, PortsConfig
 from supervisor.core.actions import Apply, AskToExit, Spawn, WatchIdle, Withdraw
 from supervisor.core.events import BecameIdle, Restart, Start, Stop
 from supervisor.core.lifecycle import pending_keys
 from supervisor.core.model import Stopped, Want, is_settled, launched_of
+from supervisor.settings.config import OutputConfig, PortsConfig
 from tests.core.story import CRASHED, KILLED, NOT_FOUND, Story, config, declare, running
 
 NEW = {"cwd": "/elsewhere"}

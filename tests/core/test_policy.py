@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from supervisor.config import BackoffConfig
 from supervisor.core.model import Cause, Exit
 from supervisor.core.policy import (
     backoff_delay,
@@ -19,6 +18,7 @@ from supervisor.core.policy import (
     reason_to_give_up,
     recent_failures,
 )
+from supervisor.settings.config import BackoffConfig
 from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, config
 
 STEADY = BackoffConfig(initial=0.25, next=0.5, factor=2.0, max=60.0, jitter=0.0)

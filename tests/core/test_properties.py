@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec.structs import replace
 
-from supervisor.config import BackoffConfig, HeartbeatConfig, KernelConfig, ProbeConfig
 from supervisor.core.actions import Spawn
 from supervisor.core.events import (
     Answered,
@@ -37,6 +36,7 @@ from supervisor.core.events import (
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Check, Reason, Running, State, Want
 from supervisor.core.plan import plan
+from supervisor.settings.config import BackoffConfig, HeartbeatConfig, KernelConfig, ProbeConfig
 from tests.core.processes import ENDS
 from tests.core.story import process
 from tests.core.world import World

@@ -11,7 +11,6 @@ from signal import SIGKILL, SIGTERM
 
 import pytest
 
-from supervisor.config import BackoffConfig, HeartbeatConfig
 from supervisor.core.actions import Action, AskToExit, SignalGroup, Spawn
 from supervisor.core.events import (
     Answered,
@@ -30,6 +29,7 @@ from supervisor.core.events import (
     Tick,
 )
 from supervisor.core.model import Check, Stopping
+from supervisor.settings.config import BackoffConfig, HeartbeatConfig
 from tests.core.story import CLEAN, CRASHED, NOT_FOUND, Story, config, declare, process
 
 SETTINGS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.config import HeartbeatConfig
 from supervisor.core.actions import Publish
 from supervisor.core.events import (
     Answered,
@@ -21,6 +20,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.model import Cause, Check, Exit, Want
 from supervisor.core.telling import LEVELS
+from supervisor.settings.config import HeartbeatConfig
 from tests.core.story import CLEAN, KILLED, NOT_FOUND, Story, config, process, running
 
 TAIL = ("Traceback", "Boom")

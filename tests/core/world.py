@@ -13,7 +13,6 @@ from collections.abc import Callable
 from random import Random
 from signal import SIGKILL, SIGTERM
 
-from supervisor.config import KernelConfig, changed_launch_keys
 from supervisor.core.actions import (
     Action,
     Adopt,
@@ -63,6 +62,7 @@ from supervisor.core.model import (
     launched_of,
     process_of,
 )
+from supervisor.settings.config import KernelConfig, changed_launch_keys
 from tests.core.oracle import Oracle
 from tests.core.processes import CLEAN, ENDS, KILLED, Process
 from tests.core.records import Record

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from jupyter_client import BlockingKernelClient
 
 from supervisor.control.client import Answer, Client
-from supervisor.kernel.record import MARK_VARIABLE, marked_generation
+from supervisor.records.record import MARK_VARIABLE, marked_generation
 
 DEADLINE = 30.0
 ROOT = Path(__file__).parents[2]

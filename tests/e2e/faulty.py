@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor.__main__ import main
-from supervisor.kernel import files, record
+from supervisor.disk import files
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.entry import Entry
 from supervisor.kernel.equipment import Launcher
+from supervisor.records import record
 
 Wrap = Callable[..., Any]
 

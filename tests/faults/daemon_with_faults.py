@@ -51,10 +51,12 @@ from typing import Any
 
 import zmq
 
-from supervisor import settings_file
 from supervisor.cli.program import main
-from supervisor.kernel import connection, entry, launch, lock, record
+from supervisor.daemon import settings_file
+from supervisor.disk import lock
+from supervisor.kernel import connection, entry, launch
 from supervisor.observe import events_file
+from supervisor.records import record
 
 _sleep, _kill = time.sleep, os.kill
 _current = threading.local()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import Supervisor
-from supervisor.config import BackoffConfig, KernelConfig
+from supervisor.settings.config import BackoffConfig, KernelConfig
 from tests.kernels.using import TIMEOUT, mini
 
 

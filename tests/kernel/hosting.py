@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from supervisor.config import BackoffConfig, KernelConfig
 from supervisor.core.actions import Adopt, Effect, Spawn
 from supervisor.core.events import Exited, Fact, Ready, Spawned, SpawnFailed
 from supervisor.core.model import Kernel, Running, Starting, State, Want
 from supervisor.kernel.entry import Entry
 from supervisor.kernel.host import Host
-from supervisor.kernel.places import Places
-from supervisor.kernel.record import Record, RecordStore
 from supervisor.kernel.run import Handle
 from supervisor.kernel.subproc import KernelManager
+from supervisor.records.places import Places
+from supervisor.records.record import Record, RecordStore
+from supervisor.settings.config import BackoffConfig, KernelConfig
 from tests.kernels.using import TIMEOUT, mini
 
 F = TypeVar("F", bound=Fact)

@@ -20,10 +20,10 @@ from pathlib import Path
 import zmq
 from jupyter_client import AsyncKernelClient
 
-from supervisor.config import KernelConfig
 from supervisor.kernel import wire
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, Connection
+from supervisor.settings.config import KernelConfig
 from tests.kernel.programs import TIMEOUT, default_signals
 
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.config import KernelConfig, PortsConfig
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortTaken
+from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import connection
 
 CONFIG = KernelConfig(name="a")

@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from supervisor.kernel.adopted import AdoptedKernel
-from supervisor.kernel.identity import LINUX
-from supervisor.kernel.process import identify
+from supervisor.process.group import identify
+from supervisor.process.identity import LINUX
 from tests.kernel.programs import (
     SLEEPER,
     SUCCESSFUL,
@@ -23,7 +23,7 @@ from tests.kernel.programs import (
     start,
     state_of,
 )
-from tests.kernel.test_process import TELLS_STRANGERS
+from tests.process.test_group import TELLS_STRANGERS
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.model import Check
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.monitor import Monitor
+from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 from tests.kernel.kernels import (
     FakeKernel,
     Frames,

@@ -17,9 +17,9 @@ from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
 from msgspec.structs import replace as replace_config
 
-from supervisor.config import KernelConfig, PortsConfig
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken
 from supervisor.kernel.ports import bind, search_range
+from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import IPYKERNEL, connection, running
 from tests.kernel.programs import TIMEOUT
 

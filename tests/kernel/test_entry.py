@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from supervisor.config import KernelConfig, OutputConfig
 from supervisor.core.actions import (
     Apply,
     AskToExit,
@@ -30,7 +29,8 @@ from supervisor.kernel import entry as entries
 from supervisor.kernel import host as hosts
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.ports import is_listened_on
-from supervisor.kernel.record import Record
+from supervisor.records.record import Record
+from supervisor.settings.config import KernelConfig, OutputConfig
 from tests.kernel.hosting import Hosting, config, take_over, until
 from tests.kernels.using import TIMEOUT
 
@@ -294,7 +294,7 @@ async def test_a_removal_that_the_disk_refuses_never_hits_the_kernel_that_comes_
             if self.is_broken:
                 raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("supervisor.kernel.keeper.RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr("supervisor.records.keeper.RETRY_INTERVAL", 0.02)
     store = ReadOnly()
     hosting = Hosting(tmp_path, store)
     kernel = Kernel("a", config(), Want.DOWN, Stopped())

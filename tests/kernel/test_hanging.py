@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 import zmq
 
-from supervisor.config import KernelConfig, OutputConfig, PortsConfig
 from supervisor.core.actions import Adopt, Apply, InterruptKernel, Spawn, Withdraw
 from supervisor.core.events import Exited, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Kernel, Running, State, Want
+from supervisor.disk import errand as errands
+from supervisor.disk.errand import begin
 from supervisor.kernel import entry as entries
 from supervisor.kernel import equipment as equipments
-from supervisor.kernel import errand as errands
 from supervisor.kernel import mode as modes
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.equipment import Equipment
-from supervisor.kernel.errand import begin
+from supervisor.settings.config import KernelConfig, OutputConfig, PortsConfig
 from tests.kernel.hosting import Hosting, config, take_over, until
 from tests.kernels.using import TIMEOUT, mini
 from tests.kernels.using import until as wait_until

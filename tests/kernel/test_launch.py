@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.config import KernelConfig
 from supervisor.core.model import Cause
-from supervisor.kernel.dispositions import default_signals
 from supervisor.kernel.launch import Command, LaunchError, environment, format_argv, resolve, spawn
+from supervisor.process.dispositions import default_signals
+from supervisor.settings.config import KernelConfig
 
 MARK = {"KERNEL_SUPERVISOR_RUN": "digest/a/1"}
 TIMEOUT = 30.0

@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor.config import HeartbeatConfig, ProbeConfig
 from supervisor.core.actions import Apply, SignalGroup
 from supervisor.core.events import Answered, Escaped, Exited, Missed, Ready, Spawned
 from supervisor.core.model import Cause, Check
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import Address
+from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 from tests.kernel.hosting import Hosting, config, until
 from tests.kernels.using import TIMEOUT
 
@@ -82,7 +82,7 @@ async def test_children_in_the_group_end_with_the_kernel(hosting: Hosting) -> No
 def child_of(how: str) -> Any:
     import sys
 
-    from supervisor.config import KernelConfig
+    from supervisor.settings.config import KernelConfig
 
     code = f"import subprocess, time; c = subprocess.Popen(['sleep', '600'], {how}); print(c.pid, flush=True)"
     argv = (sys.executable, "-c", f"{code}; time.sleep(600)", "{connection_file}")

@@ -14,8 +14,8 @@ import pytest
 
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.managerabc import KernelManagerABC
-from supervisor.kernel.process import identify
 from supervisor.kernel.subproc import KernelManager
+from supervisor.process.group import identify
 from tests.kernel.programs import EXITS_7, SLEEPER, end, name_of, start, start_async, until
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import local, subproc
-from supervisor.kernel.process import identify, is_running
 from supervisor.kernel.subproc import KernelManager
+from supervisor.process.group import identify, is_running
 from tests.kernel.programs import (
     EXITS_7,
     ROOT,

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from supervisor.config import KernelConfig
 from supervisor.core.events import Survivor
 from supervisor.core.model import (
     Cause,
@@ -37,10 +36,11 @@ from supervisor.core.model import (
     Want,
 )
 from supervisor.kernel.connection import CHANNELS, Address
-from supervisor.kernel.identity import current_boot_id, identify
-from supervisor.kernel.places import Places
-from supervisor.kernel.record import MARK_VARIABLE, Record, RecordedDeath, RecordStore, mark
 from supervisor.kernel.survivors import Stock, record_of, take_stock
+from supervisor.process.identity import current_boot_id, identify
+from supervisor.records.places import Places
+from supervisor.records.record import MARK_VARIABLE, Record, RecordedDeath, RecordStore, mark
+from supervisor.settings.config import KernelConfig
 
 SETTINGS = KernelConfig(name="a", argv=("x", "{connection_file}"))
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]

@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import pytest
 
-from supervisor.config import KernelConfig
 from supervisor.observe import redaction
 from supervisor.observe.event_line import decode, encode
 from supervisor.observe.redaction import HIDDEN, clean, redact
+from supervisor.settings.config import KernelConfig
 
 KEY = "5f1e0ad2b8f4d6a0c3e1b7985f1e0ad2b8f4d6a0c3e1b7985f1e0ad2b8f4d6a0"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.kernel.record import MARK_VARIABLE, mark
+from supervisor.records.record import MARK_VARIABLE, mark
 from tests.e2e.daemon import Scene, wait_for
 from tests.soak.soak import Soak
 from tests.soak.watch import Usage, Violated, Watch

@@ -1,0 +1,1 @@
+"""The daemon: signals, the file that it follows, its door, its end."""

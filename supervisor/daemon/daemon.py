@@ -1,0 +1,378 @@
+"""The daemon: one supervision, its file, its door, its signals, its log.
+
+The composition root.  Owns the order in which things begin and end; what the
+kernels do is decided and carried out elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Mapping
+from enum import Enum
+from math import isfinite
+from pathlib import Path
+from typing import Any, cast
+
+from supervisor.control.api import Door
+from supervisor.control.places import state_alias
+from supervisor.control.watch import FileWatch
+from supervisor.core.events import Shutdown
+from supervisor.core.lifecycle import settings_of
+from supervisor.core.model import process_of
+from supervisor.daemon.places import named_state_dir, place_runtime_dir, place_socket, place_state_dir
+from supervisor.daemon.settings_file import Rejected, SettingsFile, forget_last_good, keep_last_good
+from supervisor.daemon.steered import SteeredDaemon
+from supervisor.disk.lock import AlreadyLocked
+from supervisor.disk.privacy import ExposedFiles, UnsafeDirectory, refuse_shared
+from supervisor.observe.journald import Journal
+from supervisor.observe.log import EventLog, Format, Log, configure
+from supervisor.observe.notify import Notifier
+from supervisor.settings.config import Config, SupervisorConfig, reload_actions
+from supervisor.settings.file import ConfigError
+from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
+from supervisor.version import __version__
+from supervisor.views import phase_name
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 78
+SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
+# What these order is carried out even when they come before anybody listens: see cli.files.run.
+ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+# While kernels take their time to stop, the log tells which, this often, in seconds.
+PROGRESS_INTERVAL = 5.0
+# How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
+LAST_PATIENCE = 30.0
+
+
+class Farewell(Enum):
+    """How the daemon leaves."""
+
+    STOP = "stop"
+    DETACH = "detach"
+
+
+def run(
+    config: Path,
+    *,
+    state_dir: Path | None = None,
+    socket: Path | None = None,
+    log_format: str | None = None,
+) -> int:
+    """Run the daemon in the foreground until it is told to leave; returns its exit code.
+
+    The keywords stand in for the keys of the file with the same names.
+    """
+    file = SettingsFile(config.absolute())
+    try:
+        loaded = file.load_first(lambda: state_dir or named_state_dir(file.path))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    settings = loaded.supervisor
+    state = (state_dir or place_state_dir(settings.state_dir, file.path)).absolute()
+    door = place_socket(socket, loaded, state, file.path)
+    form = cast("Format", log_format or settings.log_format)
+    logs = configure(settings.log_level, form, journal=Journal.from_environ())
+    try:
+        return asyncio.run(Daemon(file, loaded, state, door, logs).run())
+    except (AlreadyLocked, UnsafeDirectory, OSError) as error:
+        logs.flush()
+        print(f"kernel-supervisor: {error}", file=sys.stderr)
+        return 1
+    finally:
+        logs.close()
+
+
+class Daemon:
+    """One life of the daemon."""
+
+    def __init__(self, file: SettingsFile, config: Config, state_dir: Path, socket: Path, logs: Log) -> None:
+        runtime_dir = place_runtime_dir(config.supervisor.runtime_dir, file.path)
+        self.file = file
+        self.logs = logs
+        self._begun_with = config.supervisor
+        self.supervision = Supervision(config, state_dir, runtime_dir)
+        self.notifier = Notifier.from_environ()
+        self._socket = socket
+        self._farewell: asyncio.Future[Farewell] | None = None
+        self._reloading = asyncio.Lock()
+        self._keeping = asyncio.Lock()
+        self._kept: asyncio.Task[None] | None = None
+        self._exposed = ExposedFiles()
+        self._reload_wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._status = ""
+
+    # From the first moment to the last
+
+    async def run(self) -> int:
+        """From the lock to the last line of log; returns the exit code."""
+        self._farewell = asyncio.get_running_loop().create_future()
+        self.supervision.lock()
+        try:
+            await self._supervise()
+        finally:
+            self.supervision.unlock()
+        return 0
+
+    async def _supervise(self) -> None:
+        supervision = self.supervision
+        supervision.add_observer(EventLog())
+        supervision.add_observer(self._notify_status)
+        self._listen_to_signals()
+        alias = state_alias(supervision.places.state_dir)
+        door = Door(SteeredDaemon(self), self._socket, alias=alias)
+        supervision.open()
+        try:
+            self._tell_started()
+            await supervision.look_back()
+            # Before anything is started: a socket that another daemon serves is a reason not to.
+            refuse_shared(self._socket.parent, "socket")
+            await door.start()
+            supervision.take_up()
+            assert self._farewell is not None, "made in run"
+            if not self._farewell.done():
+                self._begin_to_serve()
+            await self._leave(await self._farewell)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            # Before the door: those who follow are to find our last words, and then the end.
+            supervision.stream.close()
+            await door.close()
+            await supervision.close()
+
+    def _begin_to_serve(self) -> None:
+        self._apply(self.supervision.config)
+        self.notifier.ready(self._status_line())
+        self._begin(self._feed_watchdog())
+        self._begin(self._reload_when_asked())
+        self._begin(FileWatch(self.file.files, self.reload_soon).run())
+
+    def _tell_started(self) -> None:
+        tell, places = self.supervision.runner.tell, self.supervision.places
+        tell(
+            "daemon.started",
+            "info",
+            pid=os.getpid(),
+            version=__version__,
+            instance=self.supervision.instance,
+            config=str(self.file.path),
+            state_dir=str(places.state_dir),
+            socket=str(self._socket),
+        )
+        if self.file.last_good_in_use:
+            self._tell_rejected(in_force="the last good configuration, which was kept")
+
+    async def _leave(self, farewell: Farewell) -> None:
+        supervision, tell = self.supervision, self.supervision.runner.tell
+        self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
+        if farewell is Farewell.DETACH:
+            tell("daemon.detached", "info", pid=os.getpid(), kernels=self._living())
+            if self._kept is not None:
+                await asyncio.wait({self._kept}, timeout=RETRY_INTERVAL)
+            return
+        tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
+        progress = self._begin(self._tell_progress())
+        try:
+            async with asyncio.timeout(self._longest_stop()):
+                await supervision.stop_all()
+            await self._forget_last_good()
+        except TimeoutError:
+            # As with a process that hangs in a system call.  On record, so the next daemon goes on with it.
+            log.error("cannot be ended, and are left: %s", ", ".join(self._living()))
+        progress.cancel()
+        tell("daemon.stopped", "info", pid=os.getpid())
+
+    def _longest_stop(self) -> float | None:
+        kernels = self.supervision.runner.state.kernels.values()
+        longest = max((settings_of(kernel).stop_timeout for kernel in kernels), default=0.0)
+        return longest + LAST_PATIENCE if isfinite(longest) else None
+
+    async def _tell_progress(self) -> None:
+        while True:
+            # systemd would kill the daemon, and the kernels would be nobody's.
+            self.notifier.extend_timeout(6 * PROGRESS_INTERVAL)
+            await asyncio.sleep(PROGRESS_INTERVAL)
+            self.supervision.runner.tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
+
+    def _living(self) -> list[str]:
+        kernels = self.supervision.runner.state.kernels.values()
+        return [kernel.name for kernel in kernels if process_of(kernel) is not None]
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the daemon failed", exc_info=error)
+
+    # Signals and orders to the daemon itself
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload_soon)
+        loop.add_signal_handler(signal.SIGUSR2, self.detach)
+        for signum in (signal.SIGUSR1, signal.SIGWINCH):
+            loop.add_signal_handler(signum, lambda: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)  # which the command line has blocked
+
+    def stop(self) -> None:
+        """Leave as the file says, in order; told again, at once."""
+        assert self._farewell is not None, "made in run"
+        keep = self.supervision.config.supervisor.on_exit == "keep"
+        if not self._farewell.done():
+            self._leave_as(Farewell.DETACH if keep else Farewell.STOP)
+        else:
+            self._hurry()
+
+    def detach(self) -> None:
+        """Leave, and leave the kernels running."""
+        self._leave_as(Farewell.DETACH)
+
+    def shutdown(self, *, now: bool = False) -> None:
+        """Stop all kernels, then leave; ``now`` goes straight to SIGKILL."""
+        self._leave_as(Farewell.STOP)
+        if now:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Kill what an orderly stop still waits for; of one that leaves the kernels alone, nothing."""
+        assert self._farewell is not None, "made in run"
+        if self._farewell.result() is Farewell.STOP and self.supervision.is_open:
+            self.supervision.runner.submit(Shutdown(now=True))
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._farewell is not None and self._farewell.done()
+
+    def _leave_as(self, farewell: Farewell) -> None:
+        assert self._farewell is not None, "made in run"
+        if not self._farewell.done():
+            self._farewell.set_result(farewell)
+
+    # The file
+
+    def reload_soon(self) -> None:
+        """Read the file; many requests at once are one, and none during a reading is lost."""
+        self._reload_wanted.set()
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            try:
+                await self.reload()
+            except Exception:
+                log.exception("reading the file failed; the next change is looked at all the same")
+
+    async def reload(self) -> Rejected | None:
+        """Read the file now; returns its mistakes if it was not accepted."""
+        async with self._reloading:
+            self.notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                if not self._is_leaving:
+                    self.notifier.ready(self._status_line())
+
+    async def _reload(self) -> Rejected | None:
+        seen = await asyncio.to_thread(self.file.look)
+        if self._is_leaving:
+            return Rejected(("the daemon is leaving: start it again",), is_new=False)
+        if isinstance(seen, Rejected):
+            if seen.is_new:
+                self._tell_rejected(in_force="the configuration before it")
+            return seen
+        if seen is not None:
+            self.file.accept(seen)
+            self._apply(seen)
+        return None
+
+    def edited_keys(self, config: Config) -> dict[str, str]:
+        """The keys of ``[supervisor]`` that are not as in force: ``apply``, ``pending`` for a new daemon."""
+        present, new = self.supervision.config.supervisor, config.supervisor
+        edited: dict[str, str] = {}
+        for key, action in SUPERVISOR_KEYS.items():
+            in_force = self._begun_with if action == "daemon" else present
+            if getattr(in_force, key) != getattr(new, key):
+                edited[key] = "pending" if action == "daemon" else "apply"
+        return edited
+
+    def _apply(self, config: Config) -> None:
+        supervision = self.supervision
+        needs = [key for key, action in self.edited_keys(config).items() if action == "pending"]
+        if needs:
+            log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
+        self._exposed.warn_of(self.file.files())
+        self.logs.set_level(config.supervisor.log_level)
+        supervision.runner.tell(
+            "config.loaded", "info", file=str(self.file.path), kernels=list(config.kernels)
+        )
+        supervision.load(config)
+        self._kept = self._begin(self._keep(config))
+
+    async def _keep(self, config: Config) -> None:
+        """Have the configuration in force kept for the next start; the disk may be slow, or take it later."""
+        note, state_dir = self.supervision.note_trouble, self.supervision.places.state_dir
+        while config is self.supervision.config:
+            async with self._keeping:
+                try:
+                    await asyncio.to_thread(keep_last_good, config, state_dir)
+                except OSError as error:
+                    note("last-good", f"cannot keep the configuration for the next start: {error}")
+                else:
+                    note("last-good", None)
+                    return
+            await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _forget_last_good(self) -> None:
+        async with self._keeping:
+            try:
+                forget_last_good(self.supervision.places.state_dir)
+            except OSError as error:
+                log.error("cannot remove the configuration that was kept: %s", error)
+
+    def _tell_rejected(self, *, in_force: str) -> None:
+        self.supervision.runner.tell(
+            "config.rejected",
+            "error",
+            file=str(self.file.path),
+            mistakes=list(self.file.mistakes),
+            in_force=in_force,
+        )
+
+    # systemd
+
+    def _status_line(self) -> str:
+        counts: dict[str, int] = {}
+        for kernel in self.supervision.runner.state.kernels.values():
+            name = phase_name(kernel.phase)
+            counts[name] = counts.get(name, 0) + 1
+        line = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no kernels"
+        return f"{line}; the file has mistakes" if self.file.mistakes else line
+
+    def _notify_status(self, _event: Mapping[str, object]) -> None:
+        if self.notifier.is_active and (line := self._status_line()) != self._status:
+            self._status = line
+            self.notifier.status(line)
+
+    async def _feed_watchdog(self) -> None:
+        if self.notifier.watchdog_interval is not None:
+            faulthandler.enable(2)  # SIGABRT is how systemd ends a daemon that hangs: it then tells where
+        # Fed from the loop itself: a loop that hangs is a daemon that hangs.
+        while (interval := self.notifier.watchdog_interval) is not None:
+            self.notifier.watchdog()
+            await asyncio.sleep(interval)

@@ -1,0 +1,170 @@
+"""What the control door asks of the daemon, answered.
+
+Owns the answers' form (docs/api.md).  Everything in them comes from the
+supervision and the settings file; every order goes to the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from supervisor.control.places import is_same_file
+from supervisor.control.steering import UnknownKernel
+from supervisor.core.events import Order
+from supervisor.core.model import Kernel
+from supervisor.instants import timestamp
+from supervisor.settings.config import Config
+from supervisor.settings.file import ConfigError, load
+from supervisor.supervision.supervision import OrderRefused
+from supervisor.version import __version__
+
+if TYPE_CHECKING:
+    from supervisor.daemon.daemon import Daemon
+
+Fields = dict[str, Any]
+
+# Events that are read at once, to be told one by one.
+EVENTS_AT_ONCE = 200
+
+
+def _some(lines: Iterator[Fields]) -> list[Fields]:
+    return list(islice(lines, EVENTS_AT_ONCE))
+
+
+class SteeredDaemon:
+    """The daemon, as the door sees it (``control.steering.Steering``)."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._supervision = daemon.supervision
+        self._started_at = timestamp()
+        self.instance = daemon.supervision.instance
+
+    def names(self) -> list[str]:
+        """The kernels, in the order of the file."""
+        return self._supervision.names()
+
+    def _kernel(self, name: str) -> Kernel:
+        try:
+            return self._supervision.kernel(name)
+        except KeyError:
+            raise UnknownKernel(name, self.names()) from None
+
+    def status(self, names: Sequence[str] | None) -> Fields:
+        """The daemon, its file, and its kernels."""
+        file, supervision = self._daemon.file, self._supervision
+        kernels = [self._kernel(name) for name in (self.names() if names is None else names)]
+        return {
+            "instance": self.instance,
+            "pid": os.getpid(),
+            "version": __version__,
+            "started_at": self._started_at,
+            "config": {
+                "path": str(file.path),
+                "loaded_at": file.loaded_at,
+                "ahead_since": file.ahead_since,
+                "mistakes": list(file.mistakes),
+                "last_good_in_use": file.last_good_in_use,
+            },
+            "state_dir": str(supervision.places.state_dir),
+            "events_file": str(supervision.events_file.path),
+            "degraded": supervision.degraded(),
+            "kernels": [supervision.view(kernel) for kernel in kernels],
+        }
+
+    async def order(self, order: Order, *, wait: bool, timeout: float | None) -> Fields:
+        """Submit an order, and wait for what comes of it if asked."""
+        self._kernel(order.kernel)
+        try:
+            ok, message, kernel = await self._supervision.order(order, wait=wait, timeout=timeout)
+        except OrderRefused as refusal:
+            kernel = self._supervision.runner.state.kernels.get(order.kernel)
+            ok, message = False, str(refusal)
+        return {"ok": ok, "message": message, "kernel": self._supervision.view(kernel) if kernel else None}
+
+    async def reload(self) -> Fields:
+        """Read the file now."""
+        before = await self.plan(None)
+        if (rejected := await self._daemon.reload()) is not None:
+            return {"accepted": False, "mistakes": list(rejected.mistakes), "changes": [], "supervisor": []}
+        changes = [line for line in before["kernels"] if line["action"] != "none"]
+        return {"accepted": True, "mistakes": [], "changes": changes, "supervisor": before["supervisor"]}
+
+    async def plan(self, path: str | None) -> Fields:
+        """What loading a file would do; does nothing."""
+        own = self._daemon.file.path
+        # By the name that the daemon knows it by: relative directories begin there.
+        file = own if path is None or is_same_file(path, own) else Path(path)
+        try:
+            loaded = await asyncio.to_thread(load, file)
+        except ConfigError as error:
+            mistakes = [str(mistake) for mistake in error.mistakes]
+            return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
+        return {"accepted": True, "mistakes": [], **self._planned(loaded.config)}
+
+    def _planned(self, config: Config) -> Fields:
+        edited = self._daemon.edited_keys(config)
+        return {
+            "kernels": [asdict(line) for line in self._supervision.plan(config)],
+            "supervisor": [{"key": key, "action": action} for key, action in edited.items()],
+        }
+
+    def connection(self, name: str) -> Fields:
+        """The connection file's path and its content, without the key."""
+        kernel = self._kernel(name)
+        path = self._supervision.places.connection_file(kernel.name)
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            content = {}
+        return {"path": str(path), "content": {key: v for key, v in content.items() if key != "key"}}
+
+    async def events(
+        self,
+        *,
+        follow: bool,
+        kernels: Sequence[str] | None,
+        event: str | None,
+        since: str | None,
+        last: int | None,
+    ) -> AsyncIterator[Fields]:
+        """Replay what is on disk, then follow."""
+        moment = datetime.fromisoformat(since) if since else None
+        wanted_kernels = set(kernels) if kernels is not None else None
+
+        def wanted(line: Mapping[str, object]) -> bool:
+            return (wanted_kernels is None or line.get("kernel") in wanted_kernels) and (
+                event is None or line.get("event") == event
+            )
+
+        # Subscribed first, replayed next: nothing falls between the two, and nothing comes twice,
+        # because both happen before the loop goes on.
+        subscription = self._supervision.stream.subscribe(wanted=wanted) if follow else None
+        try:
+            past = self._supervision.events_file.replay(kernels=kernels, event=event, since=moment, last=last)
+            # Read in a thread: what is asked for may be rare, and megabytes apart.
+            while lines := await asyncio.to_thread(_some, past):
+                for line in lines:
+                    yield line
+            if subscription is not None:
+                async for line in subscription:
+                    yield line
+        finally:
+            if subscription is not None:
+                subscription.close()
+
+    async def detach(self) -> None:
+        """Begin to exit, leaving the kernels running."""
+        self._daemon.detach()
+
+    async def shutdown(self, *, now: bool) -> None:
+        """Begin to stop all kernels and exit."""
+        self._daemon.shutdown(now=now)

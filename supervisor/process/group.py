@@ -1,0 +1,312 @@
+"""What is done with a process: signals to its group, waiting for its end, its exit status.
+
+Owns group signals, the wait for a pidfd, the wait status of strangers, and the
+search for what an ended process leaves behind.  Never starts a process, never
+reaps a child, and decides nothing.
+
+Offers the names of ``identity`` and ``exit`` as well, for its callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import struct
+import time
+
+from supervisor.core.model import ProcessId
+from supervisor.process.exit import OomWatch, describe_exit, signal_name
+from supervisor.process.identity import (
+    LINUX,
+    PROC,
+    all_pids,
+    current_boot_id,
+    gone,
+    has_ended,
+    identify,
+    is_running,
+    looks_running,
+    open_pidfd,
+    read_proc,
+    read_stat,
+)
+
+__all__ = [
+    "OomWatch",
+    "continue_group",
+    "current_boot_id",
+    "describe_exit",
+    "end_group",
+    "has_ended",
+    "identify",
+    "is_running",
+    "marked_processes",
+    "open_pidfd",
+    "signal_group",
+    "signal_name",
+    "stranger_returncode",
+    "stranger_wait_status",
+    "wait_exit",
+]
+
+# linux/pidfd.h: struct pidfd_info begins with the mask (u64) and ends, in its
+# first version of 64 bytes, with the exit code (s32).
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=Q52xi")
+_PIDFD_SIGNALPROCESS_GROUP = 1 << 2  # Linux 6.9
+
+
+# Signals
+
+
+def signal_group(process: ProcessId, signum: int) -> None:
+    """Send a signal to the process group of a process; 0 only asks whether that is possible.
+
+    The group, because a kernel's children keep its ports open; the process
+    alone if it does not lead a group of its own.  Never reaches a process that
+    merely has the same pid.  Raises ProcessLookupError after the end of the
+    process, be it a zombie, and PermissionError as kill(2) does.
+    """
+    try:
+        pidfd = open_pidfd(process)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        if not looks_running(process):
+            raise gone(process.pid) from None
+        _send(process.pid, None, signum)
+        return
+    try:
+        if has_ended(pidfd):
+            raise gone(process.pid)
+        _send(process.pid, pidfd, signum)
+    finally:
+        os.close(pidfd)
+
+
+def continue_group(process: ProcessId) -> None:
+    """Let a stopped process and its group go on (SIGCONT); raises as ``signal_group`` does."""
+    signal_group(process, signal.SIGCONT)
+
+
+def _send(pid: int, pidfd: int | None, signum: int) -> None:
+    # Neither our own group nor, by killpg(1), every process there is.
+    leads = pid > 1 and os.getpgid(pid) == pid != os.getpgrp()
+    if pidfd is None:
+        (os.killpg if leads else os.kill)(pid, signum)
+        return
+    if not leads:
+        signal.pidfd_send_signal(pidfd, signum)
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signum, None, _PIDFD_SIGNALPROCESS_GROUP)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # before Linux 6.9 there is no such flag
+            raise
+        os.killpg(pid, signum)
+
+
+# The end
+
+
+async def wait_exit(pidfd: int) -> None:
+    """Wait until the process of a pidfd has ended; any number of tasks may, at a time.
+
+    The pidfd may be closed meanwhile.  Uses no thread.
+    """
+    if has_ended(pidfd):
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    own = os.dup(pidfd)  # a loop has one reader for a descriptor
+    try:
+        loop.add_reader(own, _resolve, ended)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(own)
+    finally:
+        os.close(own)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def stranger_wait_status(pidfd: int) -> int | None:
+    """The return code of a process that has ended and was reaped, whoever its parent is.
+
+    In the form of ``Popen.returncode``.  ``None`` if it is not known: not
+    ended, not reaped yet, or Linux before 6.15.
+    """
+    told, returncode = _ask_exit(pidfd)
+    return returncode if told else None
+
+
+async def stranger_returncode(pidfd: int, patience: float = 2.0) -> int | None:
+    """The same for a process that has ended, waiting up to ``patience`` seconds for its parent to reap it."""
+    deadline = time.monotonic() + patience
+    pause = 0.001
+    while True:
+        told, returncode = _ask_exit(pidfd)
+        if told or time.monotonic() >= deadline:
+            return returncode
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
+def _ask_exit(pidfd: int) -> tuple[bool, int | None]:
+    """Whether this is all that will ever be told, and the return code."""
+    if not LINUX:
+        return True, None
+    import fcntl
+
+    if (status := _zombie_status(pidfd)) is not None:
+        return True, os.waitstatus_to_exitcode(status)
+    try:
+        answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, _PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    except OSError:  # ENOTTY before Linux 6.13, ESRCH before 6.15
+        return True, None
+    mask, status = _PIDFD_INFO.unpack(answer)
+    if not mask & _PIDFD_INFO_EXIT:
+        return False, None
+    return True, os.waitstatus_to_exitcode(status)
+
+
+def _zombie_status(pidfd: int) -> int | None:
+    """The wait status of a process that its parent has not reaped yet (proc(5): field 52 of ``stat``).
+
+    Shown to whoever may trace the process: its own user, if with no fewer
+    capabilities.  To others it is 0, so they are not told.
+    """
+    try:
+        pid = _pid_of(pidfd)
+        if (PROC / str(pid)).stat().st_uid not in (os.geteuid(), os.getuid()) and os.geteuid() != 0:
+            return None
+        fields = read_proc(pid, "stat").rpartition(b")")[2].split()
+        # Still the same, so what was read in between was about it and not about the pid's next owner.
+        if fields[0] != b"Z" or _pid_of(pidfd) != pid:
+            return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return int(fields[49])
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid that a pidfd stands for, -1 once it is reaped (pidfd_open(2))."""
+    for line in (PROC / "self/fdinfo" / str(pidfd)).read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise ProcessLookupError
+
+
+# What an ended process leaves behind
+
+
+async def end_group(process: ProcessId, patience: float = 1.0) -> bool:
+    """Kill what is left in the group of a leader that has ended, since it keeps the ports.
+
+    Waits up to ``patience`` seconds; ``True`` if nothing lives in the group any
+    more.  A leader that still lives is killed with it.
+    """
+    if not _group_remains(process):
+        return True
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # not ours; they may end by themselves
+            pass
+        living = _living_members(process.pid)
+        if not living:
+            return True
+        for member in living:
+            if time.monotonic() >= deadline:
+                return False
+            await _wait_ended(member, deadline)
+
+
+def _group_remains(process: ProcessId) -> bool:
+    """Whether its group has members, zombies included; the pid of a group is not used again while it has."""
+    if process.pid <= 1:
+        return False
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    if process.boot_id != current_boot_id() or process.pid == os.getpgrp():
+        return False
+    try:
+        return read_stat(process.pid).start_time == process.start_time
+    except ProcessLookupError:
+        return True
+
+
+def _living_members(group: int) -> list[ProcessId]:
+    living = []
+    for pid in all_pids():
+        try:
+            if read_stat(pid).group == group and is_running(member := identify(pid)):
+                living.append(member)
+        except OSError:  # ended meanwhile, or hidden from us
+            continue
+    return living
+
+
+async def _wait_ended(process: ProcessId, deadline: float) -> None:
+    try:
+        pidfd = open_pidfd(process)
+    except ProcessLookupError:
+        return
+    except OSError:
+        await asyncio.sleep(0.01)
+        return
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            await wait_exit(pidfd)
+    except TimeoutError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def marked_processes(variable: str, value: str) -> list[ProcessId]:
+    """The processes of our user that were started with exactly this environment variable.
+
+    Finds children that left the group and the session of their kernel; zombies
+    have no environment.  Never names the calling process.
+    """
+    found = []
+    for pid in all_pids():
+        try:
+            # Asked first and of the few it is true for again: this goes through all processes of the
+            # machine at every death. The pid may have gone to another process before it was identified.
+            if pid != os.getpid() and _is_marked(pid, variable, value):
+                process = identify(pid)
+                if _is_marked(pid, variable, value):
+                    found.append(process)
+        except OSError:  # ended meanwhile, or another user's
+            continue
+    return found
+
+
+def _is_marked(pid: int, variable: str, value: str) -> bool:
+    if LINUX:
+        if os.stat(f"{PROC}/{pid}").st_uid != os.geteuid():  # noqa: PTH116 - half the time of a Path
+            return False
+        mark, environment = os.fsencode(f"{variable}={value}"), read_proc(pid, "environ")
+        return mark in environment and mark in environment.split(b"\0")
+    import psutil
+
+    try:
+        return psutil.Process(pid).environ().get(variable) == value
+    except psutil.Error:
+        return False

@@ -1,0 +1,129 @@
+"""Writes one kernel's record, off the loop: the latest only, and as often as it takes.
+
+Owns the order of the writes of one record.  Does not know what is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from enum import Enum
+from typing import Protocol
+
+from supervisor.records.record import Record
+
+log = logging.getLogger(__name__)
+
+# A full or read-only disk is looked at again this often, in seconds.
+RETRY_INTERVAL = 2.0
+
+Trouble = Callable[[str, str | None], None]
+
+
+class Store(Protocol):
+    """Where records go; both block, and raise OSError."""
+
+    def write(self, record: Record) -> None:
+        """Replace the record of its kernel."""
+
+    def remove(self, name: str) -> None:
+        """Forget the kernel."""
+
+
+class Unknown(Enum):
+    """In the place of a record."""
+
+    UNKNOWN = "unknown"
+
+
+class Keeper:
+    """Keeps one record on disk equal to the latest that it was given; ``None`` is no record at all.
+
+    ``trouble(what, message)`` is told when that fails, and with ``None``
+    once it works again.  Writes have threads of their own: a disk that hangs
+    holds up nothing else.
+    """
+
+    def __init__(self, store: Store, kernel: str, trouble: Trouble, threads: Executor) -> None:
+        self._store = store
+        self._kernel = kernel
+        self._trouble = trouble
+        self._threads = threads
+        # What is on disk is not known yet: there may be one of an earlier supervisor.
+        self._latest: Record | Unknown | None = Unknown.UNKNOWN
+        self._on_disk: Record | Unknown | None = Unknown.UNKNOWN
+        self._tried: Record | Unknown | None = Unknown.UNKNOWN
+        self._failing = False
+        self._writer: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._attempt = asyncio.Event()
+
+    def keep(self, record: Record | None) -> None:
+        """Have ``record`` written, or removed, as soon as may be."""
+        if record == self._latest:
+            return
+        self._latest = record
+        self._news.set()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    async def flush(self) -> None:
+        """Return once the latest is on disk, or could not be put there at the first attempt."""
+        while self._tried is not self._latest:
+            self._attempt.clear()
+            await self._attempt.wait()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the latest is on disk."""
+        return self._latest is self._on_disk
+
+    def close(self) -> None:
+        """Try no longer; what is being written is written."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    async def _write(self) -> None:
+        while (record := self._latest) is not self._on_disk and record is not Unknown.UNKNOWN:
+            self._news.clear()
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._put, record)
+            except Exception as error:
+                # Not of the disk: a mistake of ours, which must keep nobody waiting for ever.
+                if not isinstance(error, OSError):
+                    log.exception("the record of kernel %s cannot be written", self._kernel)
+                self._failed(error)
+            else:
+                self._on_disk = record
+                self._succeeded()
+            self._tried = record
+            self._attempt.set()
+            if self._failing:
+                await self._wait_for_reason()
+
+    async def _wait_for_reason(self) -> None:
+        """A new record is tried at once, one that failed before after a while."""
+        try:
+            async with asyncio.timeout(RETRY_INTERVAL):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def _put(self, record: Record | None) -> None:
+        if record is None:
+            self._store.remove(self._kernel)
+        else:
+            self._store.write(record)
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            what = f"record of kernel {self._kernel}"
+            self._trouble(what, f"cannot write the {what}: {error}")
+
+    def _succeeded(self) -> None:
+        if self._failing:
+            self._failing = False
+            self._trouble(f"record of kernel {self._kernel}", None)

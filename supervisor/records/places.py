@@ -1,0 +1,51 @@
+"""Where the files of the kernels are, and how a person reaches a kernel by them.
+
+Owns the names of the files (DESIGN: Files).  Makes none.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of the kernels are."""
+
+    state_dir: Path
+    runtime_dir: Path
+
+    @property
+    def records(self) -> Path:
+        """The directory of the records."""
+        return self.state_dir / "kernels"
+
+    def connection_file(self, kernel: str) -> Path:
+        """So that ``jupyter console --existing NAME`` finds it."""
+        return self.runtime_dir / f"kernel-{kernel}.json"
+
+    def output_file(self, kernel: str) -> Path:
+        """What the kernel process itself writes."""
+        return self.state_dir / "output" / f"{kernel}.log"
+
+
+def files_of(places: Places) -> list[Path]:
+    """What there is of ours below the state directory, by its names."""
+    state_dir = places.state_dir
+    patterns = ("lock", "last-good.toml", "events.jsonl*", "kernels/*.json*", "output/*.log*")
+    return [file for pattern in patterns for file in state_dir.glob(pattern)]
+
+
+def connect_command(connection_file: Path) -> str:
+    """What a person types to get a prompt in the kernel."""
+    beside = Path(sys.prefix, "bin", "jupyter")
+    program = str(beside) if not shutil.which("jupyter") and beside.exists() else "jupyter"
+    is_known = connection_file.parent == Path(jupyter_runtime_dir())
+    file = connection_file.name if is_known else str(connection_file)
+    return f"{shlex.quote(program)} console --existing {shlex.quote(file)}"

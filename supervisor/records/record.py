@@ -1,0 +1,316 @@
+"""What is on record of each kernel, so that the next supervisor can take it up.
+
+Owns ``STATE_DIR/kernels``: one record per kernel, replaced whole, with the
+version before it kept.  A record that cannot be read is set aside, never taken
+for an empty one; one of a newer version is left alone.  Also owns the mark in
+the environment by which a process is found that no record knows of yet.
+Never looks at processes and decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from supervisor.core.model import ProcessId
+from supervisor.disk.files import remove_temporaries, sync_directory, write_atomically, write_temporary
+from supervisor.disk.privacy import make_private_directory
+from supervisor.output.stream import Position
+from supervisor.settings.config import NAME_PATTERN, KernelConfig
+
+VERSION = 1
+DEATHS_KEPT = 10
+MARK_VARIABLE = "KERNEL_SUPERVISOR_RUN"
+
+_SUFFIX = ".json"
+_VALID_NAME = re.compile(NAME_PATTERN)
+
+
+class RecordedDeath(Struct, frozen=True, kw_only=True):
+    """A run that ended; ``at_wall`` in seconds since the epoch, ``uptime`` in seconds."""
+
+    at_wall: float
+    generation: int
+    pid: int | None = None
+    cause: str = "unknown"
+    exit_code: int | None = None
+    signal: str | None = None
+    detail: str = ""
+    uptime: float = 0.0
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """All that is kept of a kernel.
+
+    ``spawned_at`` and ``failures`` are monotonic instants of the boot
+    ``boot_id`` and mean nothing in another.  ``launched`` is ``None`` also when
+    it was written by a version whose settings this one does not understand.
+    ``address`` holds ports and key.  ``output_from`` is where the output of
+    the run begins.  ``stopping`` is why the run is being stopped, if it is.
+    A field that is added has a default, and the version stays: older records
+    are read with it, and older programs read newer records without it.
+    """
+
+    version: int = VERSION
+    name: str
+    generation: int = 0
+    boot_id: str = ""
+    want: Literal["up", "down"] | None = None
+    launched: KernelConfig | None = None
+    process: ProcessId | None = None
+    ready: bool = False
+    spawned_at: float | None = None
+    output_from: Position | None = None
+    address: Mapping[str, Any] | None = None
+    failures: tuple[float, ...] = ()
+    streak: int = 0
+    restarts: int = 0
+    failed: str = ""
+    stopping: str = ""
+    deaths: tuple[RecordedDeath, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        # Never the key, never an environment value: a repr ends up in logs.
+        return f"Record(name={self.name!r}, generation={self.generation}, process={self.process!r})"
+
+    def with_death(self, death: RecordedDeath) -> Record:
+        """The record with one more death, of which the last ten are kept."""
+        return replace(self, deaths=(*self.deaths, death)[-DEATHS_KEPT:])
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A record that could not be read, why, where it is now, and whether the one before it stands in."""
+
+    name: str
+    reason: str
+    moved_to: Path | None
+    is_replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """A record of a newer version: neither it nor its kernel may be touched."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: its record is of version {self.version}, this program knows {VERSION}: "
+            "the kernel is left alone; upgrade, or stop it with the newer program"
+        )
+
+
+class NewerRecord(OSError):
+    """The record of this kernel was written by a newer version and is not overwritten."""
+
+
+class _Unreadable(Exception):
+    """Not a record; the message says why."""
+
+
+class RecordStore:
+    """The records in a directory, for the one daemon that holds the lock of the state directory.
+
+    Makes the directory (0700) if need be.  Raises UnsafeDirectory, OSError.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        make_private_directory(directory)
+        self.directory = directory
+        self._newer: dict[str, int] = {}
+
+    def path(self, name: str) -> Path:
+        """Where the record of a kernel is."""
+        return self.directory / f"{name}{_SUFFIX}"
+
+    def write(self, record: Record) -> None:
+        """Replace the record of its kernel, durably; the one before it becomes ``.previous``.
+
+        At every moment there is a valid one.  Raises OSError, with the record
+        on disk unchanged, and NewerRecord.
+        """
+        self._refuse_newer(record.name)
+        path = self.path(record.name)
+        temporary = write_temporary(path, msgspec.json.encode(record))
+        try:
+            _keep_previous(path)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(self.directory)
+
+    def read_all(self) -> tuple[list[Record], list[Damaged | Newer]]:
+        """Every record, by name, and what was wrong.
+
+        Damaged ones are renamed to ``NAME.json.damaged-N``; the version before
+        stands in if it is valid.  To be called before the first write, once.
+        Raises OSError if the directory cannot be read.
+        """
+        remove_temporaries(self.directory)
+        records: list[Record] = []
+        troubles: list[Damaged | Newer] = []
+        for name in self._names():
+            record, trouble = self._read(name)
+            if record is not None:
+                records.append(record)
+            if trouble is not None:
+                troubles.append(trouble)
+        return records, troubles
+
+    def remove(self, name: str) -> None:
+        """Forget the kernel; no error if there is no record.  Raises OSError and NewerRecord."""
+        self._refuse_newer(name)
+        # The older first: alone, it would be taken for the record of a live kernel.
+        _previous(self.path(name)).unlink(missing_ok=True)
+        self.path(name).unlink(missing_ok=True)
+        sync_directory(self.directory)
+
+    def _names(self) -> list[str]:
+        names = {
+            path.name.removesuffix(".previous").removesuffix(_SUFFIX)
+            for path in self.directory.iterdir()
+            if path.name.endswith((_SUFFIX, f"{_SUFFIX}.previous"))
+        }
+        return sorted(name for name in names if _VALID_NAME.fullmatch(name))
+
+    def _read(self, name: str) -> tuple[Record | None, Damaged | Newer | None]:
+        path = self.path(name)
+        try:
+            found = _load(path, name)
+        except _Unreadable as error:
+            return self._stand_in(name, str(error))
+        if isinstance(found, Newer):
+            self._newer[name] = found.version
+            return None, found
+        return found, None
+
+    def _stand_in(self, name: str, reason: str) -> tuple[Record | None, Damaged | Newer]:
+        """Set the damaged record aside and put the one before it into its place, if that is valid."""
+        path = self.path(name)
+        moved_to = _set_aside(path)
+        try:
+            found = _load(_previous(path), name)
+        except _Unreadable:
+            if _exists(_previous(path)):
+                _set_aside(_previous(path))
+            return None, Damaged(name, reason, moved_to, is_replaced=False)
+        if isinstance(found, Newer):
+            self._newer[name] = found.version
+            return None, found
+        try:
+            _copy(_previous(path), path)
+        except OSError:
+            pass  # It stays where it is, and is found there the next time.
+        return found, Damaged(name, reason, moved_to, is_replaced=True)
+
+    def _refuse_newer(self, name: str) -> None:
+        if name in self._newer:
+            raise NewerRecord(str(Newer(name, self._newer[name])))
+
+
+def mark(state_dir: Path, name: str, generation: int) -> str:
+    """The value of ``MARK_VARIABLE`` in the environment of one run of one kernel of one state directory."""
+    return f"{_digest(state_dir)}/{name}/{generation}"
+
+
+def marked_run(value: str, state_dir: Path) -> tuple[str, int] | None:
+    """The kernel and the generation that a mark is of, ``None`` if it is of another state directory."""
+    digest, _, rest = value.partition("/")
+    name, _, generation = rest.rpartition("/")
+    if digest != _digest(state_dir) or not re.fullmatch("[0-9]{1,18}", generation):
+        return None
+    return (name, int(generation)) if _VALID_NAME.fullmatch(name) else None
+
+
+def marked_generation(value: str, state_dir: Path, name: str) -> int | None:
+    """The generation that a mark is of, ``None`` if it is of another kernel or state directory."""
+    found = marked_run(value, state_dir)
+    return found[1] if found is not None and found[0] == name else None
+
+
+def _digest(state_dir: Path) -> str:
+    # Of the real path: the same directory by another name is the same.
+    return hashlib.sha256(os.fsencode(os.path.realpath(state_dir))).hexdigest()[:16]
+
+
+def _load(path: Path, name: str) -> Record | Newer:
+    try:
+        content = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise _Unreadable("it is missing") from None
+    except OSError as error:
+        raise _Unreadable(f"cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Unreadable(f"not valid JSON: {error}") from error
+    version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise _Unreadable("it has no version")
+    if version > VERSION:
+        return Newer(name, version)
+    launched = content.pop("launched", None)
+    try:
+        record = msgspec.convert({**content, "version": VERSION}, Record)
+    except msgspec.ValidationError as error:
+        raise _Unreadable(str(error)) from error
+    if record.name != name:
+        raise _Unreadable(f'it is of the kernel "{record.name}"')
+    return replace(record, launched=_launched(launched))
+
+
+def _launched(content: object) -> KernelConfig | None:
+    try:
+        return msgspec.convert(content, KernelConfig | None)
+    except msgspec.ValidationError:
+        return None
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")
+
+
+def _keep_previous(path: Path) -> None:
+    if _exists(path):
+        _copy(path, _previous(path))
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Give the content a second name, in one step that leaves the first as it is."""
+    link = to.with_name(f".{to.name}.link.tmp")
+    try:
+        link.unlink(missing_ok=True)
+        link.hardlink_to(path)
+    except OSError:
+        # A file system without hard links.
+        write_atomically(to, path.read_bytes())
+        return
+    link.replace(to)
+    # rename(2) does nothing, and leaves both, when they are the same file.
+    link.unlink(missing_ok=True)
+
+
+def _set_aside(path: Path) -> Path | None:
+    number = 1
+    base = path.name.removesuffix(".previous")
+    while _exists(aside := path.with_name(f"{base}.damaged-{number}")):
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError:
+        return None  # It is missing, or the directory is read-only.
+    return aside
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)

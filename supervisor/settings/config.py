@@ -1,0 +1,220 @@
+"""The settings of the TOML file, as values: every key, its type, its bounds, its reload action.
+
+Owns the meaning of the keys.  Reading a file and telling its mistakes is
+``supervisor.settings.file``; nothing here touches the machine.
+
+Each key of a kernel carries its *reload action*, what an edit of it does to a
+running kernel: ``live`` takes effect at once and the kernel never notices,
+``next-start`` at its next start, ``restart`` restarts it, because the running
+process cannot change it.  ``daemon`` needs a new daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+Reload = Literal["live", "next-start", "restart", "daemon"]
+CheckAction = Literal["report", "restart", "off"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+KERNELSPEC_PATTERN = r"^[A-Za-z0-9._-]+$"  # jupyter_client's kernelspec._kernel_name_pat
+CONNECTION_FILE = "{connection_file}"
+
+Text = Annotated[str, Meta(min_length=1)]
+
+
+def _key(reload: Reload, description: str, schema: dict[str, Any] | None = None, **bounds: Any) -> Meta:
+    return Meta(description=description, extra={"reload": reload}, extra_json_schema=schema, **bounds)
+
+
+def _seconds(description: str, **bounds: Any) -> Meta:
+    return Meta(description=description, **(bounds or {"gt": 0}))
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=None):
+    """What all tables of the file have in common: values, never changed, no unknown keys."""
+
+
+class BackoffConfig(Settings, frozen=True):
+    """How long to wait before a kernel that died is started again, in seconds."""
+
+    initial: Annotated[float, _seconds("delay after the first death", ge=0)] = 0.0
+    next: Annotated[float, _seconds("delay after the second death", ge=0)] = 0.5
+    factor: Annotated[float, Meta(description="each later delay is this times the one before", ge=1)] = 2.0
+    max: Annotated[float, _seconds("no delay is longer", ge=0)] = 60.0
+    jitter: Annotated[float, Meta(description="share by which a delay varies", ge=0, le=1)] = 0.2
+
+
+class HeartbeatConfig(Settings, frozen=True):
+    """Asking the heartbeat channel, which most kernels answer even while they execute."""
+
+    interval: Annotated[float, _seconds("seconds between two", ge=0.05)] = 5.0
+    misses: Annotated[int, Meta(description="unanswered in a row until it counts as unresponsive", ge=1)] = 3
+    action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
+
+
+class ProbeConfig(Settings, frozen=True):
+    """Asking ``kernel_info`` on the control channel."""
+
+    interval: Annotated[float, _seconds("seconds between two", ge=0.05)] = 10.0
+    misses: Annotated[int, Meta(description="unanswered in a row until it counts as unresponsive", ge=1)] = 6
+    action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
+
+
+Port = Annotated[int, Meta(ge=0, le=65535, description="0: chosen once, then kept")]
+
+
+class PortsConfig(Settings, frozen=True):
+    """The five ports of a kernel; 0 means chosen once, then kept."""
+
+    shell: Port = 0
+    iopub: Port = 0
+    stdin: Port = 0
+    control: Port = 0
+    hb: Port = 0
+
+
+class OutputConfig(Settings, frozen=True):
+    """The file with the kernel's own stdout and stderr."""
+
+    max_bytes: Annotated[int, Meta(description="rotated when larger; 0: never", ge=0)] = 10_485_760
+    backups: Annotated[int, Meta(description="rotated files that are kept", ge=0, le=100)] = 3
+
+
+class KernelConfig(Settings, frozen=True):
+    """The settings of one kernel, ``[kernels.NAME]``; spans are in seconds."""
+
+    name: Annotated[str, Meta(pattern=NAME_PATTERN, description="the NAME of [kernels.NAME]")]
+    kernelspec: Annotated[
+        Annotated[str, Meta(pattern=KERNELSPEC_PATTERN)] | None,
+        _key("restart", "an installed kernelspec (or give argv)"),
+    ] = None
+    argv: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        _key(
+            "restart",
+            "the command; must contain {connection_file}",
+            schema={
+                "contains": {"type": "string", "pattern": r"\{connection_file\}"},
+                "items": {"minLength": 1},
+            },
+        ),
+    ] = None
+    extra_arguments: Annotated[tuple[str, ...], _key("restart", "appended to the command")] = ()
+    interrupt_mode: Annotated[
+        Literal["signal", "message"] | None, _key("live", "how to interrupt; default: the kernelspec's")
+    ] = None
+    cwd: Annotated[
+        Text, _key("restart", "working directory, relative to that of the file; ~ is expanded")
+    ] = "~"
+    env: Annotated[
+        dict[str, str],
+        _key(
+            "restart",
+            "added to the environment; ${VAR} is filled in",
+            schema={"propertyNames": {"pattern": "^[^=]+$", "not": {"const": "JPY_PARENT_PID"}}},
+        ),
+    ] = {}
+    enabled: Annotated[bool, _key("live", "false: declared, but not run")] = True
+    autostart: Annotated[bool, _key("next-start", "start it with the daemon")] = True
+    on_config_change: Annotated[
+        Literal["restart", "when-idle", "manual"], _key("live", "when an edit that needs a restart gets it")
+    ] = "restart"
+    restart: Annotated[Literal["always", "on-failure", "never"], _key("live", "after which deaths")] = (
+        "always"
+    )
+    max_restarts: Annotated[
+        int, _key("live", "deaths within restart_window before it is failed; 0: no limit", ge=0)
+    ] = 5
+    restart_window: Annotated[float, _key("live", "seconds in which deaths are counted", gt=0)] = 120.0
+    backoff: Annotated[BackoffConfig, _key("live", "delays before restarts")] = BackoffConfig()
+    start_timeout: Annotated[float, _key("live", "alive but not ready by then is a failed start", gt=0)] = (
+        60.0
+    )
+    stop_timeout: Annotated[float, _key("live", "asked politely this long, then signals", ge=0)] = 10.0
+    heartbeat: Annotated[HeartbeatConfig, _key("live", "the heartbeat check")] = HeartbeatConfig()
+    probe: Annotated[ProbeConfig, _key("live", "the control-channel check")] = ProbeConfig()
+    transport: Annotated[Literal["tcp", "ipc"], _key("restart", "how clients connect")] = "tcp"
+    ip: Annotated[Text, _key("restart", "address that the kernel listens on")] = "127.0.0.1"
+    ports: Annotated[PortsConfig, _key("restart", "0: chosen once, then kept")] = PortsConfig()
+    hold_ports: Annotated[bool, _key("next-start", "keep the ports from others while it is down")] = True
+    output: Annotated[OutputConfig, _key("live", "the kernel's own stdout and stderr")] = OutputConfig()
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The keys and values, of the environment its names only: its values may be secrets."""
+        shown = {key: getattr(self, key) for key in self.__struct_fields__}
+        return list((shown | {"env": dict.fromkeys(self.env, "…")}).items())
+
+    def __repr__(self) -> str:
+        """Spell the settings, without the values of the environment."""
+        return f"KernelConfig({', '.join(f'{key}={value!r}' for key, value in self.__rich_repr__())})"
+
+
+class SupervisorConfig(Settings, frozen=True):
+    """The table ``[supervisor]``; ``None`` means the default place (see the README)."""
+
+    runtime_dir: Annotated[Text | None, _key("daemon", "directory of the connection files")] = None
+    state_dir: Annotated[Text | None, _key("daemon", "records, lock, logs")] = None
+    socket: Annotated[Text | None, _key("daemon", "the control socket")] = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _key("live", "least level logged")] = (
+        "info"
+    )
+    log_format: Annotated[Literal["auto", "json", "console"], _key("daemon", "form of the log")] = "auto"
+    on_exit: Annotated[Literal["stop", "keep"], _key("live", "what an orderly exit does to the kernels")] = (
+        "stop"
+    )
+    max_concurrent_starts: Annotated[int, _key("live", "kernels starting at a time", ge=1)] = 4
+
+
+class Config(Settings, frozen=True):
+    """A whole file: the daemon's settings and the kernels in the order of the file."""
+
+    supervisor: SupervisorConfig = SupervisorConfig()
+    kernels: dict[str, KernelConfig] = {}
+
+
+class File(Settings, frozen=True):
+    """The tables of a file as written, before ``[defaults]`` and ``include`` are applied."""
+
+    include: Annotated[
+        tuple[str, ...],
+        _key("live", 'files with more kernels, relative to this one, such as "kernels.d/*.toml"'),
+    ] = ()
+    supervisor: Annotated[SupervisorConfig, Meta(description="the daemon itself")] = SupervisorConfig()
+    defaults: Annotated[dict[str, Any], Meta(description="any key of a kernel, for all of them")] = {}
+    kernels: Annotated[dict[str, dict[str, Any]], Meta(description="the kernels, by name")] = {}
+
+
+def reload_actions(table: type[Settings]) -> Mapping[str, Reload]:
+    """The reload action of each key of a table, read off the declarations above."""
+    found: dict[str, Reload] = {}
+    for key, annotation in get_type_hints(table, include_extras=True).items():
+        for note in getattr(annotation, "__metadata__", ()):
+            if "reload" in (note.extra or {}):
+                found[key] = note.extra["reload"]
+    return found
+
+
+RELOAD_ACTIONS: Mapping[str, Reload] = reload_actions(KernelConfig)
+LAUNCH_KEYS: tuple[str, ...] = tuple(key for key, action in RELOAD_ACTIONS.items() if action == "restart")
+# What the file says of a death, whenever the run that ended was launched.
+DEATH_KEYS = ("restart", "max_restarts", "restart_window", "backoff")
+
+
+def changed_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
+    """The keys in which two settings of a kernel differ."""
+    return tuple(key for key in RELOAD_ACTIONS if getattr(old, key) != getattr(new, key))
+
+
+def changed_launch_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
+    """The keys in which they differ and that a running process cannot change."""
+    return tuple(key for key in LAUNCH_KEYS if getattr(old, key) != getattr(new, key))
+
+
+def judged_by(config: KernelConfig, declared: KernelConfig) -> KernelConfig:
+    """The same settings with what ``declared`` says of a death."""
+    return replace(config, **{key: getattr(declared, key) for key in DEATH_KEYS})

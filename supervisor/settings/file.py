@@ -1,0 +1,294 @@
+"""A TOML file -> Config, or every mistake in it at once.
+
+Owns reading the file and what it includes, applying ``[defaults]``, and the
+digest of what was read.  Whatever the bytes, the outcome is a Config or a
+ConfigError.  Starts nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from supervisor.settings.config import NAME_PATTERN, Config, File, KernelConfig, SupervisorConfig
+from supervisor.settings.keys import Key, keys_of
+from supervisor.settings.mistakes import (
+    ConfigError,
+    Mistake,
+    bare_or_quoted,
+    described,
+    dotted,
+    quoted,
+    spelled,
+)
+from supervisor.settings.preflight import warnings
+from supervisor.settings.rules import (
+    Draft,
+    check_contents,
+    check_kernel,
+    check_supervisor,
+    check_together,
+    has,
+)
+from supervisor.settings.source import NotReadError, read_bytes, read_toml
+from supervisor.settings.text import effective_toml
+from supervisor.settings.values import Path as KeyPath
+from supervisor.settings.values import (
+    Tell,
+    Values,
+    WrongValueError,
+    convert_strings,
+    convert_table,
+    matches,
+    no_such_key,
+)
+
+__all__ = ["ConfigError", "Loaded", "Mistake", "effective_toml", "load", "parse", "warnings"]
+
+_MOST_FILES = 1000
+_MOST_MISTAKES = 500  # a file with more is no configuration, and its reading must end soon
+
+
+class _EnoughError(Exception):
+    """More mistakes were found than anybody reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file that was read: its settings, where they came from, and a hash that changes with them.
+
+    ``files`` are the file and those that it includes, in the order of reading.
+    ``digest`` is the same for the same bytes in files of the same names.
+    ``patterns`` are the paths that more of them may come to match.
+    """
+
+    config: Config
+    path: Path
+    files: tuple[Path, ...]
+    digest: str
+    patterns: tuple[Path, ...] = ()
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
+    """Read a file and what it includes.  Raises ConfigError with every mistake, also if it cannot be read."""
+    reading = _Reading(Path(path))
+    config = reading.config(None)
+    digest = reading.digest.hexdigest()
+    return Loaded(config, reading.main, tuple(reading.files), digest, tuple(reading.patterns))
+
+
+def parse(text: str | bytes, path: str | os.PathLike[str]) -> Config:
+    """The settings that a text declares; ``path`` names it in messages and is where ``include`` begins.
+
+    Raises ConfigError with every mistake.
+    """
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return _Reading(Path(path)).config(data)
+
+
+@dataclass(slots=True, repr=False)  # it holds the values of environments
+class _Declared:
+    """A kernel's table as written, and the file that it was written in."""
+
+    raw: dict[str, Any]
+    file: Path
+
+
+@dataclass(slots=True, repr=False)  # it holds the values of environments
+class _Reading:
+    """One reading of a file: what was read so far and the mistakes found in it."""
+
+    main: Path
+    files: list[Path] = field(default_factory=list)
+    patterns: list[Path] = field(default_factory=list)
+    mistakes: dict[Mistake, None] = field(default_factory=dict)  # in order, each once
+    declared: dict[str, _Declared] = field(default_factory=dict)
+    digest: Any = field(default_factory=sha256)
+    unread: bool = False
+
+    def config(self, data: bytes | None) -> Config:
+        """The settings of the main file, of which ``data`` are the bytes if they were read already."""
+        config = Config()
+        try:
+            config = self._config(data)
+        except _EnoughError:
+            what = f"more than {_MOST_MISTAKES} mistakes: mend these first"
+            self.mistakes[Mistake(str(self.main), "", what)] = None
+        if self.mistakes:
+            raise ConfigError(self.mistakes, self.files, self.digest.hexdigest(), self.patterns)
+        return config
+
+    def _config(self, data: bytes | None) -> Config:
+        tables = self._tables(self.main, data)
+        supervisor = self._supervisor(tables)
+        self._declare(tables, self.main)
+        for fragment in self._fragments(tables):
+            self._include(fragment)
+        kernels = self._kernels(self._table(tables, "defaults", {}))
+        if not (self.declared or self.unread):
+            self._tell(self.main, (), "no kernel is declared: add a [kernels.NAME] table")
+        return Config(supervisor=supervisor, kernels=kernels)
+
+    # What is read
+
+    def _tables(self, path: Path, data: bytes | None = None) -> dict[str, Any]:
+        """The tables of one file; none, and a mistake, if it cannot be read."""
+        self.files.append(path)
+        name = os.path.relpath(path, self.main.parent) if path != self.main else ""
+        content = b""
+        try:
+            content = read_bytes(path) if data is None else data
+            return read_toml(content)
+        except NotReadError as reason:
+            self.mistakes[Mistake(str(path), reason.place, reason.what)] = None
+            content = content or reason.what.encode("utf-8", "surrogateescape")
+            self.unread = True
+            return {}
+        finally:
+            for part in (os.fsencode(name), content):
+                self.digest.update(len(part).to_bytes(8, "big") + part)
+
+    def _fragments(self, tables: Mapping[str, Any]) -> list[Path]:
+        """The files that the main file includes, sorted within each pattern, each once."""
+        key = keys_of(File)["include"]
+        fragments: dict[Path, None] = {}
+        patterns = self._patterns(key, tables.get(key.name, []))
+        for index, pattern in enumerate(patterns[:_MOST_FILES]):
+            where: KeyPath = (key.name, index)
+            if not pattern or "**" in pattern:
+                what = f'{quoted(pattern)} is not a file or pattern: write one, such as "kernels.d/*.toml"'
+                self._tell(self.main, where, what)
+                continue
+            self.patterns.append(self.main.parent / pattern)
+            paths = self._matching(pattern)
+            if any(_same_file(path, self.main) for path in paths):
+                what = f"{quoted(pattern)} is this file too: put the others into a directory of their own"
+                self._tell(self.main, where, what)
+            fragments |= dict.fromkeys(path for path in paths if not _same_file(path, self.main))
+        if max(len(patterns), len(fragments)) > _MOST_FILES:
+            self._tell(self.main, (key.name,), f"more than {_MOST_FILES} files: include fewer")
+            self.unread = True
+            return []
+        return list(fragments)
+
+    def _matching(self, pattern: str) -> list[Path]:
+        """The files that a pattern names; a plain name names its file even if there is none."""
+        names = [pattern]
+        if glob.has_magic(pattern):
+            names = sorted(glob.glob(pattern, root_dir=self.main.parent))  # noqa: PTH207 - takes absolute ones
+        return [self.main.parent / name for name in names]
+
+    def _patterns(self, key: Key, value: Any) -> tuple[str, ...]:
+        try:
+            return convert_strings(key, value, (key.name,), self._teller(self.main, ()))
+        except WrongValueError as mistake:
+            self._tell(self.main, (key.name,), str(mistake))
+            return ()
+
+    def _include(self, fragment: Path) -> None:
+        tables = self._tables(fragment)
+        for key in tables:
+            if key in keys_of(File) and key != "kernels":
+                what = f"only [kernels.NAME] tables may stand in an included file: move it to {self.main}"
+                self._tell(fragment, (key,), what)
+        self._declare(tables, fragment)
+
+    def _declare(self, tables: Mapping[str, Any], file: Path) -> None:
+        """Take the kernels of a file; tell unknown tables, and names that are wrong or taken."""
+        for key, value in tables.items():
+            if key not in keys_of(File):
+                self._tell(file, (key,), no_such_key(key, value, File, ()))
+        for name, raw in self._table(tables, "kernels", {}, file).items():
+            where: KeyPath = ("kernels", name)
+            if not matches(NAME_PATTERN, name):
+                todo = 'use letters, digits, ".", "_" and "-", a letter or digit first, at most 64'
+                self._tell(file, where, f"{spelled(name)} is not a name for a kernel: {todo}")
+            if name in self.declared:
+                what = f"declared in {self.declared[name].file} too: remove or rename one of them"
+                self._tell(file, where, what)
+            elif isinstance(raw, dict):
+                self.declared[name] = _Declared(raw, file)
+            else:
+                what = f"{described(raw, secret=True)}, not a table: write [kernels.{bare_or_quoted(name)}]"
+                self._tell(file, where, what)
+                self.unread = True
+
+    def _table(
+        self, tables: Mapping[str, Any], key: str, default: dict[str, Any], file: Path | None = None
+    ) -> dict[str, Any]:
+        value = tables.get(key, default)
+        if isinstance(value, dict):
+            return value
+        header = "[kernels.NAME] for each kernel" if key == "kernels" else f"[{key}] and its keys below it"
+        self._tell(file or self.main, (key,), f"{described(value, secret=True)}, not a table: write {header}")
+        self.unread |= key == "kernels"
+        return default
+
+    # What it means
+
+    def _supervisor(self, tables: Mapping[str, Any]) -> SupervisorConfig:
+        where: KeyPath = ("supervisor",)
+        raw = self._table(tables, "supervisor", {})
+        values = convert_table(SupervisorConfig, raw, where, self._teller(self.main, ()))
+        check_supervisor(values, self._teller(self.main, where))
+        return SupervisorConfig(**values)
+
+    def _kernels(self, raw_defaults: dict[str, Any]) -> dict[str, KernelConfig]:
+        tell_defaults = self._teller(self.main, ("defaults",))
+        defaults, wrong = _checked(raw_defaults, "defaults", tell_defaults)
+        _place(defaults, self.main)
+        drafts: list[tuple[Draft, KernelConfig]] = []
+        for name, declared in self.declared.items():
+            tell = self._teller(declared.file, ("kernels", name))
+            own, own_wrong = _checked(declared.raw, "kernels", tell, name)
+            _place(own, declared.file)
+            inherited = {path for path in wrong if not has(own, path)}
+            bad = frozenset(own_wrong | inherited)
+            draft = Draft(name, own, defaults, declared.raw, bad, tell, tell_defaults)
+            drafts.append((draft, check_kernel(draft)))
+        check_together(drafts)
+        return {draft.name: kernel for draft, kernel in drafts}
+
+    def _teller(self, file: Path, above: KeyPath) -> Tell:
+        return lambda path, what: self._tell(file, (*above, *path), what)
+
+    def _tell(self, file: Path, path: KeyPath, what: str) -> None:
+        if len(self.mistakes) >= _MOST_MISTAKES:
+            raise _EnoughError
+        self.mistakes[Mistake(str(file), dotted(path), what)] = None
+
+
+def _checked(raw: dict[str, Any], table: str, tell: Tell, name: str = "") -> tuple[Values, set[KeyPath]]:
+    """The keys of a kernel or of ``[defaults]`` that are right, and the paths of those that are wrong."""
+    above: KeyPath = (table, name) if name else (table,)
+    wrong: set[KeyPath] = set()
+
+    def note(path: KeyPath, what: str) -> None:
+        inner = path[len(above) :]
+        wrong.add(inner)
+        tell(inner, what)
+
+    values = convert_table(KernelConfig, raw, above, note)
+    check_contents(values, tell)
+    return values, wrong
+
+
+def _place(values: Values, file: Path) -> None:
+    """Make a relative ``cwd`` an absolute one, below the directory of the file in which it stands.
+
+    One below ``~`` is expanded at each launch, so that another $HOME restarts no kernel.
+    """
+    cwd = values.get("cwd")
+    if cwd is not None and not cwd.startswith(("/", "~")):
+        directory = file.absolute().parent
+        # By one name, however the file was named; links stay, as what they lead to may move.
+        values["cwd"] = str((directory.resolve() if ".." in directory.parts else directory) / cwd)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

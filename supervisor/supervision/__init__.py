@@ -1,0 +1,1 @@
+"""Kernels under supervision inside any asyncio program; the daemon is one."""

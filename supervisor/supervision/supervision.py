@@ -1,0 +1,324 @@
+"""Kernels under supervision, inside any asyncio program: the daemon is one.
+
+Owns the composition of lock, records, machine, host and observers, for as long
+as it is entered.  Installs no signal handler, configures no log, opens no door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from supervisor.core import plan as planning
+from supervisor.core.events import (
+    Found,
+    Interrupt,
+    Load,
+    Order,
+    Reset,
+    Restart,
+    SendSignal,
+    Shutdown,
+    Start,
+)
+from supervisor.core.lifecycle import settings_of
+from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, process_of
+from supervisor.core.policy import describe, is_clean, may_restart
+from supervisor.disk.files import remove_temporaries_of
+from supervisor.disk.lock import StateLock
+from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
+from supervisor.kernel.host import Host
+from supervisor.kernel.survivors import Stock, take_stock
+from supervisor.observe.callbacks import Callbacks
+from supervisor.observe.events_file import EventsFile
+from supervisor.observe.redaction import clean, redact
+from supervisor.observe.stream import EventStream
+from supervisor.process.group import end_group
+from supervisor.records.places import Places, files_of
+from supervisor.records.record import RecordStore
+from supervisor.runner import Observer, Runner, RunnerClosed
+from supervisor.settings.config import Config
+from supervisor.views import Clock, view
+
+log = logging.getLogger(__name__)
+
+# What an order may take at most beyond the kernel's own limits, in seconds.
+CALLBACK_PATIENCE = 5.0
+# How long an exit waits for launches under way, and for a disk that hangs, in seconds.
+EFFECT_PATIENCE = 10.0
+LAST_RECORDS_PATIENCE = 10.0
+# How long the answer to an order waits for the disk, in seconds.
+RECORD_PATIENCE = 2.0
+# A disk that does not take something is tried again this often, in seconds.
+RETRY_INTERVAL = 2.0
+
+
+class OrderRefused(Exception):
+    """An order that was not carried out, and why."""
+
+
+class Supervision:
+    """A set of kernels, a state directory, and the loop that keeps the ones alive in the other.
+
+    Used as an asynchronous context manager.  Entering takes the lock of
+    the state directory (AlreadyLocked if a supervisor runs there), takes up
+    the kernels that an earlier one left running, and starts those declared.
+    """
+
+    def __init__(self, config: Config, state_dir: Path, runtime_dir: Path) -> None:
+        self.instance = uuid.uuid4().hex
+        self.config = config
+        self.places = Places(state_dir, runtime_dir)
+        self.events_file = EventsFile(state_dir / "events.jsonl", on_change=self._note_events)
+        self.stream = EventStream()
+        self.callbacks = Callbacks()
+        self._degraded: dict[str, str] = {}
+        self._retrying: asyncio.Task[None] | None = None
+        self._lock = StateLock(state_dir / "lock")
+        self._observers: list[Observer] = []
+        self._found = Stock()
+        self._strangers: frozenset[str] = frozenset()
+        self._opened: tuple[Runner, Host] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it supervises: from ``open`` to ``close``."""
+        return self._opened is not None
+
+    @property
+    def runner(self) -> Runner:
+        """The loop; there from ``open`` to ``close``."""
+        assert self._opened is not None, "enter the supervisor first"
+        return self._opened[0]
+
+    @property
+    def host(self) -> Host:
+        """The machine; there from ``open`` to ``close``."""
+        assert self._opened is not None, "enter the supervisor first"
+        return self._opened[1]
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell ``observer`` of every event from now on; before or after ``open``."""
+        self._observers.append(observer)
+        if self._opened is not None:
+            self.runner.add_observer(observer)
+
+    def lock(self) -> None:
+        """Make the state directory if need be, and take its lock.
+
+        Raises AlreadyLocked, UnsafeDirectory or OSError.
+        """
+        make_private_directory(self.places.state_dir)
+        refuse_shared(self.places.output_file("any").parent, "state_dir")
+        refuse_shared(self.places.runtime_dir, "runtime_dir")
+        self._lock.take()
+        self._tighten(files_of(self.places))
+        for name in self.config.kernels:
+            remove_temporaries_of(self.places.connection_file(name))
+
+    def _tighten(self, files: Iterable[Path]) -> None:
+        for file in tighten(files):
+            log.warning("%s could be read or written by others; it is ours alone again", file)
+
+    def unlock(self) -> None:
+        """Give the state directory back."""
+        self._lock.release()
+
+    def open(self) -> None:
+        """Begin to supervise, with no kernels yet.  The lock is held already."""
+        self._store = store = RecordStore(self.places.records)
+        host = Host(self.places, store, self.note_trouble)
+        runner = Runner(host)
+        self._opened = (runner, host)
+        observers: list[Observer] = [self._hide_key, self.events_file, self.stream, self.callbacks]
+        observers += self._observers
+        for observer in observers:
+            runner.add_observer(observer)
+        host.open()
+
+    async def look_back(self) -> None:
+        """Learn what an earlier supervisor left; before ``take_up``."""
+        now = asyncio.get_running_loop().time()
+        found = await take_stock(self._store, self.places, now, time.time(), self.config.kernels)
+        # As at every death: children in the group hold the ports, and the next run needs them.
+        await asyncio.gather(*(end_group(process) for process in found.ended))
+        self._found = found
+
+    def take_up(self) -> None:
+        """Take up the kernels that were found; a ``load`` of the same configuration follows at once."""
+        runner, host, found = self.runner, self.host, self._found
+        host.recall(found.records)
+        for record in found.records:
+            self._hide_key_of(record.name)
+        self._tighten(self.places.connection_file(record.name) for record in found.records)
+        self._strangers = found.strangers
+        for key, message in found.troubles.items():
+            self.note_trouble(key, message)
+        if found.survivors:
+            runner.submit(Found(found.survivors, self.config.kernels))
+
+    def load(self, config: Config) -> None:
+        """Declare exactly the kernels of this configuration."""
+        self.config = config
+        self.runner.submit(self._load_event(config))
+
+    def plan(self, config: Config) -> tuple[planning.Planned, ...]:
+        """What ``load`` would do, kernel by kernel; does nothing."""
+        return planning.plan(self.runner.state, self._load_event(config), asyncio.get_running_loop().time())
+
+    def _load_event(self, config: Config) -> Load:
+        # A kernel that we do not understand is not ours to start a second time.
+        kernels = {name: kernel for name, kernel in config.kernels.items() if name not in self._strangers}
+        return Load(kernels, config.supervisor.max_concurrent_starts)
+
+    async def stop_all(self, *, now: bool = False) -> None:
+        """Stop every kernel, in parallel; returns when the last process is gone."""
+        self.runner.submit(Shutdown(now))
+        await self.runner.wait_all_gone()
+        await self.host.wait_told()
+
+    async def close(self) -> None:
+        """End the supervision; kernels that run are left running."""
+        runner, host = self.runner, self.host
+        runner.close()
+        await runner.wait_effects(EFFECT_PATIENCE)
+        try:
+            async with asyncio.timeout(LAST_RECORDS_PATIENCE):
+                await host.flush()
+        except TimeoutError:
+            patience = LAST_RECORDS_PATIENCE
+            log.error("the disk takes more than %g s: the last records are not written", patience)
+        host.close()
+        if self._retrying is not None:
+            self._retrying.cancel()
+        self.stream.close()
+        await self.callbacks.close(CALLBACK_PATIENCE)
+        self.events_file.flush()
+        self._opened = None
+
+    def _hide_key(self, event: Mapping[str, object]) -> None:
+        """Whatever a kernel writes into its output, its key gets into no line of ours."""
+        if event["event"] in ("kernel.starting", "kernel.adopted"):
+            self._hide_key_of(str(event["kernel"]))
+
+    def _hide_key_of(self, name: str) -> None:
+        address = self.host.entry(name).connection.address
+        if address is not None:
+            redact(address.key)
+
+    def note_trouble(self, key: str, message: str | None) -> None:
+        """Something is not as it should be (or, with ``None``, is again), and the work goes on."""
+        if message is None:
+            if self._degraded.pop(key, None) is not None:
+                log.warning("recovered: %s", key)
+        elif self._degraded.get(key) != message:
+            self._degraded[key] = message
+            log.error("%s", message)
+
+    def _note_events(self, trouble: str | None) -> None:
+        self.note_trouble("events", trouble)
+        if trouble is not None and self._opened is not None and self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._retry_events())
+
+    async def _retry_events(self) -> None:
+        """Write the events that wait as soon as the disk takes them, though nothing happens."""
+        try:
+            while self.events_file.degraded is not None:
+                await asyncio.sleep(RETRY_INTERVAL)
+                self.events_file.flush()
+        finally:
+            self._retrying = None
+
+    # Questions
+
+    def degraded(self) -> list[str]:
+        """What is not as it should be at the moment, in words."""
+        present = self.events_file.degraded  # how many events wait changes
+        now = self._degraded if present is None else self._degraded | {"events": present}
+        return list(now.values())
+
+    def kernel(self, name: str) -> Kernel:
+        """The state of a kernel.  Raises KeyError."""
+        return self.runner.state.kernels[name]
+
+    def names(self) -> list[str]:
+        """The kernels, in the order of the file."""
+        return list(self.runner.state.kernels)
+
+    def view(self, kernel: Kernel) -> dict[str, Any]:
+        """One kernel, as ``status`` shows it."""
+        clock = Clock.read(asyncio.get_running_loop().time())
+        name = kernel.name
+        # Its last words are in there, and may have the key in them.
+        return clean(view(kernel, clock, self.places.connection_file(name), self.places.output_file(name)))
+
+    # Orders
+
+    async def order(
+        self, order: Order, *, wait: bool = True, timeout: float | None = None
+    ) -> tuple[bool, str, Kernel | None]:
+        """Submit an order; tells whether it came to what was wanted, what came of it, and the kernel.
+
+        Raises OrderRefused.  The order stands, whatever becomes of the waiting.
+        """
+        runner = self.runner
+        before = runner.state.kernels.get(order.kernel)
+        refusal = runner.order(order)
+        if refusal is not None:
+            raise OrderRefused(refusal)
+        if isinstance(order, Interrupt | SendSignal):
+            return True, "accepted", runner.state.kernels.get(order.kernel)
+        # What is accepted is wanted by the next supervisor too, however this one ends.
+        await self.host.wait_recorded(order.kernel, RECORD_PATIENCE)
+        if not wait:
+            return True, "accepted", runner.state.kernels.get(order.kernel)
+        try:
+            kernel = await runner.wait_settled(order.kernel, timeout)
+        except TimeoutError:
+            kernel = runner.state.kernels.get(order.kernel)
+            return False, f"not done after {timeout:g} s; the order stands", kernel
+        except RunnerClosed as closed:
+            kernel = runner.state.kernels.get(order.kernel)
+            return False, f"{closed}; the order stands", kernel
+        # What is stopped has no connection file any more: its removal is part of the outcome.
+        await runner.wait_effects_of(order.kernel, RECORD_PATIENCE)
+        ok, message = outcome(order, kernel, before.last_death if before is not None else None)
+        return ok, message, kernel
+
+
+def outcome(order: Order, kernel: Kernel | None, known: Death | None = None) -> tuple[bool, str]:
+    """Whether the kernel has come to where the order wanted it, and the sentence that tells.
+
+    ``known`` is its last death at the time of the order.
+    """
+    wants_up = isinstance(order, Start | Restart | Reset)
+    if kernel is None:
+        return not wants_up, "removed"
+    match kernel.phase:
+        case Failed(reason=reason):
+            return not wants_up, f"failed: {reason}"
+        case Stopped() if not wants_up:
+            return True, "stopped"
+        case Stopped():
+            ended = _ended_by_itself(kernel, known)
+            return False, "stopped by a later order" if ended is None else f"ended by itself: {ended}"
+        case Running():
+            process = process_of(kernel)
+            assert process is not None, "a running kernel has a process"
+            return wants_up, f"running (pid {process.pid})"
+        case _:
+            return False, "changing"
+
+
+def _ended_by_itself(kernel: Kernel, known: Death | None) -> str | None:
+    """How the latest run ended, if the file wants no other after such an end; else ``None``."""
+    death = kernel.last_death
+    if death is None or death == known or death.generation != kernel.generation:
+        return None
+    is_final = is_clean(death.exit) and not may_restart(settings_of(kernel), death.exit)
+    return describe(death.exit) if is_final else None

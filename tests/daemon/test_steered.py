@@ -1,0 +1,89 @@
+"""What the door asks of the daemon: the past of the events, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from supervisor.daemon import steered
+from supervisor.daemon.daemon import Daemon
+from supervisor.daemon.steered import SteeredDaemon
+from supervisor.observe.events_file import EventsFile
+from supervisor.observe.stream import EventStream
+from tests.kernel.hosting import until
+from tests.kernels.using import TIMEOUT
+
+ALL: dict[str, Any] = {"kernels": None, "event": None, "since": None, "last": None}
+
+
+class Bench:
+    def __init__(self, directory: Path) -> None:
+        self.file = EventsFile(directory / "events.jsonl")
+        self.stream = EventStream()
+        supervision = SimpleNamespace(events_file=self.file, stream=self.stream, instance="")
+        self.steered = SteeredDaemon(cast("Daemon", SimpleNamespace(supervision=supervision)))
+
+    def tell(self, number: int) -> None:
+        line = {"event": "kernel.ready", "kernel": "a", "number": number}
+        self.file(line)
+        self.stream(line)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_all_of_the_past_is_told_in_order(bench: Bench) -> None:
+    count = 3 * steered.EVENTS_AT_ONCE + 1
+    for number in range(count):
+        bench.tell(number)
+
+    found = [line["number"] async for line in bench.steered.events(follow=False, **ALL)]
+
+    assert list(range(count)) == found
+
+
+async def test_what_happens_while_the_past_is_told_comes_once_and_after_it(bench: Bench) -> None:
+    for number in range(300):
+        bench.tell(number)
+    found = []
+    async with asyncio.timeout(TIMEOUT):
+        async for line in bench.steered.events(follow=True, **ALL):
+            found.append(line["number"])
+            if len(found) == 1:
+                bench.tell(300)
+            if len(found) == 300:
+                bench.tell(301)
+            if len(found) == 302:
+                break
+
+    assert list(range(302)) == found
+
+
+async def test_a_long_search_in_the_past_holds_up_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching, go_on = threading.Event(), threading.Event()
+
+    def slow(**_: object) -> Iterator[dict[str, object]]:
+        searching.set()
+        go_on.wait(TIMEOUT)
+        yield {"event": "at last"}
+
+    monkeypatch.setattr(bench.file, "replay", slow)
+
+    async def search() -> list[object]:
+        return [line["event"] async for line in bench.steered.events(follow=False, **ALL)]
+
+    task = asyncio.create_task(search())
+    await until(searching.is_set)
+    go_on.set()
+
+    assert ["at last"] == await task

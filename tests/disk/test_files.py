@@ -1,0 +1,129 @@
+"""Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from supervisor.disk.files import remove_temporaries, write_atomically, write_temporary
+
+
+def test_the_file_has_the_content_and_exactly_the_mode_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    old = os.umask(0o077)
+    try:
+        write_atomically(path, b"content", 0o644)
+    finally:
+        os.umask(old)
+
+    assert b"content" == path.read_bytes()
+    assert 0o644 == stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_is_private_unless_said_otherwise(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"")
+
+    assert 0o600 == stat.S_IMODE((tmp_path / "file").stat().st_mode)
+
+
+def test_whoever_has_the_old_file_open_keeps_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new")
+
+        assert b"old" == reader.read()
+    assert b"new" == path.read_bytes()
+
+
+def test_a_link_is_replaced_and_what_it_led_to_is_untouched(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+
+    write_atomically(link, b"new")
+
+    assert not link.is_symlink()
+    assert b"precious" == target.read_bytes()
+
+
+@pytest.mark.parametrize("step", ["fsync", "write"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(OSError, match="No space"):
+            write_atomically(path, b"new")
+
+    assert [path] == list(tmp_path.iterdir())
+    assert b"old" == path.read_bytes()
+
+
+def test_a_name_that_is_a_directory_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+
+    with pytest.raises(OSError, match="directory"):
+        write_atomically(tmp_path / "file", b"new")
+
+    assert [tmp_path / "file"] == list(tmp_path.iterdir())
+
+
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(fd: int) -> None:
+        done.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "content")
+        fsync(fd)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        done.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_atomically(tmp_path / "file", b"content")
+
+    assert ["content", "name", "directory"] == done
+
+
+def test_readers_beside_many_writers_always_see_one_whole_version(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"0" * 5000)
+
+    def write(digit: int) -> None:
+        for _ in range(20):
+            write_atomically(path, b"%d" % digit * 5000)
+
+    writers = [threading.Thread(target=write, args=(digit,)) for digit in range(4)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        content = path.read_bytes()
+        assert 5000 == len(content)
+        assert 1 == len(set(content))
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_what_a_killed_writer_left_can_be_cleared_away(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "kernel-a.json", b"{}")
+    write_temporary(tmp_path / "kernel-a.json", b"half")
+
+    assert [tmp_path / "kernel-a.json"] == list(tmp_path.glob("kernel-*"))
+    remove_temporaries(tmp_path)
+
+    assert [tmp_path / "kernel-a.json"] == list(tmp_path.iterdir())

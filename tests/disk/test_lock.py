@@ -1,0 +1,93 @@
+"""One supervisor at a time on a state directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor.disk.lock import AlreadyLocked, StateLock
+
+HOLD = """
+import sys
+from pathlib import Path
+from supervisor.disk.lock import StateLock
+lock = StateLock(Path(sys.argv[1]))
+lock.take()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lock"
+
+
+def test_the_second_is_told_the_pid_of_the_first(path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert b"held\n" == holder.stdout.readline()
+    before = descriptors()
+
+    with pytest.raises(AlreadyLocked) as refused:
+        StateLock(path).take()
+
+    assert holder.pid == refused.value.pid
+    where = path.parent
+    told = f"cannot lock state directory {where}: a daemon runs already (pid {holder.pid})"
+    assert told == str(refused.value)
+    assert before == descriptors()
+    holder.kill()
+    holder.communicate()
+    StateLock(path).take()
+
+
+def test_a_lock_that_was_let_go_can_be_taken_again(path: Path) -> None:
+    first, second = StateLock(path), StateLock(path)
+    before = descriptors()
+    first.take()
+    first.release()
+    first.release()
+
+    second.take()
+
+    assert f"{os.getpid()}\n" == path.read_text()
+    second.release()
+    assert "" == path.read_text()
+    assert before == descriptors()
+
+
+def test_a_holder_that_did_not_tell_its_pid_holds_it_all_the_same(path: Path) -> None:
+    lock = StateLock(path)
+    lock.take()
+    path.write_text("")
+
+    with pytest.raises(AlreadyLocked) as refused:
+        StateLock(path).take()
+
+    assert None is refused.value.pid
+    assert str(refused.value).endswith("a daemon runs already")
+    lock.release()
+
+
+def test_without_the_directory_there_is_no_lock(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        StateLock(tmp_path / "nowhere" / "lock").take()
+
+
+def test_only_the_owner_may_read_the_file(path: Path) -> None:
+    lock = StateLock(path)
+    lock.take()
+
+    assert 0o600 == path.stat().st_mode & 0o777
+    lock.release()

@@ -1,0 +1,294 @@
+"""A manager in its process: loops, threads, forks, pickles, garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.manager import KernelManager
+from tests.kernels.using import MINI, until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelManager]:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    made = KernelManager(kernel_cmd=MINI)
+    yield made
+    made.shutdown_kernel(now=True)
+
+
+async def test_it_can_be_used_within_a_running_loop(manager: KernelManager) -> None:
+    manager.start_kernel()
+    await asyncio.to_thread(manager.wait_ready)
+    pid = manager.pid
+
+    manager.restart_kernel()
+
+    assert pid != manager.pid
+    manager.shutdown_kernel()
+
+
+def test_managers_share_one_thread_which_ends_with_the_last(manager: KernelManager) -> None:
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "kernel-supervisor"]
+
+    other = KernelManager(kernel_cmd=MINI)
+    assert [] == threads()
+    manager.start_kernel()
+    other.start_kernel()
+    assert 1 == len(threads())
+    assert manager.pid != other.pid
+
+    manager.shutdown_kernel()
+    assert other.is_alive() is True
+    assert 1 == len(threads())
+    other.shutdown_kernel()
+    assert [] == threads()
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_manager_cannot_be_pickled(manager: KernelManager, *, started: bool) -> None:
+    if started:
+        manager.start_kernel()
+
+    for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot pickle KernelManager"):
+            refuse(manager)
+
+
+def test_a_forked_child_refuses_clearly_and_can_make_its_own(manager: KernelManager) -> None:
+    manager.start_kernel()
+    manager.wait_ready()
+    reader, writer = os.pipe()
+
+    child = os.fork()
+    if child == 0:
+        try:
+            told = []
+            for act in (
+                manager.is_alive,
+                manager.restart_kernel,
+                manager.start_kernel,
+                manager.shutdown_kernel,
+                manager.interrupt_kernel,
+                manager.cleanup,
+                lambda: manager.has_kernel,
+            ):
+                try:
+                    act()
+                    told.append("no refusal")
+                except RuntimeError as error:
+                    told.append(str(error))
+            own = KernelManager(kernel_cmd=MINI)
+            own.start_kernel()
+            own.wait_ready()
+            told.append(f"alive: {own.is_alive()}")
+            own.shutdown_kernel()
+            os.write(writer, "\n".join(told).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        *refusals, own = told.read().split("\n")
+    os.waitpid(child, 0)
+
+    assert 7 == len(refusals)
+    assert all(f"belongs to process {os.getpid()}, of which this is a fork" in each for each in refusals)
+    assert "alive: True" == own
+    # And the parent's supervision goes on.
+    pid = manager.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: manager.pid not in (pid, None))
+    manager.wait_ready()
+
+
+def test_a_fork_while_other_threads_hold_the_locks_refuses_all_the_same(manager: KernelManager) -> None:
+    from supervisor.kernel.ports import CLAIMS
+    from supervisor.process import dispositions
+
+    manager.start_kernel()
+    idle = KernelManager(kernel_cmd=MINI)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with manager._lock, manager._callbacks._lock, idle._lock, CLAIMS._lock, dispositions._lock:
+            held.set()
+            go_on.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(30)
+            refused = 0
+            for act in (
+                manager.start_kernel,
+                manager.restart_kernel,
+                idle.client,
+                lambda: idle.key,
+                lambda: manager.add_restart_callback(print),
+                lambda: manager.remove_restart_callback(print),
+            ):
+                try:
+                    act()
+                except RuntimeError:
+                    refused += 1
+            old = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            own = KernelManager(kernel_cmd=MINI)
+            own.start_kernel()
+            own.shutdown_kernel(now=True)
+            signal.signal(signal.SIGUSR2, old)
+            os.write(writer, f"{refused} refusals".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        answer = told.read()
+    os.waitpid(child, 0)
+    go_on.set()
+    holder.join()
+
+    assert "6 refusals" == answer
+
+
+def test_garbage_collection_leaves_a_living_kernel_and_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    manager = KernelManager(kernel_cmd=MINI)
+    manager.start_kernel()
+    manager.wait_ready()
+    file, pid = Path(manager.connection_file), manager.pid
+    assert pid is not None
+    session = manager._session
+    assert session is not None
+
+    del manager
+    gc.collect()
+
+    assert file.exists()
+    os.kill(pid, 0)
+    # It is still supervised; and once it has ended for good nothing is left of it.
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: session.kernel is not None and session.kernel.generation == 2)
+    until(lambda: session.kernel is not None and session.kernel.phase.__class__.__name__ == "Running")
+    assert file.exists()
+    session.thread.call(_stop(session))
+    until(lambda: session.is_closed)
+    until(lambda: not file.exists())
+    until(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
+
+
+async def _stop(session: object) -> None:
+    from supervisor.manager.session import Farewell, Session
+
+    assert isinstance(session, Session)
+    session.stop(Farewell(), 0.0, now=True)
+
+
+def test_a_manager_without_a_kernel_takes_its_thread_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    manager = KernelManager(kernel_cmd=MINI)
+    manager.start_kernel()
+    manager.shutdown_kernel(restart=True)
+
+    del manager
+    gc.collect()
+
+    until(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
+
+
+def test_a_program_that_ends_without_a_shutdown_ends_at_once_and_quietly(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from supervisor.manager import KernelManager
+manager = KernelManager(kernel_cmd={MINI!r})
+manager.start_kernel()
+manager.wait_ready()
+print(manager.pid, manager.connection_file)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={
+            **os.environ,
+            "JUPYTER_RUNTIME_DIR": str(tmp_path),
+            "TMPDIR": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+        },
+    )
+    pid, file = done.stdout.split()
+    os.kill(int(pid), signal.SIGKILL)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert Path(file).exists()
+
+
+def test_importing_the_package_imports_next_to_nothing() -> None:
+    program = (
+        "import sys, supervisor; print([m for m in ('asyncio', 'zmq', 'jupyter_client') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+    assert "[]\n" == done.stdout
+
+
+def test_not_even_a_thread_of_the_operating_system_is_left(tmp_path: Path) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from supervisor.manager import KernelManager
+
+def threads():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+before = threads()
+manager = KernelManager(kernel_cmd={MINI!r})
+manager.start_kernel()
+manager.wait_ready()
+assert threads() > before
+manager.shutdown_kernel()
+deadline = time.monotonic() + 30
+while threads() != before and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(threads() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+
+    assert ("0\n", "") == (done.stdout, done.stderr)

@@ -1,0 +1,407 @@
+"""Signals to groups, the end and what is left after it, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.model import ProcessId
+from supervisor.process import group as process
+from supervisor.process.group import (
+    continue_group,
+    current_boot_id,
+    end_group,
+    has_ended,
+    identify,
+    is_running,
+    marked_processes,
+    open_pidfd,
+    signal_group,
+    stranger_returncode,
+    stranger_wait_status,
+    wait_exit,
+)
+from tests.kernel.programs import (
+    EXITS_7,
+    ROOT,
+    SLEEPER,
+    SUCCESSFUL,
+    TIMEOUT,
+    Stranger,
+    end,
+    name_of,
+    open_files,
+    start,
+    state_of,
+    until,
+)
+
+LINUX = sys.platform == "linux"
+TELLS_STRANGERS = LINUX and tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
+FOREVER = "sleep 600 & sleep 600 & "  # two children in the group, before what the leader does
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    popen = start(SLEEPER)
+    yield popen
+    end(popen)
+
+
+@pytest.fixture
+def zombie() -> Iterator[subprocess.Popen[bytes]]:
+    popen = start(SUCCESSFUL)
+    until(lambda: state_of(popen.pid) == "Z")
+    yield popen
+    end(popen)
+
+
+@pytest.fixture
+def family() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Leaders of groups with children, which are ended for certain."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for leader in started:
+        try:
+            os.killpg(leader.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        end(leader)
+
+
+def group_of(pid: int) -> list[int]:
+    """The living processes of a group, as ps(1) sees them."""
+    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = (line.split() for line in listed.stdout.splitlines())
+    return [int(row[0]) for row in rows if int(row[1]) == pid and row[2][0] != "Z"]
+
+
+# Signals
+
+
+def test_a_signal_reaches_the_whole_group(family: list[subprocess.Popen[bytes]]) -> None:
+    leader = start(("sh", "-c", FOREVER + "wait"))
+    family.append(leader)
+    until(lambda: len(group_of(leader.pid)) == 3)
+
+    signal_group(identify(leader.pid), signal.SIGTERM)
+
+    until(lambda: group_of(leader.pid) == [])
+    assert leader.wait(TIMEOUT) == -signal.SIGTERM
+
+
+def test_a_signal_reaches_only_the_process_if_its_group_is_ours() -> None:
+    popen = start(SLEEPER, start_new_session=False)
+    try:
+        assert os.getpgid(popen.pid) == os.getpgrp()
+
+        signal_group(identify(popen.pid), signal.SIGTERM)
+
+        assert popen.wait(TIMEOUT) == -signal.SIGTERM
+    finally:
+        end(popen)
+
+
+def test_our_own_group_is_never_signalled_even_if_the_process_leads_it() -> None:
+    script = (
+        "import os, signal, subprocess, sys\n"
+        "from supervisor.process.group import identify, signal_group\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "signal_group(identify(os.getpid()), signal.SIGTERM)\n"
+        "print(child.poll())\n"
+        "child.kill(); print(child.wait())"
+    )
+    leader = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=True,
+        cwd=ROOT,
+    )
+
+    assert ["None", "-9"] == leader.stdout.split()
+
+
+def test_signal_0_asks_only(sleeper: subprocess.Popen[bytes]) -> None:
+    found = identify(sleeper.pid)
+
+    signal_group(found, 0)
+
+    assert is_running(found)
+
+
+def test_after_the_end_a_signal_raises_process_lookup_error(zombie: subprocess.Popen[bytes]) -> None:
+    found = identify(zombie.pid)
+    for _ in range(2):
+        for signum in (0, signal.SIGTERM):
+            with pytest.raises(ProcessLookupError):
+                signal_group(found, signum)
+        zombie.wait(TIMEOUT)
+
+
+def test_a_stopped_process_goes_on_when_continued(sleeper: subprocess.Popen[bytes]) -> None:
+    found = identify(sleeper.pid)
+    signal_group(found, signal.SIGSTOP)
+    until(lambda: state_of(sleeper.pid) == "T")
+
+    continue_group(found)
+
+    until(lambda: state_of(sleeper.pid) == "S")
+
+
+def test_a_signal_that_does_not_exist_is_an_error(sleeper: subprocess.Popen[bytes]) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        signal_group(identify(sleeper.pid), 4242)
+
+
+def test_groups_are_signalled_without_the_flag_of_newer_kernels(
+    family: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = signal.pidfd_send_signal
+
+    def older(pidfd: int, signum: int, info: None = None, flags: int = 0) -> None:
+        if flags:
+            raise OSError(errno.EINVAL, "no such flag")
+        real(pidfd, signum)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", older)
+    leader = start(("sh", "-c", FOREVER + "wait"))
+    family.append(leader)
+    until(lambda: len(group_of(leader.pid)) == 3)
+
+    signal_group(identify(leader.pid), signal.SIGTERM)
+
+    until(lambda: group_of(leader.pid) == [])
+
+
+def test_groups_are_signalled_without_pidfds(
+    family: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    leader = start(("sh", "-c", FOREVER + "wait"))
+    family.append(leader)
+    until(lambda: len(group_of(leader.pid)) == 3)
+    found = identify(leader.pid)
+
+    signal_group(found, signal.SIGTERM)
+
+    until(lambda: group_of(leader.pid) == [])
+    until(lambda: state_of(leader.pid) == "Z")
+    assert not is_running(found)
+    with pytest.raises(ProcessLookupError):
+        signal_group(found, 0)
+
+
+# The end
+
+
+async def test_several_tasks_wait_for_one_pidfd_and_may_be_cancelled(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    pidfd = open_pidfd(identify(sleeper.pid))
+    files = open_files()
+    waiting = [asyncio.create_task(wait_exit(pidfd)) for _ in range(3)]
+    await asyncio.wait(waiting, timeout=0.02)
+    waiting[1].cancel()
+    await asyncio.wait([waiting[1]])
+    assert [False, True, False] == [task.done() for task in waiting]
+
+    sleeper.kill()
+
+    await asyncio.wait_for(asyncio.gather(waiting[0], waiting[2]), TIMEOUT)
+    await wait_exit(pidfd)
+    assert files == open_files()
+    os.close(pidfd)
+
+
+async def test_a_wait_goes_on_when_its_pidfd_is_closed(sleeper: subprocess.Popen[bytes]) -> None:
+    pidfd = open_pidfd(identify(sleeper.pid))
+    waiting = asyncio.create_task(wait_exit(pidfd))
+    await asyncio.wait([waiting], timeout=0.02)
+
+    os.close(pidfd)
+    sleeper.kill()
+
+    await asyncio.wait_for(waiting, TIMEOUT)
+
+
+@pytest.mark.skipif(not TELLS_STRANGERS, reason="Linux tells how strangers ended since 6.15")
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (SUCCESSFUL, 0),
+        (EXITS_7, 7),
+        (("sh", "-c", "exit 255"), 255),
+        (("sh", "-c", "kill -KILL $$"), -signal.SIGKILL),
+        (("sh", "-c", "kill -SEGV $$"), -signal.SIGSEGV),
+    ],
+)
+async def test_the_exit_status_of_a_stranger_is_told_before_and_after_its_parent_has_reaped_it(
+    argv: tuple[str, ...], expected: int
+) -> None:
+    stranger = Stranger(argv, reap=False)
+    try:
+        pidfd = open_pidfd(identify(stranger.pid))
+        until(lambda: has_ended(pidfd))
+
+        assert expected == await stranger_returncode(pidfd, 0.0)
+        stranger.reap()
+
+        assert expected == await stranger_returncode(pidfd, TIMEOUT)
+        assert expected == stranger_wait_status(pidfd)
+        os.close(pidfd)
+    finally:
+        stranger.close()
+
+
+@pytest.mark.parametrize("error", [errno.ENOTTY, errno.ESRCH])
+async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_asked_twice(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    asked = []
+
+    def refuse(*arguments: object) -> bytes:
+        asked.append(arguments)
+        raise OSError(error, "older")
+
+    stranger = Stranger(SLEEPER)
+    try:
+        pidfd = open_pidfd(identify(stranger.pid))
+        os.kill(stranger.pid, signal.SIGKILL)
+        until(lambda: not is_there(stranger.pid))
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+
+        assert await stranger_returncode(pidfd) is None
+        assert 1 == len(asked)
+        assert stranger_wait_status(pidfd) is None
+        os.close(pidfd)
+    finally:
+        stranger.close()
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+# What an ended process leaves behind
+
+
+async def test_an_empty_group_costs_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    popen = start(SUCCESSFUL)
+    found = identify(popen.pid)
+    popen.wait(TIMEOUT)
+
+    def too_much(*arguments: object) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(process, "read_stat", too_much)
+    monkeypatch.setattr(process, "all_pids", too_much)
+    ending = end_group(found)
+    with pytest.raises(StopIteration) as returned:  # without one await
+        ending.send(None)
+
+    assert returned.value.value is True
+
+
+@pytest.mark.parametrize("pidfds", [True, False])
+async def test_what_is_left_in_the_group_is_ended_before_it_returns(
+    family: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, pidfds: bool
+) -> None:
+    if not pidfds:
+        monkeypatch.delattr(os, "pidfd_open")
+    leader = start(("sh", "-c", "trap '' TERM; " + FOREVER + "exit 0"))
+    family.append(leader)
+    found = identify(leader.pid)
+    leader.wait(TIMEOUT)
+    assert 2 == len(group_of(leader.pid))
+    files = open_files()
+
+    assert await end_group(found, TIMEOUT) is True
+
+    assert [] == group_of(leader.pid)
+    assert files == open_files()
+
+
+async def test_a_leader_that_nobody_reaped_is_not_waited_for(zombie: subprocess.Popen[bytes]) -> None:
+    assert await end_group(identify(zombie.pid), TIMEOUT) is True
+
+
+async def test_a_group_that_does_not_end_in_time_is_told(
+    family: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = start(("sh", "-c", FOREVER + "exit 0"))
+    family.append(leader)
+    found = identify(leader.pid)
+    leader.wait(TIMEOUT)
+    real = os.killpg
+    monkeypatch.setattr(
+        os, "killpg", lambda group, signum: real(group, 0)
+    )  # as if they hung in a system call
+
+    assert await end_group(found, 0.05) is False
+
+    assert 2 == len(group_of(leader.pid))
+
+
+async def test_a_group_whose_number_is_another_process_now_is_left_alone(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    found = identify(sleeper.pid)
+
+    assert await end_group(replace(found, start_time=found.start_time - 1)) is True
+
+    assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("pid", [0, 1])
+async def test_no_group_is_everybody(pid: int) -> None:
+    assert await end_group(ProcessId(pid, 1, current_boot_id())) is True
+
+
+def test_an_escapee_is_found_by_its_mark(family: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    script = f"setsid sh -c 'echo $$ > {note}; exec sleep 600' & wait"
+    leader = start(("sh", "-c", script), env={"PATH": os.environ["PATH"], "MARK": "one/kernel/3"})
+    family.append(leader)
+    until(lambda: note.exists() and note.read_text().strip())
+    escapee = int(note.read_text())
+    try:
+        until(lambda: name_of(escapee) == "sleep")
+        found = identify(leader.pid)
+        signal_group(found, signal.SIGKILL)
+        leader.wait(TIMEOUT)
+        asyncio.run(end_group(found))
+
+        assert [identify(escapee)] == marked_processes("MARK", "one/kernel/3")
+        assert [] == marked_processes("MARK", "one/kernel/")
+        assert [] == marked_processes("ARK", "one/kernel/3")
+    finally:
+        os.kill(escapee, signal.SIGKILL)
+    until(lambda: state_of(escapee) in {"", "Z"})
+    assert [] == marked_processes("MARK", "one/kernel/3")
+
+
+async def test_waiting_uses_no_thread(sleeper: subprocess.Popen[bytes]) -> None:
+    threads = threading.active_count()
+    pidfd = open_pidfd(identify(sleeper.pid))
+    waiting = asyncio.create_task(wait_exit(pidfd))
+    await asyncio.wait([waiting], timeout=0.02)
+
+    assert threads == threading.active_count()
+
+    sleeper.kill()
+    await asyncio.wait_for(waiting, TIMEOUT)
+    os.close(pidfd)

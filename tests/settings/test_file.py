@@ -1,0 +1,323 @@
+"""Reading files and what they include: settings, files, digest, warnings."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor.settings import preflight
+from supervisor.settings.config import BackoffConfig, Config, KernelConfig
+from supervisor.settings.file import ConfigError, load, parse, warnings
+
+SPEC = 'kernelspec = "python3"\n'
+
+
+def kernel(body: str) -> KernelConfig:
+    return parse(f"[kernels.a]\n{body}", "f.toml").kernels["a"]
+
+
+# What is read
+
+
+def test_a_kernel_needs_no_more_than_a_kernelspec() -> None:
+    assert Config(kernels={"a": KernelConfig(name="a", kernelspec="python3")}) == parse(
+        f"[kernels.a]\n{SPEC}", "f.toml"
+    )
+
+
+def test_kernels_keep_the_order_of_the_file() -> None:
+    names = ["zebra", "a.b", "M-1", "0"]
+    text = "".join(f'[kernels."{name}"]\n{SPEC}' for name in names)
+
+    assert names == list(parse(text, "f.toml").kernels)
+
+
+def test_integers_are_taken_for_numbers() -> None:
+    settings = kernel(SPEC + "stop_timeout = 3\nbackoff = { next = 1, max = 2 }")
+
+    assert 3.0 == settings.stop_timeout
+    assert isinstance(settings.stop_timeout, float)
+    assert BackoffConfig(next=1.0, max=2.0) == settings.backoff
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm() -> None:
+    text = f"\ufeff[kernels.a]\n{SPEC}".replace("\n", "\r\n").encode()
+
+    assert ["a"] == list(parse(text, "f.toml").kernels)
+
+
+def test_defaults_stand_below_the_kernels_own_keys_and_nested_tables_merge_key_by_key() -> None:
+    text = """
+    [defaults]
+    kernelspec = "python3"
+    stop_timeout = 1
+    env = { A = "default", B = "default" }
+    backoff = { next = 3, max = 4 }
+    [kernels.a]
+    env = { B = "own" }
+    backoff = { max = 5 }
+    [kernels.b]
+    stop_timeout = 2
+    """
+    config = parse(text, "f.toml")
+
+    assert {"A": "default", "B": "own"} == config.kernels["a"].env
+    assert BackoffConfig(next=3.0, max=5.0) == config.kernels["a"].backoff
+    assert BackoffConfig(next=3.0, max=4.0) == config.kernels["b"].backoff
+    assert (1.0, 2.0) == tuple(kernel.stop_timeout for kernel in config.kernels.values())
+
+
+@pytest.mark.parametrize(
+    ("default", "own"),
+    [('argv = ["x", "{connection_file}"]\n', SPEC), (SPEC, 'argv = ["x", "{connection_file}"]\n')],
+)
+def test_a_kernels_own_command_replaces_the_default_one_of_the_other_kind(default: str, own: str) -> None:
+    assert kernel(own) == parse(f"[defaults]\n{default}[kernels.a]\n{own}", "f.toml").kernels["a"]
+
+
+# Reading
+
+
+def write(path: Path, text: str = f"[kernels.a]\n{SPEC}") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def told_of(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert caught.value.digest
+    return [str(mistake).replace(f"{path.parent}/", "") for mistake in caught.value.mistakes]
+
+
+def test_what_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    write(tmp_path / "big", " " * (1024 * 1024 + 1))
+    write(tmp_path / "loop").unlink()
+    (tmp_path / "loop").symlink_to("loop")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "socket"))
+    server.close()
+
+    assert ["none: no such file: create it, or name another"] == told_of(tmp_path / "none")
+    assert ["fifo: is not a regular file: name a TOML file"] == told_of(tmp_path / "fifo")
+    assert ["big: is larger than 1 MiB: is it the right file?"] == told_of(tmp_path / "big")
+    assert ["loop: cannot be read: Too many levels of symbolic links"] == told_of(tmp_path / "loop")
+    assert ["socket: cannot be read: No such device or address"] == told_of(tmp_path / "socket")
+    with pytest.raises(ConfigError, match="is a directory: name a file in it"):
+        load(tmp_path)
+    with pytest.raises(ConfigError, match="embedded null byte"):
+        load("a\0b")
+
+
+def test_an_unreadable_file_is_a_mistake(tmp_path: Path) -> None:
+    write(tmp_path / "f").chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root reads everything
+        os.seteuid(65534)
+    try:
+        told = told_of(tmp_path / "f")
+    finally:
+        os.seteuid(user)
+
+    assert ["f: permission denied: let the user of this process read it (chmod, chown)"] == told
+
+
+def test_reading_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    write(tmp_path / "f")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        load(tmp_path / "f")
+        told_of(tmp_path / "none")
+        with pytest.raises(ConfigError):
+            load(tmp_path)
+
+    assert before == len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_fragments_are_read_sorted_and_under_the_defaults_of_the_main_file(tmp_path: Path) -> None:
+    main = write(
+        tmp_path / "main", f'include = ["d/*.toml", "one"]\n[defaults]\n{SPEC}cwd = "/"\n[kernels.m]'
+    )
+    for name in ("d/z.toml", "d/b.toml", "one", "d/b.txt"):
+        write(tmp_path / name, f'[kernels."{name.replace("/", "-")}"]')
+    loaded = load(main)
+
+    assert ["m", "d-b.toml", "d-z.toml", "one"] == list(loaded.config.kernels)
+    assert {"/"} == {settings.cwd for settings in loaded.config.kernels.values()}
+    assert tuple(tmp_path / name for name in ("main", "d/b.toml", "d/z.toml", "one")) == loaded.files
+
+
+def test_a_relative_cwd_begins_where_the_file_is_in_which_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "main", f'include = ["d/*"]\n[defaults]\n{SPEC}cwd = "data"\n[kernels.m]\n')
+    write(tmp_path / "d/1", '[kernels.a]\ncwd = "../own"\n[kernels.b]\n[kernels.c]\ncwd = "~/x"\n')
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "m": f"{tmp_path}/data",
+        "a": f"{tmp_path}/d/../own",
+        "b": f"{tmp_path}/data",
+        "c": "~/x",
+    }
+
+    for path in (Path("main"), tmp_path / "main", tmp_path / "d/../main", Path("d/../main")):
+        assert expected == {name: kernel.cwd for name, kernel in load(path).config.kernels.items()}
+
+
+def test_a_pattern_without_files_is_no_mistake_but_a_missing_file_is(tmp_path: Path) -> None:
+    main = write(tmp_path / "main", f'include = ["d/*"]\n[kernels.m]\n{SPEC}')
+    assert ["m"] == list(load(main).config.kernels)
+
+    write(main, f'include = ["d"]\n[kernels.m]\n{SPEC}')
+    assert ["d: no such file: create it, or name another"] == told_of(main)
+
+
+def test_all_kernels_may_stand_in_fragments(tmp_path: Path) -> None:
+    write(tmp_path / "d/a")
+
+    assert ["a"] == list(load(write(tmp_path / "main", 'include = ["d/*"]')).config.kernels)
+
+
+def test_a_name_in_two_files_is_a_mistake_that_names_both(tmp_path: Path) -> None:
+    main = write(tmp_path / "main", f'include = ["d/*"]\n[kernels.a]\n{SPEC}')
+    write(tmp_path / "d/1")
+
+    assert ["d/1: kernels.a: declared in main too: remove or rename one of them"] == told_of(main)
+
+
+def test_fragments_contain_kernels_only(tmp_path: Path) -> None:
+    main = write(tmp_path / "main", 'include = ["d/*"]')
+    write(
+        tmp_path / "d/1", f"include = []\n[defaults]\n[supervisor]\n[other]\n[kernels.a]\n{SPEC}stop_time = 1"
+    )
+    write(tmp_path / "d/2", "x")
+    only = "only [kernels.NAME] tables may stand in an included file: move it to main"
+
+    assert [
+        *(f"d/1: {key}: {only}" for key in ("include", "defaults", "supervisor")),
+        "d/1: other: no such table; a kernel is declared by [kernels.other]",
+        "d/2: line 1, column 2: expected '=' after a key in a key/value pair: a line is key = value",
+        'd/1: kernels.a.stop_time: no such key; did you mean "stop_timeout"?',
+    ] == told_of(main)
+
+
+def test_a_file_cannot_include_itself(tmp_path: Path) -> None:
+    main = write(tmp_path / "main.toml", f'include = ["*.toml"]\n[kernels.m]\n{SPEC}')
+
+    assert [
+        'main.toml: include[0]: "*.toml" is this file too: put the others into a directory of their own'
+    ] == told_of(main)
+
+
+def test_the_digest_follows_the_bytes_of_all_files_and_nothing_else(tmp_path: Path) -> None:
+    main = write(tmp_path / "main", 'include = ["d/*"]')
+    fragment = write(tmp_path / "d/1")
+    first = load(main).digest
+
+    os.utime(main)
+    assert first == load(main).digest
+    write(fragment, fragment.read_text() + "#")
+    assert first != load(main).digest
+    second = load(main).digest
+    write(tmp_path / "d/2", "")
+    assert second != load(main).digest
+
+
+def test_the_digest_of_a_rejected_file_changes_with_it(tmp_path: Path) -> None:
+    digests = []
+    for text in ("[", "[[", "[kernels]", None):
+        path = write(tmp_path / "f", text or "")
+        if text is None:
+            path.unlink()
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        digests.append(caught.value.digest)
+        assert (path,) == caught.value.files
+
+    assert 4 == len(set(digests))
+
+
+# Warnings
+
+
+def test_what_this_machine_lacks_is_a_warning_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "kernels" / "Mine" / "kernel.json", "{}")
+    write(tmp_path / "file")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    text = f"""
+    [kernels.good]
+    kernelspec = "mINE"
+    cwd = "{tmp_path}"
+    [kernels.off]
+    enabled = false
+    kernelspec = "nope"
+    [kernels.spec]
+    kernelspec = "nope"
+    [kernels.argv]
+    argv = ["no-such-program", "{{connection_file}}"]
+    cwd = "{tmp_path}/none"
+    [kernels.path]
+    argv = ["{sys.executable}", "{{connection_file}}"]
+    cwd = "{tmp_path}/file"
+    [kernels.env]
+    argv = ["sh", "{{connection_file}}"]
+    env = {{ PATH = "{tmp_path}" }}
+    """
+    told = warnings(parse(text, "f.toml"))
+
+    assert 5 == len(told)
+    assert told[0].startswith('kernels.spec.kernelspec: "nope" is not installed here: installed are ')
+    assert '"mine"' in told[0]
+    assert f'kernels.argv.cwd: "{tmp_path}/none" does not exist here: create it, or choose another' == told[1]
+    assert told[2].startswith('kernels.argv.argv: "no-such-program" is not an executable found here: ')
+    assert f'kernels.path.cwd: "{tmp_path}/file" is not a directory: choose another' == told[3]
+    assert told[4].startswith('kernels.env.argv: "sh" is not')
+
+
+def test_pythons_kernelspec_is_there_by_either_name_as_it_is_for_a_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "kernels" / "python3" / "kernel.json", "{}")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    config = parse('[kernels.a]\nkernelspec = "Python"\n', "f.toml")
+
+    assert [] == warnings(config)
+
+    monkeypatch.setattr(preflight, "installed_kernelspecs", dict)
+    assert [] == warnings(config), "ipykernel is importable here"
+    monkeypatch.setattr(preflight, "find_spec", lambda _: None)
+    assert ['kernels.a.kernelspec: "Python" is not installed here: none is installed'] == warnings(config)
+
+
+def test_a_directory_that_cannot_be_looked_at_is_a_warning_only(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "inner").mkdir(parents=True)
+    closed.chmod(0)
+    text = f"""
+    [kernels.long]
+    argv = ["./run", "{{connection_file}}"]
+    cwd = "/{"x" * 300}"
+    [kernels.closed]
+    {SPEC}cwd = "{closed}/inner"
+    """
+    user = os.geteuid()
+    if user == 0:  # root may enter everything
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        told = warnings(parse(text, "f.toml"))
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o700)
+
+    assert 3 == len(told)
+    assert "cannot be looked at: File name too long: choose another" in told[0]
+    assert 'kernels.long.argv: "./run" is not an executable found here' in told[1]
+    assert told[2].startswith("kernels.closed.cwd: ")
+    assert "cannot be looked at: Permission denied: choose another" in told[2]
