@@ -24,6 +24,15 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 KERNELSPEC_PATTERN = r"^[A-Za-z0-9._-]+$"  # jupyter_client's kernelspec._kernel_name_pat
 CONNECTION_FILE = "{connection_file}"
 
+# What may happen, as it is told in the log (DESIGN: Events); hooks choose among them.
+EVENTS = (
+    *("daemon.started", "daemon.stopping", "daemon.stopped", "daemon.detached"),
+    *("config.loaded", "config.rejected"),
+    *("kernel.starting", "kernel.ready", "kernel.died", "kernel.restarting", "kernel.stopping"),
+    *("kernel.stopped", "kernel.failed", "kernel.unresponsive", "kernel.responsive", "kernel.adopted"),
+    *("kernel.interrupted", "kernel.signalled", "kernel.removed", "kernel.escaped"),
+)
+
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -170,10 +179,35 @@ class SupervisorConfig(Settings, frozen=True):
     max_concurrent_starts: Annotated[int, _key("live", "kernels starting at a time", ge=1)] = 4
 
 
+class HookConfig(Settings, frozen=True):
+    """A command that is told of events, one of ``[[hooks]]``; it gets the event as JSON on its stdin."""
+
+    events: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)],
+        Meta(description='of which events, such as "kernel.died" or "kernel.*"'),
+    ]
+    command: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)],
+        Meta(description="what is run; a relative path begins at the directory of the file"),
+    ]
+    kernels: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)],
+        Meta(description='of which kernels, names or patterns such as "train-*"'),
+    ] = ("*",)
+    timeout: Annotated[float, _seconds("it is ended after so many seconds", gt=0)] = 30.0
+    name: Annotated[Text | None, Meta(description="how it is called; default: its program")] = None
+
+    @property
+    def label(self) -> str:
+        """How messages and ``hooks test`` call it: its name, or else its program."""
+        return self.name or self.command[0].rpartition("/")[2]
+
+
 class Config(Settings, frozen=True):
-    """A whole file: the daemon's settings and the kernels in the order of the file."""
+    """A whole file: the daemon's settings, the hooks, and the kernels in the order of the file."""
 
     supervisor: SupervisorConfig = SupervisorConfig()
+    hooks: tuple[HookConfig, ...] = ()
     kernels: dict[str, KernelConfig] = {}
 
 
@@ -185,6 +219,7 @@ class File(Settings, frozen=True):
         _key("live", 'files with more kernels, relative to this one, such as "kernels.d/*.toml"'),
     ] = ()
     supervisor: Annotated[SupervisorConfig, Meta(description="the daemon itself")] = SupervisorConfig()
+    hooks: Annotated[tuple[HookConfig, ...], _key("live", "commands that are told of events")] = ()
     defaults: Annotated[dict[str, Any], Meta(description="any key of a kernel, for all of them")] = {}
     kernels: Annotated[dict[str, dict[str, Any]], Meta(description="the kernels, by name")] = {}
 

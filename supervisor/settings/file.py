@@ -15,7 +15,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from supervisor.settings.config import NAME_PATTERN, Config, File, KernelConfig, SupervisorConfig
+from supervisor.settings.config import (
+    NAME_PATTERN,
+    Config,
+    File,
+    HookConfig,
+    KernelConfig,
+    SupervisorConfig,
+)
 from supervisor.settings.keys import Key, keys_of
 from supervisor.settings.mistakes import (
     ConfigError,
@@ -30,6 +37,7 @@ from supervisor.settings.preflight import warnings
 from supervisor.settings.rules import (
     Draft,
     check_contents,
+    check_hook,
     check_kernel,
     check_supervisor,
     check_together,
@@ -126,13 +134,14 @@ class _Reading:
     def _config(self, data: bytes | None) -> Config:
         tables = self._tables(self.main, data)
         supervisor = self._supervisor(tables)
+        hooks = self._hooks(tables)
         self._declare(tables, self.main)
         for fragment in self._fragments(tables):
             self._include(fragment)
         kernels = self._kernels(self._table(tables, "defaults", {}))
         if not (self.declared or self.unread):
             self._tell(self.main, (), "no kernel is declared: add a [kernels.NAME] table")
-        return Config(supervisor=supervisor, kernels=kernels)
+        return Config(supervisor=supervisor, hooks=hooks, kernels=kernels)
 
     # What is read
 
@@ -238,6 +247,16 @@ class _Reading:
         check_supervisor(values, self._teller(self.main, where))
         return SupervisorConfig(**values)
 
+    def _hooks(self, tables: Mapping[str, Any]) -> tuple[HookConfig, ...]:
+        tell, known = self._teller(self.main, ()), len(self.mistakes)
+        values = convert_table(File, {k: v for k, v in tables.items() if k == "hooks"}, (), tell)
+        hooks: list[Values] = values.get("hooks", [])
+        for index, hook in enumerate(hooks):
+            check_hook(hook, self._teller(self.main, ("hooks", index)))
+            if hook.get("command"):
+                hook["command"] = (_placed(hook["command"][0], self.main), *hook["command"][1:])
+        return () if len(self.mistakes) > known else tuple(HookConfig(**hook) for hook in hooks)
+
     def _kernels(self, raw_defaults: dict[str, Any]) -> dict[str, KernelConfig]:
         tell_defaults = self._teller(self.main, ("defaults",))
         defaults, wrong = _checked(raw_defaults, "defaults", tell_defaults)
@@ -285,9 +304,18 @@ def _place(values: Values, file: Path) -> None:
     """
     cwd = values.get("cwd")
     if cwd is not None and not cwd.startswith(("/", "~")):
-        directory = file.absolute().parent
-        # By one name, however the file was named; links stay, as what they lead to may move.
-        values["cwd"] = str((directory.resolve() if ".." in directory.parts else directory) / cwd)
+        values["cwd"] = _below(cwd, file)
+
+
+def _placed(program: str, file: Path) -> str:
+    """The program of a hook: one with a directory is found from that of the file, others on the PATH."""
+    return _below(program, file) if "/" in program and not program.startswith(("/", "~")) else program
+
+
+def _below(path: str, file: Path) -> str:
+    directory = file.absolute().parent
+    # By one name, however the file was named; links stay, as what they lead to may move.
+    return str((directory.resolve() if ".." in directory.parts else directory) / path)
 
 
 def _same_file(one: Path, other: Path) -> bool:

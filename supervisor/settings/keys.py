@@ -30,6 +30,7 @@ class Kind(Enum):
     STRINGS = "an array of strings"
     MAPPING = "a table of strings"
     TABLE = "a table"
+    TABLES = "an array of tables"
 
 
 _KINDS = {str: Kind.STRING, int: Kind.INTEGER, float: Kind.NUMBER, bool: Kind.BOOLEAN}
@@ -39,7 +40,7 @@ _KINDS = {str: Kind.STRING, int: Kind.INTEGER, float: Kind.NUMBER, bool: Kind.BO
 class Key:
     """One key of a table: kind, bounds, default, and what an edit of it does.
 
-    ``table`` is set for a TABLE, ``choices`` (in declared order) for a CHOICE.
+    ``table`` is set for a TABLE and for TABLES, ``choices`` (in declared order) for a CHOICE.
     ``default`` is ``None`` for a key that may be absent, ``NODEFAULT`` for one
     that a table must have.
     """
@@ -100,7 +101,9 @@ def _kind(bare: Any) -> tuple[Kind, tuple[str, ...], type[Settings] | None]:
     if get_origin(bare) is Literal:
         return Kind.CHOICE, get_args(bare), None
     if get_origin(bare) is tuple:
-        return Kind.STRINGS, (), None
+        element = _bare(get_args(bare)[0])
+        is_table = isinstance(element, type) and issubclass(element, Settings)
+        return (Kind.TABLES, (), element) if is_table else (Kind.STRINGS, (), None)
     if get_origin(bare) is dict:
         return Kind.MAPPING, (), None
     assert issubclass(bare, Settings), f"config.py declares a key as {bare}, which no TOML value can be"

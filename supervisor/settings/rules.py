@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import combinations
 from typing import Any
 
-from supervisor.settings.config import CONNECTION_FILE, KernelConfig, PortsConfig
+from supervisor.settings.config import CONNECTION_FILE, EVENTS, KernelConfig, PortsConfig
 from supervisor.settings.keys import keys_of
-from supervisor.settings.mistakes import dotted, spelled
+from supervisor.settings.mistakes import dotted, listed, quoted, spelled
 from supervisor.settings.values import Path, Tell, Values, closest
 
 Found = Iterator[tuple[tuple[Path, ...], str]]
@@ -121,6 +122,22 @@ def _wrong_variable(name: str) -> str:
     if name == "JPY_PARENT_PID":
         return "a kernel that is given it exits as soon as that process ends: remove it"
     return ""
+
+
+def check_hook(values: Values, tell: Tell) -> None:
+    """Tell what is wrong within the keys of one of ``[[hooks]]``."""
+    for key in ("events", "kernels", "command"):
+        for index, text in enumerate(values.get(key, ())):
+            if not text:
+                tell((key, index), '"" is empty: remove it')
+    for index, pattern in enumerate(values.get("events", ())):
+        if pattern and not any(fnmatchcase(event, pattern) for event in EVENTS):
+            meant = closest(pattern, EVENTS)
+            todo = f"did you mean {quoted(meant)}?" if meant else f"there are {listed(EVENTS)}"
+            tell(("events", index), f"{spelled(pattern)} is not an event; {todo}")
+    program = next(iter(values.get("command", ())), "")
+    if what := _wrong_home(program):
+        tell(("command", 0), what)
 
 
 def check_supervisor(values: Values, tell: Tell) -> None:

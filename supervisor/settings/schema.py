@@ -23,6 +23,7 @@ _TYPES = {
     Kind.STRINGS: "array",
     Kind.MAPPING: "object",
     Kind.TABLE: "object",
+    Kind.TABLES: "array",
 }
 _BOUNDS = {
     "ge": "minimum",
@@ -49,7 +50,9 @@ def json_schema() -> dict[str, Any]:
 
 def _table(table: type[Settings], reload: Reload | None = None) -> dict[str, Any]:
     """The schema of a table; its keys have the reload action of the key that it stands at."""
+    must = [name for name, key in keys_of(table).items() if key.default is NODEFAULT and name != "name"]
     return {
+        **({"required": must} if must else {}),
         "description": (table.__doc__ or "").split("\n")[0].replace("``", ""),
         "type": "object",
         "properties": {name: _property(key, key.reload or reload) for name, key in keys_of(table).items()},
@@ -58,7 +61,8 @@ def _table(table: type[Settings], reload: Reload | None = None) -> dict[str, Any
 
 
 def _property(key: Key, reload: Reload | None) -> dict[str, Any]:
-    schema: dict[str, Any] = _table(key.table, reload) if key.table else {"type": _TYPES[key.kind]}
+    table = key.table if key.kind is Kind.TABLE else None
+    schema: dict[str, Any] = _table(table, reload) if table else {"type": _TYPES[key.kind]}
     schema["description"] = key.description
     schema |= {
         word: getattr(key, bound) for bound, word in _BOUNDS.items() if getattr(key, bound) is not None
@@ -67,6 +71,8 @@ def _property(key: Key, reload: Reload | None) -> dict[str, Any]:
         schema["enum"] = list(key.choices)
     if key.kind is Kind.STRINGS:
         schema["items"] = {"type": "string"}
+    if key.kind is Kind.TABLES and key.table:
+        schema["items"] = _table(key.table, reload)
     if key.kind is Kind.MAPPING:
         schema["additionalProperties"] = {"type": "string"}
     if key.min_length is not None:

@@ -21,6 +21,8 @@ def effective_toml(config: Config) -> str:
     values of the environment: print it for the operator, never log it.
     """
     lines = ["[supervisor]", *_lines(config.supervisor)]
+    for hook in config.hooks:
+        lines += ["", "[[hooks]]", *_lines(hook)]
     for name, kernel in config.kernels.items():
         lines += ["", f"[kernels.{bare_or_quoted(name)}]", *_lines(kernel, without="name")]
     return "\n".join(lines) + "\n"

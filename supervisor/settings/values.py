@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from msgspec import NODEFAULT
+
 from supervisor.settings.config import File, KernelConfig, Settings, SupervisorConfig
 from supervisor.settings.keys import Key, Kind, keys_of
 from supervisor.settings.mistakes import bare_or_quoted, cut, described, listed, quoted, spelled
@@ -71,6 +73,8 @@ def _convert(key: Key, value: Any, path: Path, tell: Tell) -> Any:
     match key.kind:
         case Kind.TABLE:
             return _nested(key, value, path, tell)
+        case Kind.TABLES:
+            return _array(key, value, path, tell)
         case Kind.MAPPING:
             return _mapping(key, value, path, tell)
         case Kind.STRINGS:
@@ -91,6 +95,23 @@ def _nested(key: Key, value: Any, path: Path, tell: Tell) -> Values:
         first = next(iter(keys_of(key.table).values()))
         raise _wrong_kind(key, value, f"write {key.name} = {toml_value({first.name: first.default})}")
     return convert_table(key.table, value, path, tell)
+
+
+def _array(key: Key, value: Any, path: Path, tell: Tell) -> list[Values]:
+    """The tables of an array; each mistake, and each key that one must have, is told with its path."""
+    assert key.table is not None, "TABLES have a table"
+    if not isinstance(value, list):
+        raise _wrong_kind(key, value, f"write [[{key.name}]] and its keys below it", secret=True)
+    tables: list[Values] = []
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            tell((*path, index), f"{described(item, secret=True)}, not a table: write [[{key.name}]]")
+            continue
+        tables.append(convert_table(key.table, item, (*path, index), tell))
+        for name, inner in keys_of(key.table).items():
+            if inner.default is NODEFAULT and name not in item:
+                tell((*path, index), f"{name} is missing: {inner.description}")
+    return tables
 
 
 def _mapping(key: Key, value: Any, path: Path, tell: Tell) -> Values:

@@ -43,6 +43,7 @@ from supervisor.records.places import Places, files_of
 from supervisor.records.record import RecordStore
 from supervisor.runner import Observer, Runner, RunnerClosed
 from supervisor.settings.config import Config
+from supervisor.supervision.hooks import Hooks
 from supervisor.views import Clock, view
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Supervision:
         self.events_file = EventsFile(state_dir / "events.jsonl", on_change=self._note_events)
         self.stream = EventStream()
         self.callbacks = Callbacks()
+        self.hooks = Hooks(config.hooks)
         self._degraded: dict[str, str] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._lock = StateLock(state_dir / "lock")
@@ -135,7 +137,13 @@ class Supervision:
         host = Host(self.places, store, self.note_trouble)
         runner = Runner(host)
         self._opened = (runner, host)
-        observers: list[Observer] = [self._hide_key, self.events_file, self.stream, self.callbacks]
+        observers: list[Observer] = [
+            self._hide_key,
+            self.events_file,
+            self.stream,
+            self.callbacks,
+            self.hooks,
+        ]
         observers += self._observers
         for observer in observers:
             runner.add_observer(observer)
@@ -165,6 +173,7 @@ class Supervision:
     def load(self, config: Config) -> None:
         """Declare exactly the kernels of this configuration."""
         self.config = config
+        self.hooks.configs = config.hooks
         self.runner.submit(self._load_event(config))
 
     def plan(self, config: Config) -> tuple[planning.Planned, ...]:
@@ -198,6 +207,7 @@ class Supervision:
             self._retrying.cancel()
         self.stream.close()
         await self.callbacks.close(CALLBACK_PATIENCE)
+        await self.hooks.close()
         self.events_file.flush()
         self._opened = None
 

@@ -99,16 +99,17 @@ def test_the_example_shows_every_key() -> None:
     text = EXAMPLE.read_text()
     shown = set(COMMENTED.findall(text)) | set(re.findall(r"^([a-z_]+) = ", text, re.MULTILINE))
 
-    assert set(keys_of(SupervisorConfig)) | set(keys_of(KernelConfig)) - {"name"} | {"include"} == shown - {
-        ""
-    }
+    assert set(keys_of(SupervisorConfig)) | set(keys_of(KernelConfig)) - {"name"} | {
+        "include",
+        "hooks",
+    } == shown - {""}
     for table in (File, *TABLES):
         for key in keys_of(table).keys() - {"name"}:
             assert re.search(rf"\b{key}\b", text), key
 
 
 def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
-    examples = ("runtime_dir", "state_dir", "socket", "argv", "include", "interrupt_mode")
+    examples = ("runtime_dir", "state_dir", "socket", "argv", "include", "hooks", "interrupt_mode")
     text = COMMENTED.sub(
         lambda found: found[0] if found[1] in examples else found[0][1:], EXAMPLE.read_text()
     )

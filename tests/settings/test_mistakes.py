@@ -288,3 +288,33 @@ def test_two_kernels_cannot_have_one_address(one: str, other: str, collide: bool
         assert told.endswith(": give each kernel its own")
     else:
         assert 2 == len(parse(text, "f.toml").kernels)
+
+
+HOOK = '[[hooks]]\nevents = ["kernel.died"]\ncommand = ["mail"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hooks = 1", "hooks: is an integer, not an array of tables: write [[hooks]] and its keys below it"),
+        ("hooks = [1]", "hooks[0]: is an integer, not a table: write [[hooks]]"),
+        (HOOK + "evnts = []", 'hooks[0].evnts: no such key; did you mean "events"?'),
+        (HOOK + "timeout = 0", "hooks[0].timeout: 0 is out of range: write a number above 0"),
+        (HOOK + "kernels = []", "hooks[0].kernels: the array is empty: fill it, or remove the key"),
+        (
+            '[[hooks]]\ncommand = ["mail"]',
+            'hooks[0]: events is missing: of which events, such as "kernel.died" or "kernel.*"',
+        ),
+        (
+            HOOK.replace("kernel.died", "kernel.dies"),
+            'hooks[0].events[0]: "kernel.dies" is not an event; did you mean "kernel.died"?',
+        ),
+        (HOOK.replace("mail", ""), 'hooks[0].command[0]: "" is empty: remove it'),
+        (
+            HOOK.replace("mail", "~nobody-at-all/x"),
+            'hooks[0].command[0]: "~nobody-at-all/x": no user of this name is known here: write the whole path',
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_hook(text: str, told: str) -> None:
+    assert [told] == mistakes(f"{text}\n[kernels.a]\n{SPEC}")
