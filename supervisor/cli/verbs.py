@@ -183,6 +183,13 @@ VERBS: Mapping[str, Verb] = {
     "status": Verb(
         "the kernels and how they are", _status, _own("status", "status"), "seeing", names="kernels"
     ),
+    "health": Verb(
+        "exit 0 if all that is wanted up is ready and well",
+        _some_names,
+        _own("health", "health"),
+        "seeing",
+        names="kernels",
+    ),
     "logs": Verb("what happened to the kernels", _logs, _own("logs", "logs"), "seeing", names="kernels"),
     "output": Verb(
         "what a kernel process itself wrote", _output, _own("output", "output"), "seeing", names="kernels"

@@ -1,0 +1,141 @@
+"""What processes use: memory, processor, threads, descriptors, of whole process trees.
+
+Owns the measuring, which is done only when somebody asks.  Blocks: with many
+large processes for tenths of a second.  Signals and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import psutil
+
+from supervisor.core.model import ProcessId
+from supervisor.process.identity import is_running
+
+# A share of a core is that since the last measure, if it is not older or younger than this, in seconds.
+_OLDEST = 60.0
+_YOUNGEST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process and its descendants use together.
+
+    ``memory`` in bytes: the proportional set size, in which what several share is
+    divided among them, where it may be read, else the resident size (``is_exact``
+    is False then).  ``cpu_seconds`` of processor time, user and system; ``core``:
+    the share of one core at present, 2.0 for two whole ones.  ``children``: how
+    many processes there are besides the first.
+    """
+
+    memory: int
+    is_exact: bool
+    cpu_seconds: float
+    core: float
+    threads: int
+    descriptors: int
+    children: int
+
+
+class Meter:
+    """Measures again and again: shares of a core are those since the last time.  For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._last: dict[ProcessId, tuple[float, float]] = {}
+
+    def measure(self, roots: Iterable[ProcessId]) -> dict[ProcessId, Usage]:
+        """The usage of each of these processes that still lives, with its descendants."""
+        alive = [root for root in roots if is_running(root)]
+        now = time.monotonic()
+        if any(not _YOUNGEST <= now - self._last.get(root, (0.0, 0.0))[0] <= _OLDEST for root in alive):
+            self._last |= _processor_times(alive)
+            time.sleep(_YOUNGEST)
+        trees = _trees(alive)
+        found = {root: usage for root in alive if (usage := self._of(root, trees[root])) is not None}
+        self._last = {root: last for root, last in self._last.items() if now - last[0] <= _OLDEST}
+        self._last |= {root: (time.monotonic(), usage.cpu_seconds) for root, usage in found.items()}
+        return found
+
+    def _of(self, root: ProcessId, tree: list[psutil.Process]) -> Usage | None:
+        parts = [part for process in tree if (part := _usage(process)) is not None]
+        if not parts or not is_running(root):
+            return None
+        cpu_seconds = sum(part.cpu_seconds for part in parts)
+        since, before = self._last.get(root, (time.monotonic(), cpu_seconds))
+        passed = time.monotonic() - since
+        # Descendants that ended took their time with them: a sum that shrinks is no use of less than nothing.
+        core = max(0.0, cpu_seconds - before) / passed if passed > 0 else 0.0
+        return replace(
+            parts[0],
+            memory=sum(part.memory for part in parts),
+            is_exact=all(part.is_exact for part in parts),
+            cpu_seconds=round(cpu_seconds, 2),
+            core=round(core, 3),
+            threads=sum(part.threads for part in parts),
+            descriptors=sum(part.descriptors for part in parts),
+            children=len(parts) - 1,
+        )
+
+
+def _processor_times(roots: Iterable[ProcessId]) -> dict[ProcessId, tuple[float, float]]:
+    found = {}
+    for root, tree in _trees(roots).items():
+        times = [spent for process in tree if (spent := _spent(process)) is not None]
+        found[root] = (time.monotonic(), sum(times))
+    return found
+
+
+def _trees(roots: Iterable[ProcessId]) -> Mapping[ProcessId, list[psutil.Process]]:
+    """Each process with its descendants, by one look at all processes of the machine."""
+    below: dict[int, list[psutil.Process]] = {}
+    processes: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            processes[process.pid] = process
+            below.setdefault(process.ppid(), []).append(process)
+    trees: dict[ProcessId, list[psutil.Process]] = {}
+    for root in roots:
+        tree = [processes[root.pid]] if root.pid in processes else []
+        for process in tree:  # which grows meanwhile
+            tree += below.get(process.pid, ())
+        trees[root] = tree
+    return trees
+
+
+def _spent(process: psutil.Process) -> float | None:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
+
+
+def _usage(process: psutil.Process) -> Usage | None:
+    """What one process uses, ``None`` if it has ended."""
+    try:
+        with process.oneshot():
+            spent = _spent(process)
+            if spent is None or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            memory, is_exact = _memory(process)
+            return Usage(memory, is_exact, spent, 0.0, process.num_threads(), _descriptors(process), 0)
+    except psutil.Error:
+        return None
+
+
+def _memory(process: psutil.Process) -> tuple[int, bool]:
+    try:
+        return int(process.memory_full_info().pss), True
+    except (psutil.AccessDenied, AttributeError):  # of another user; no such figure on this system
+        return int(process.memory_info().rss), False
+
+
+def _descriptors(process: psutil.Process) -> int:
+    try:
+        return int(process.num_fds())
+    except (psutil.AccessDenied, AttributeError):
+        return 0
