@@ -48,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
             "views",
         ),
     },
-    "cli": {"control", "core", "daemon", "instants", "observe", "output", "settings", "version"},
+    "cli": {"control", "core", "daemon", "instants", "kernel", "observe", "output", "settings", "version"},
     "daemon": {
         *("control", "core", "disk", "instants", "observe", "settings", "supervision", "version", "views"),
     },

@@ -65,7 +65,9 @@ def check(arguments: Namespace) -> int:
         loaded = toml_file.load(path)
     except toml_file.ConfigError as error:
         return _tell_mistakes([str(mistake) for mistake in error.mistakes], as_json=arguments.json)
-    remarks = [str(remark) for remark in toml_file.warnings(loaded.config)]
+    from supervisor.kernel.launch import lacking
+
+    remarks = lacking(loaded.config)
     if arguments.json:
         import msgspec
 

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
@@ -23,10 +24,10 @@ from supervisor.disk.errand import Hanging, Steps, begin
 from supervisor.disk.pools import Pools
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
-from supervisor.kernel.connection import Address, PortOfAnother, PortTaken
-from supervisor.kernel.equipment import Equipment
-from supervisor.kernel.launch import LaunchError
-from supervisor.kernel.mode import HARMLESS, InterruptMode
+from supervisor.kernel.connection import Address, Connection, PortOfAnother, PortTaken
+from supervisor.kernel.kernelspec import LaunchError
+from supervisor.kernel.launch import Launcher, interrupt_mode
+from supervisor.kernel.line import Context
 from supervisor.kernel.run import Handle, OutputOfRun, Run
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
@@ -52,6 +53,23 @@ ADOPT_INTERVAL = 1.0
 # What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
 _NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
 _PASSING = frozenset(getattr(errno, name) for name in _NO_ROOM if hasattr(errno, name))
+
+
+def make_connection(kernel: str, places: Places) -> Connection:
+    """An address of its own for a kernel, in the runtime directory."""
+    return Connection(kernel, places.connection_file(kernel), places.runtime_dir / "ipc")
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """That in which a daemon and a library that supervises one kernel differ; the defaults are the daemon's.
+
+    ``context`` is the zmq context of our own sockets; ``None``: the one of the process.
+    """
+
+    launcher: Launcher = field(default_factory=Launcher)
+    connect: Callable[[str, Places], Connection] = make_connection
+    context: Context | None = None
 
 
 class Entry:
@@ -82,10 +100,11 @@ class Entry:
         self._output_from: Position | None = None
         # The last death and its date, in seconds since the epoch.
         self._dated: tuple[Death | None, float] = (None, 0.0)
+        # How the kernelspec of the latest launch is interrupted; empty until that is known.
+        self._spec_mode = ""
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
         self._steps = Steps()
-        self._mode = InterruptMode(name, self._launcher, lambda: self.config, _is_passing)
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""
@@ -111,15 +130,15 @@ class Entry:
             report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
             return
         self.run = run
-        self._mode.settle()
         report(Spawned(self.name, effect.generation, run.process))
-        run.watch(self.config)
+        run.watch()
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
-        config, before = effect.config, self.connection.address
+        config, before = effect.config, (self.connection.address, self._spec_mode)
         command = await self._steps.do(self._launcher.resolve, config)
         await self._steps.do(self.connection.choose, config, command.kernel_name)
-        if self.connection.address != before:
+        self._spec_mode = command.interrupt_mode
+        if (self.connection.address, self._spec_mode) != before:
             # On record before it is in a file that clients read: it is for good from then on.
             self._record()
             await self._wait_intent_recorded()
@@ -140,7 +159,7 @@ class Entry:
         try:
             handle = KernelManager(popen, kernel_id=self.name)
             process = handle.process or identify(popen.pid)
-            return self._run(effect.generation, process, handle, the_mark, command.interrupt_mode, report)
+            return self._run(effect.generation, process, handle, the_mark, config, report)
         except BaseException:
             # Out of descriptors, say.  What nobody can watch must not live on.
             os.killpg(popen.pid, signal.SIGKILL)
@@ -184,16 +203,13 @@ class Entry:
         if self.connection.address is None:
             # It is watched all the same, and found unresponsive.
             self.connection.presume(effect.config)
-        self._mode.expect()
-        try:
-            async with self._turn:
-                self.config = effect.config
-                run = await self._watch(effect, report)
-            if run is not None:
-                # Only now, as it may hang or fail: whatever happens, its end is told.
-                await asyncio.gather(self._mode.learn(run), self._offer(run))
-        finally:
-            self._mode.settle()
+        async with self._turn:
+            self.config = effect.config
+            run = await self._watch(effect, report)
+        if run is not None:
+            # Only now, as it may hang or fail: whatever happens, its end is told.
+            await self._learn_mode(run, effect.config)
+            await self._offer(run)
 
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
         """The adopted process, watched; ``None`` if it has ended, which is told."""
@@ -203,8 +219,7 @@ class Entry:
             config = self.config or effect.config
             try:
                 handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                mode = config.interrupt_mode or HARMLESS
-                run = self._run(effect.generation, effect.process, handle, the_mark, mode, report)
+                run = self._run(effect.generation, effect.process, handle, the_mark, config, report)
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
                 return None
@@ -214,7 +229,7 @@ class Entry:
                 await asyncio.sleep(ADOPT_INTERVAL)
             else:
                 self.run = run
-                run.watch(config, ready=effect.ready)
+                run.watch(ready=effect.ready)
                 return run
 
     async def _offer(self, run: Run) -> None:
@@ -227,21 +242,34 @@ class Entry:
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
 
-    async def wait_mode_known(self) -> None:
-        """Return once it is known how the current run is interrupted, or nobody tells."""
-        await self._mode.wait()
+    async def _learn_mode(self, run: Run, launched: KernelConfig) -> None:
+        """How an adopted kernel is interrupted that a version has recorded which did not tell."""
+        if self._spec_mode:
+            return
+        try:
+            self._spec_mode = run.spec_mode = await self._steps.do(interrupt_mode, launched)
+        except Exception as error:
+            log.warning("cannot tell how kernel %s is interrupted, by message it is: %s", self.name, error)
 
     def _run(
-        self, generation: int, process: ProcessId, handle: Handle, the_mark: str, mode: str, report: Report
+        self,
+        generation: int,
+        process: ProcessId,
+        handle: Handle,
+        the_mark: str,
+        config: KernelConfig,
+        report: Report,
     ) -> Run:
         output = OutputOfRun(self.output, self._output_from or Position())
         assert self.connection.address is not None, "a run has an address before it has a process"
         channel = Channel(
             self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
         )
-        return Run(
-            self.name, generation, process, handle, self.connection, channel, output, the_mark, mode, report
+        run = Run(
+            self.name, generation, process, handle, self.connection, channel, output, the_mark, config, report
         )
+        run.spec_mode = self._spec_mode or run.spec_mode
+        return run
 
     def _note_no_socket(self, message: str | None) -> None:
         text = f"no socket to kernel {self.name}: {message}" if message is not None else None
@@ -250,6 +278,7 @@ class Entry:
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
         self._output_from = record.output_from
+        self._spec_mode = record.interrupt_mode
         try:
             if record.address is not None:
                 self.connection.adopt(Address.from_mapping(record.address))
@@ -284,14 +313,11 @@ class Entry:
                 pass
         return self.run_of(generation)
 
-    async def apply(self, config: KernelConfig) -> None:
+    def apply(self, config: KernelConfig) -> None:
         """Other live settings are in force."""
-        before, self.config = self.config, config
-        if self.run is None:
-            return
-        self.run.apply(config)
-        if before is None or before.interrupt_mode != config.interrupt_mode:
-            await self._mode.learn(self.run)
+        self.config = config
+        if self.run is not None:
+            self.run.apply(config)
 
     async def renew(self) -> None:
         """Another address at the next launch; one that is under way keeps the present one."""
@@ -313,7 +339,7 @@ class Entry:
             if kernel.last_death is not None and kernel.last_death is not self._dated[0]:
                 self._dated = (kernel.last_death, time.time() - (time.monotonic() - kernel.last_death.at))
             address = None if self.connection.is_presumed else self.connection.address
-            record = record_of(kernel, state, address, self._output_from, self._dated[1])
+            record = record_of(kernel, state, address, self._output_from, self._dated[1], self._spec_mode)
             if record is not None:
                 self.keeper.keep(record)
 
@@ -348,7 +374,6 @@ class Entry:
 
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""
-        self._mode.close()
         if self.run is not None:
             self.run.close()
         self.connection.close()

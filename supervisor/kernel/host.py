@@ -25,8 +25,8 @@ from supervisor.core.actions import (
 from supervisor.core.events import Fact
 from supervisor.core.model import Kernel, State
 from supervisor.disk.pools import Pools
-from supervisor.kernel.entry import Entry
-from supervisor.kernel.equipment import Equipment
+from supervisor.kernel.entry import Entry, Equipment
+from supervisor.kernel.line import make_threads
 from supervisor.records.keeper import Store, Trouble
 from supervisor.records.places import Places
 from supervisor.records.record import Record
@@ -78,7 +78,7 @@ class Host:
             case Adopt():
                 await entry.adopt(effect, report)
             case Apply(config=config):
-                await entry.apply(config)
+                entry.apply(config)
             case Renew():
                 await entry.renew()
             case Withdraw():
@@ -97,8 +97,6 @@ class Host:
         run = await entry.wait_run_of(effect.generation)
         if run is None:
             return
-        if isinstance(effect, AskToExit | InterruptKernel):
-            await entry.wait_mode_known()
         match effect:
             case AskToExit(restart=restart, interrupt=interrupt):
                 await run.ask_to_exit(restart=restart, interrupt=interrupt)
@@ -116,7 +114,7 @@ class Host:
 
     def open(self) -> None:
         """Begin, on the running loop, before the first effect.  Raises OSError if the machine has no room."""
-        self._equipment.open()
+        make_threads(self._equipment.context)
         self._caretaker = asyncio.get_running_loop().create_task(self._look_after())
 
     async def _look_after(self) -> None:

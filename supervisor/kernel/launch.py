@@ -25,19 +25,8 @@ from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
 from supervisor.process.dispositions import default_signals
-from supervisor.records.record import MARK_VARIABLE
-from supervisor.settings.config import KernelConfig
-
-__all__ = [
-    "MARK_VARIABLE",
-    "Command",
-    "LaunchError",
-    "environment",
-    "format_argv",
-    "resolve",
-    "spawn",
-    "without_ours",
-]
+from supervisor.settings.config import Config, KernelConfig
+from supervisor.settings.mistakes import dotted
 
 DEFAULT_KERNELSPEC = "python3"
 
@@ -66,6 +55,7 @@ class Command:
 
     ``argv`` is a template (see ``format_argv``), ``env`` what the kernelspec
     and the settings add to the environment; not in the repr, values may be secrets.
+    ``interrupt_mode`` is the kernelspec's; the settings may say otherwise at any time.
     """
 
     argv: tuple[str, ...]
@@ -75,6 +65,43 @@ class Command:
     kernel_name: str
     resource_dir: str
     language: str
+
+
+class Launcher:
+    """From settings to a process, as the daemon does it."""
+
+    def resolve(self, config: KernelConfig) -> Command:
+        """The command for these settings.  Raises LaunchError."""
+        return resolve(config)
+
+    def spawn(
+        self, command: Command, connection_file: Path, output: Path, mark: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start the process, in a session of its own.  Raises LaunchError."""
+        return spawn(command, connection_file, output, mark)
+
+
+def lacking(config: Config) -> list[str]:
+    """Why kernels that are to run could not be launched here and now, one line each: *key: what: what to do*.
+
+    Warnings and no mistakes: what is missing may come later.
+    """
+    told = []
+    for kernel in config.kernels.values():
+        try:
+            if kernel.enabled:
+                resolve(kernel)
+        except LaunchError as error:
+            told.append(f"{dotted(('kernels', kernel.name))}: {error}")
+    return told
+
+
+def interrupt_mode(config: KernelConfig) -> str:
+    """How the kernelspec of these settings is interrupted, whether or not it could be launched now.
+
+    Raises LaunchError.
+    """
+    return _spec(config).interrupt_mode
 
 
 def resolve(
@@ -102,7 +129,7 @@ def resolve(
         argv=(_python(argv[0], prefix, own=prefer_own_python), *argv[1:]),
         env=env,
         cwd=str(Path(_expand(config.cwd)).absolute()),
-        interrupt_mode=config.interrupt_mode or spec.interrupt_mode,
+        interrupt_mode=spec.interrupt_mode,
         kernel_name=spec.name,
         resource_dir=spec.resource_dir,
         language=spec.language,

@@ -16,6 +16,8 @@ every socket; here nothing wakes the loop while nobody listens.
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from collections.abc import Callable
 
 import zmq
@@ -29,6 +31,30 @@ _DRAINED_AT_ONCE = 64
 # A kernel that begins to listen is met this late at most (libzmq adds up to as much again, at random).
 _RECONNECT_MILLISECONDS = 8
 _REDIAL_AFTER = 0.4
+
+
+# One for the sockets, and one that closes them (zmq_ctx_set(3), ZMQ_IO_THREADS).
+_ZMQ_THREADS = 2
+
+
+def make_threads(context: Context | None) -> None:
+    """Have libzmq make its threads now, while no kernel depends on us; ``None``: the process' own context.
+
+    It does so for the first socket of a context, and aborts the whole process if
+    it cannot; later ones need none.  Raises OSError where that would happen.
+    """
+    enough = threading.Event()
+    try:
+        for _ in range(_ZMQ_THREADS):
+            threading.Thread(target=enough.wait, daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, "no more threads are to be had") from error
+    finally:
+        enough.set()
+    try:
+        (context or zmq.Context.instance()).socket(zmq.DEALER).close(linger=0)
+    except zmq.ZMQError:
+        pass  # no descriptor is left, say: whoever needs a socket tells
 
 
 class Line:

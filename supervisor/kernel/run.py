@@ -79,12 +79,14 @@ class Run:
         channel: Channel,
         output: OutputOfRun,
         mark: str,
-        interrupt_mode: str,
+        config: KernelConfig,
         report: Report,
     ) -> None:
         self.generation = generation
         self.process = process
-        self.interrupt_mode = interrupt_mode
+        # What the kernelspec says.  As long as nobody knows: a kernel that does not take
+        # messages ignores one, but SIGINT ends a JVM.
+        self.spec_mode = "message"
         self._kernel = kernel
         self._handle = handle
         self._connection = connection
@@ -96,12 +98,16 @@ class Run:
         self._monitor: Monitor | None = None
         self._ready = False
         self.is_over = False
-        self._config: KernelConfig | None = None
+        self._config = config
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def watch(self, config: KernelConfig, *, ready: bool = False) -> None:
+    @property
+    def interrupt_mode(self) -> str:
+        """How it is interrupted: as the settings in force say, else its kernelspec."""
+        return self._config.interrupt_mode or self.spec_mode
+
+    def watch(self, *, ready: bool = False) -> None:
         """Report from now on: that it is ready, that it does not answer, that it ended."""
-        self._config = config
         self._begin(self._watch_end())
         if ready:
             self._start_monitor()
@@ -130,7 +136,6 @@ class Run:
         self._start_monitor()
 
     def _start_monitor(self) -> None:
-        assert self._config is not None, "watch comes first"
         self._ready, config = True, self._config
         self._monitor = Monitor(self._channel, config.heartbeat, config.probe, self._missed, self._answered)
         self._monitor.start()
@@ -171,7 +176,7 @@ class Run:
 
     def _hold_ports(self) -> None:
         """Those of an adopted kernel could not be held while it listened."""
-        if self._config is not None and self._config.hold_ports:
+        if self._config.hold_ports:
             try:
                 self._connection.hold()
             except OSError:

@@ -75,7 +75,12 @@ class Marked:
 
 
 def record_of(
-    kernel: Kernel, state: State, address: Address | None, output_from: Position | None, death_date: float
+    kernel: Kernel,
+    state: State,
+    address: Address | None,
+    output_from: Position | None,
+    death_date: float,
+    interrupt_mode: str = "",
 ) -> Record | None:
     """What the next supervisor must know of a kernel; ``None`` if it is on its way out of the records.
 
@@ -101,6 +106,7 @@ def record_of(
         restarts=kernel.restarts,
         failed=kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
         stopping=kernel.phase.reason.value if isinstance(kernel.phase, Stopping) else "",
+        interrupt_mode=interrupt_mode,
         deaths=(_recorded(kernel.last_death, death_date),) if kernel.last_death else (),
     )
 

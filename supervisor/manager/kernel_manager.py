@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from supervisor.kernel.launch import LaunchError
+from supervisor.kernel.kernelspec import LaunchError
 from supervisor.manager.base import SETTINGS, ManagerBase
 from supervisor.manager.callbacks import Callback
 from supervisor.manager.session import Farewell

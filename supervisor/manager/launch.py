@@ -20,8 +20,8 @@ import msgspec
 
 from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
-from supervisor.kernel.equipment import Launcher
-from supervisor.kernel.launch import Command, LaunchError, format_argv, resolve, spawn, without_ours
+from supervisor.kernel.kernelspec import LaunchError
+from supervisor.kernel.launch import Command, Launcher, format_argv, resolve, spawn, without_ours
 from supervisor.settings.config import CONNECTION_FILE, KernelConfig
 
 _PYTHONS = {"python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2])}
@@ -179,10 +179,6 @@ class ManagerLauncher(Launcher):
             argv=tuple(argv),
             cwd=str(launch.options.get("cwd") or "."),
         )
-
-    def interrupt_mode(self, config: KernelConfig) -> str:
-        """How it is interrupted, whether or not it could be launched now.  Raises LaunchError."""
-        return super().interrupt_mode(self._own(config, ()))
 
     def let_go(self) -> None:
         """Hold nobody's files open any more."""

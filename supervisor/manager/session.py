@@ -36,12 +36,13 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.kernel.connection import Connection
-from supervisor.kernel.equipment import Equipment, NoRecords
+from supervisor.kernel.entry import Equipment
 from supervisor.kernel.host import Host
 from supervisor.manager.callbacks import RestartCallbacks
 from supervisor.manager.launch import ManagerLauncher
 from supervisor.manager.thread import LoopThread
 from supervisor.observe.sentence import sentence
+from supervisor.records.keeper import NoRecords
 from supervisor.records.places import Places
 from supervisor.runner import Runner, RunnerClosed
 from supervisor.settings.config import KernelConfig

@@ -32,6 +32,16 @@ class Store(Protocol):
         """Forget the kernel."""
 
 
+class NoRecords:
+    """The records of a supervisor whose kernels nobody is to take up after it: none."""
+
+    def write(self, record: Record) -> None:
+        """Forget it."""
+
+    def remove(self, name: str) -> None:
+        """There is none."""
+
+
 class Unknown(Enum):
     """In the place of a record."""
 

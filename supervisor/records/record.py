@@ -56,6 +56,7 @@ class Record(Struct, frozen=True, kw_only=True):
     it was written by a version whose settings this one does not understand.
     ``address`` holds ports and key.  ``output_from`` is where the output of
     the run begins.  ``stopping`` is why the run is being stopped, if it is.
+    ``interrupt_mode`` is that of the kernelspec it was launched with, empty if nobody knows.
     A field that is added has a default, and the version stays: older records
     are read with it, and older programs read newer records without it.
     """
@@ -76,6 +77,7 @@ class Record(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     failed: str = ""
     stopping: str = ""
+    interrupt_mode: str = ""
     deaths: tuple[RecordedDeath, ...] = field(default=())
 
     def __repr__(self) -> str:

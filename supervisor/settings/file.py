@@ -33,7 +33,6 @@ from supervisor.settings.mistakes import (
     quoted,
     spelled,
 )
-from supervisor.settings.preflight import warnings
 from supervisor.settings.rules import (
     Draft,
     check_contents,
@@ -56,7 +55,7 @@ from supervisor.settings.values import (
     no_such_key,
 )
 
-__all__ = ["ConfigError", "Loaded", "Mistake", "effective_toml", "load", "parse", "warnings"]
+__all__ = ["ConfigError", "Loaded", "Mistake", "effective_toml", "load", "parse"]
 
 _MOST_FILES = 1000
 _MOST_MISTAKES = 500  # a file with more is no configuration, and its reading must end soon

@@ -17,7 +17,7 @@ from supervisor.__main__ import main
 from supervisor.disk import files
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.entry import Entry
-from supervisor.kernel.equipment import Launcher
+from supervisor.kernel.launch import Launcher
 from supervisor.records import record
 
 Wrap = Callable[..., Any]

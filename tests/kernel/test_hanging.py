@@ -14,17 +14,14 @@ from typing import Any
 import pytest
 import zmq
 
-from supervisor.core.actions import Adopt, Apply, InterruptKernel, Spawn, Withdraw
+from supervisor.core.actions import Apply, Spawn, Withdraw
 from supervisor.core.events import Exited, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Kernel, Running, State, Want
 from supervisor.disk import errand as errands
 from supervisor.disk.errand import begin
 from supervisor.kernel import entry as entries
-from supervisor.kernel import equipment as equipments
-from supervisor.kernel import mode as modes
-from supervisor.kernel import run as runs
+from supervisor.kernel import line as lines
 from supervisor.kernel.connection import CHANNELS
-from supervisor.kernel.equipment import Equipment
 from supervisor.settings.config import KernelConfig, OutputConfig, PortsConfig
 from tests.kernel.hosting import Hosting, config, take_over, until
 from tests.kernels.using import TIMEOUT, mini
@@ -223,7 +220,8 @@ async def test_the_end_of_an_adopted_kernel_is_told_though_everything_else_about
 ) -> None:
     spawned = await take_over(hosting, next_host, config())
     entry = next_host.entry()
-    monkeypatch.setattr(entry._launcher, "interrupt_mode", gate.before(entry._launcher.interrupt_mode))
+    monkeypatch.setattr(entries, "interrupt_mode", gate.before(entries.interrupt_mode))
+    entry._spec_mode = ""  # as an older version has recorded it
     monkeypatch.setattr(entry.connection, "write", gate.before(entry.connection.write))
     adoption = next_host.begin_adoption(spawned, config())
     await gate.wait_reached()
@@ -280,16 +278,20 @@ async def test_a_kernel_of_which_nobody_knows_where_it_listens_is_watched_all_th
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kernelspec with interrupt_mode "message"."""
-    directory = tmp_path / "jupyter" / "kernels" / "by-message"
-    directory.mkdir(parents=True)
+    path = tmp_path / "jupyter" / "kernels" / "by-message" / "kernel.json"
+    path.parent.mkdir(parents=True)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    spec_of(directory / "kernel.json", *mini())
-    return directory / "kernel.json"
+    path.write_text(json.dumps({"argv": mini(), "interrupt_mode": "message"}))
+    return path
 
 
-def spec_of(path: Path, *argv: str) -> None:
-    content = {"argv": argv, "interrupt_mode": "message", "display_name": "", "language": "python"}
-    path.write_text(json.dumps(content))
+BY_SPEC = KernelConfig(name="a", kernelspec="by-message")
+
+
+def rewrite(spec: Path, *, has_spec: bool) -> None:
+    spec.write_text(json.dumps({"argv": mini()}))
+    if not has_spec:
+        spec.unlink()
 
 
 def mode(hosting: Hosting) -> str:
@@ -298,33 +300,40 @@ def mode(hosting: Hosting) -> str:
     return run.interrupt_mode
 
 
-async def test_a_kernel_whose_directory_and_program_are_gone_is_interrupted_as_its_kernelspec_says(
-    hosting: Hosting, next_host: Hosting, spec: Path, tmp_path: Path
+@pytest.mark.parametrize("settings", [config(), BY_SPEC], ids=["signal", "message"])
+async def test_an_adopted_kernel_is_interrupted_as_its_kernelspec_said_at_its_launch(
+    hosting: Hosting, next_host: Hosting, spec: Path, settings: KernelConfig
 ) -> None:
-    place = tmp_path / "gone"
-    place.mkdir()
-    settings = KernelConfig(name="a", kernelspec="by-message", cwd=str(place))
     spawned = await take_over(hosting, next_host, settings)
-    spec_of(spec, "/nowhere/at/all", "{connection_file}")
-    place.rmdir()
+    os.unlink(spec)  # noqa: PTH108 - ASYNC240 refuses the other way
 
     await next_host.adopt(spawned, settings)
 
-    assert "message" == mode(next_host)
+    assert ("message" if settings is BY_SPEC else "signal") == mode(next_host)
 
 
-@pytest.mark.usefixtures("spec")
-@pytest.mark.parametrize(
-    "edited", [config(kernelspec="by-message"), config(interrupt_mode="message")], ids=["spec", "key"]
-)
-async def test_an_edit_of_how_it_is_interrupted_that_comes_with_the_adoption_counts(
-    hosting: Hosting, next_host: Hosting, edited: KernelConfig
+@pytest.mark.parametrize("has_spec", [True, False])
+async def test_one_that_an_older_version_recorded_is_interrupted_by_message_unless_its_kernelspec_says_so(
+    hosting: Hosting, next_host: Hosting, spec: Path, caplog: pytest.LogCaptureFixture, *, has_spec: bool
 ) -> None:
-    settings = config(kernelspec="by-message", interrupt_mode="signal")
+    spawned = await take_over(hosting, next_host, BY_SPEC)
+    next_host.entry()._spec_mode = ""
+    rewrite(spec, has_spec=has_spec)
+
+    await next_host.adopt(spawned, BY_SPEC)
+
+    assert ("signal" if has_spec else "message") == mode(next_host)
+    assert ("cannot tell how kernel a is interrupted" in caplog.text) is not has_spec
+
+
+async def test_an_edit_of_how_it_is_interrupted_that_comes_with_the_adoption_counts(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    settings = config(interrupt_mode="signal")
     spawned = await take_over(hosting, next_host, settings)
 
     adoption = next_host.begin_adoption(spawned, settings)
-    apply = next_host.begin(Apply("a", edited))
+    apply = next_host.begin(Apply("a", config(interrupt_mode="message")))
     await asyncio.wait_for(asyncio.gather(adoption, apply), TIMEOUT)
 
     assert "message" == mode(next_host)
@@ -351,185 +360,6 @@ async def test_an_edit_that_comes_while_a_kernel_cannot_be_watched_yet_counts(
     assert "message" == mode(next_host)
 
 
-@pytest.mark.usefixtures("spec")
-async def test_an_interrupt_waits_until_it_is_known_how(
-    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
-) -> None:
-    settings = KernelConfig(name="a", kernelspec="by-message")
-    spawned = await take_over(hosting, next_host, settings)
-    launcher, used = next_host.entry()._launcher, []
-
-    async def note(run: runs.Run) -> None:
-        used.append(run.interrupt_mode)
-
-    monkeypatch.setattr(runs.Run, "interrupt", note)
-    monkeypatch.setattr(modes, "MODE_PATIENCE", TIMEOUT)
-    monkeypatch.setattr(launcher, "interrupt_mode", gate.before(launcher.interrupt_mode))
-    adoption = next_host.begin(Adopt("a", 1, spawned.process, settings, ready=True))
-    next_host.pids.append(spawned.process.pid)
-    interrupt = next_host.begin(InterruptKernel("a", 1))
-    await gate.wait_reached()
-    assert [] == used
-    gate.opened.set()
-    await asyncio.wait_for(asyncio.gather(adoption, interrupt), TIMEOUT)
-
-    assert ["message"] == used
-
-
-BY_SPEC = KernelConfig(name="a", kernelspec="by-message")
-BY_SIGNAL = KernelConfig(name="a", kernelspec="by-signal")
-
-
-@pytest.fixture
-def signal_spec(spec: Path) -> Path:
-    """A kernelspec with interrupt_mode "signal", beside the other."""
-    directory = spec.parent.with_name("by-signal")
-    directory.mkdir()
-    content = {"argv": mini(), "display_name": "", "language": "python"}
-    (directory / "kernel.json").write_text(json.dumps(content))
-    return directory / "kernel.json"
-
-
-@pytest.mark.usefixtures("signal_spec")
-@pytest.mark.parametrize("passing", [OSError(11, "no thread"), OSError(5, "Input/output error")])
-async def test_a_mode_that_cannot_be_looked_up_yet_is_the_harmless_one_and_looked_up_again(
-    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, passing: OSError
-) -> None:
-    spawned = await take_over(hosting, next_host, BY_SIGNAL)
-    launcher, failing = next_host.entry()._launcher, threading.Event()
-    look = launcher.interrupt_mode
-    failing.set()
-
-    def scarce(config: KernelConfig) -> str:
-        if failing.is_set():
-            raise passing
-        return look(config)
-
-    monkeypatch.setattr(launcher, "interrupt_mode", scarce)
-    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.01)
-    await next_host.adopt(spawned, BY_SIGNAL)
-    assert "message" == mode(next_host)
-    failing.clear()
-
-    await until(lambda: "signal" == mode(next_host))
-
-
-@pytest.mark.usefixtures("signal_spec")
-async def test_a_mode_whose_look_up_hangs_is_the_harmless_one_until_nothing_hangs(
-    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
-) -> None:
-    spawned = await take_over(hosting, next_host, BY_SIGNAL)
-    launcher, used = next_host.entry()._launcher, []
-
-    async def note(run: runs.Run) -> None:
-        used.append(run.interrupt_mode)
-
-    monkeypatch.setattr(runs.Run, "interrupt", note)
-    monkeypatch.setattr(launcher, "interrupt_mode", gate.before(launcher.interrupt_mode))
-    monkeypatch.setattr(modes, "MODE_PATIENCE", 0.01)
-    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.01)
-    adoption = next_host.begin_adoption(spawned, BY_SIGNAL)
-    await gate.wait_reached()
-    await next_host.perform(InterruptKernel("a", 1))
-    monkeypatch.setattr(errands, "STEP_PATIENCE", 0.01)
-    gate.opened.set()
-    await asyncio.wait_for(adoption, TIMEOUT)
-    await until(lambda: "signal" == mode(next_host))
-    await next_host.perform(InterruptKernel("a", 1))
-
-    assert ["message", "signal"] == used
-
-
-@pytest.mark.usefixtures("signal_spec")
-async def test_a_look_up_that_was_given_up_is_not_begun_a_second_time_and_takes_up_an_edit(
-    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
-) -> None:
-    spawned = await take_over(hosting, next_host, BY_SPEC)
-    launcher, looks = next_host.entry()._launcher, []
-    hanging = gate.before(launcher.interrupt_mode)
-
-    def look(config: KernelConfig) -> str:
-        looks.append(config)
-        answer: str = hanging(config)
-        return answer
-
-    monkeypatch.setattr(launcher, "interrupt_mode", look)
-    monkeypatch.setattr(errands, "STEP_PATIENCE", 0.01)
-    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.001)
-    tries = count_tries(next_host, monkeypatch)
-    await next_host.adopt(spawned, BY_SPEC)
-    await until(lambda: len(tries) > 3)
-    assert ([BY_SPEC], "message") == (looks, mode(next_host))
-
-    await next_host.perform(Apply("a", config(interrupt_mode="signal")))
-
-    assert "signal" == mode(next_host)
-    trying = next_host.entry()._mode._trying
-    assert trying is None
-
-
-def count_tries(hosting: Hosting, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    tries: list[object] = []
-    do = errands.Steps.do
-
-    async def counted(steps: errands.Steps, work: Any, *arguments: object) -> Any:
-        if work == hosting.entry()._launcher.interrupt_mode:
-            tries.append(work)
-        return await do(steps, work, *arguments)
-
-    monkeypatch.setattr(errands.Steps, "do", counted)
-    return tries
-
-
-@pytest.mark.usefixtures("spec")
-async def test_a_mode_is_not_looked_up_any_more_once_the_run_is_over(
-    hosting: Hosting, next_host: Hosting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spawned = await take_over(hosting, next_host, BY_SPEC)
-
-    def fail(_: KernelConfig) -> str:
-        raise OSError(11, "no thread")
-
-    monkeypatch.setattr(next_host.entry()._launcher, "interrupt_mode", fail)
-    monkeypatch.setattr(modes, "MODE_INTERVAL", 0.01)
-    await next_host.adopt(spawned, BY_SPEC)
-    trying = next_host.entry()._mode._trying
-    assert trying is not None
-    assert not trying.done()
-
-    await next_host.kill(spawned)
-
-    await asyncio.wait_for(trying, TIMEOUT)
-
-
-@pytest.mark.parametrize(
-    ("scarce", "taken"), [(OSError(24, "Too many open files"), "message"), (None, "signal")]
-)
-async def test_a_kernelspec_that_is_gone_is_told_from_one_that_cannot_be_looked_for(
-    hosting: Hosting,
-    next_host: Hosting,
-    spec: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    scarce: OSError | None,
-    taken: str,
-) -> None:
-    spawned = await take_over(hosting, next_host, BY_SPEC)
-    os.unlink(spec)  # noqa: PTH108 - ASYNC240 refuses the other way
-
-    def refuse(_: Path) -> Iterator[Path]:
-        assert scarce is not None
-        raise scarce
-
-    with monkeypatch.context() as patched:
-        if scarce is not None:
-            patched.setattr(Path, "iterdir", refuse)
-        await next_host.adopt(spawned, BY_SPEC)
-
-    assert taken == mode(next_host)
-    assert ("SIGINT is taken" in caplog.text) is (taken == "signal")
-
-
 # What libzmq needs
 
 
@@ -548,7 +378,7 @@ def test_the_threads_of_libzmq_are_there_before_the_first_kernel() -> None:
     with zmq.Context() as context:
         before = zmq_threads()
 
-        Equipment(context=context).open()
+        lines.make_threads(context)
 
         # Each takes its name when it begins.
         wait_until(lambda: len(zmq_threads() - before) == 2)
@@ -560,12 +390,12 @@ def test_the_threads_of_libzmq_are_there_before_the_first_kernel() -> None:
 def test_where_no_threads_are_to_be_had_is_told_and_libzmq_is_not_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(equipments.threading, "Thread", NoThread)
+    monkeypatch.setattr(lines.threading, "Thread", NoThread)
 
     with zmq.Context() as context:
         before = zmq_threads()
         with pytest.raises(BlockingIOError, match="no more threads"):
-            Equipment(context=context).open()
+            lines.make_threads(context)
         assert before == zmq_threads()
 
 

@@ -17,9 +17,18 @@ from typing import Any
 import pytest
 
 from supervisor.core.model import Cause
-from supervisor.kernel.launch import Command, LaunchError, environment, format_argv, resolve, spawn
+from supervisor.kernel.kernelspec import LaunchError
+from supervisor.kernel.launch import (
+    Command,
+    environment,
+    format_argv,
+    interrupt_mode,
+    lacking,
+    resolve,
+    spawn,
+)
 from supervisor.process.dispositions import default_signals
-from supervisor.settings.config import KernelConfig
+from supervisor.settings.config import Config, KernelConfig
 
 MARK = {"KERNEL_SUPERVISOR_RUN": "digest/a/1"}
 TIMEOUT = 30.0
@@ -85,11 +94,32 @@ def test_a_kernelspec_gives_command_language_and_interrupt_mode(specs: Path) -> 
     )
 
 
-def test_the_settings_say_how_to_interrupt_before_the_kernelspec_does(specs: Path) -> None:
-    install(specs, "deno", "sh", interrupt_mode="message")
+def test_how_a_kernelspec_is_interrupted_is_known_though_it_cannot_be_launched(specs: Path) -> None:
+    install(specs, "deno", "/nowhere/at/all", interrupt_mode="message")
 
-    assert "signal" == resolve(config(argv=None, kernelspec="deno", interrupt_mode="signal")).interrupt_mode
-    assert "signal" == resolve(config()).interrupt_mode
+    assert "message" == interrupt_mode(config(argv=None, kernelspec="deno", cwd="/nowhere"))
+    assert "signal" == interrupt_mode(config())
+
+
+def test_what_a_configuration_lacks_here_is_what_its_launches_would_fail_for(specs: Path) -> None:
+    install(specs, "Mine", "sh", "{connection_file}")
+    kernels = {
+        "good": KernelConfig(name="good", kernelspec="mINE"),
+        "off": KernelConfig(name="off", kernelspec="nope", enabled=False),
+        "spec": KernelConfig(name="spec", kernelspec="nope"),
+        "a.b": KernelConfig(name="a.b", argv=("no-such-program", "{connection_file}")),
+        "long": KernelConfig(name="long", argv=("./run", "{connection_file}"), cwd="/" + 300 * "x"),
+        "env": KernelConfig(name="env", argv=("sh", "{connection_file}"), env={"PATH": "/nowhere"}),
+    }
+
+    told = lacking(Config(kernels=kernels))
+
+    assert [
+        'kernels.spec: kernelspec "nope" is not installed: installed: "mine"',
+        'kernels."a.b": executable "no-such-program" is not on the PATH of the kernel: give its full path',
+        f'kernels.long: working directory "/{300 * "x"}": File name too long: make it or change cwd',
+        'kernels.env: executable "sh" is not on the PATH of the kernel: give its full path',
+    ] == told
 
 
 @pytest.mark.parametrize("name", ["python", "python3", "python3.11"])

@@ -1,17 +1,15 @@
-"""Reading files and what they include: settings, files, digest, warnings."""
+"""Reading files and what they include: settings, files, digest."""
 
 from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 
-from supervisor.settings import preflight
 from supervisor.settings.config import BackoffConfig, Config, KernelConfig
-from supervisor.settings.file import ConfigError, load, parse, warnings
+from supervisor.settings.file import ConfigError, load, parse
 
 SPEC = 'kernelspec = "python3"\n'
 
@@ -241,83 +239,3 @@ def test_the_digest_of_a_rejected_file_changes_with_it(tmp_path: Path) -> None:
         assert (path,) == caught.value.files
 
     assert 4 == len(set(digests))
-
-
-# Warnings
-
-
-def test_what_this_machine_lacks_is_a_warning_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "kernels" / "Mine" / "kernel.json", "{}")
-    write(tmp_path / "file")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    text = f"""
-    [kernels.good]
-    kernelspec = "mINE"
-    cwd = "{tmp_path}"
-    [kernels.off]
-    enabled = false
-    kernelspec = "nope"
-    [kernels.spec]
-    kernelspec = "nope"
-    [kernels.argv]
-    argv = ["no-such-program", "{{connection_file}}"]
-    cwd = "{tmp_path}/none"
-    [kernels.path]
-    argv = ["{sys.executable}", "{{connection_file}}"]
-    cwd = "{tmp_path}/file"
-    [kernels.env]
-    argv = ["sh", "{{connection_file}}"]
-    env = {{ PATH = "{tmp_path}" }}
-    """
-    told = warnings(parse(text, "f.toml"))
-
-    assert 5 == len(told)
-    assert told[0].startswith('kernels.spec.kernelspec: "nope" is not installed here: installed are ')
-    assert '"mine"' in told[0]
-    assert f'kernels.argv.cwd: "{tmp_path}/none" does not exist here: create it, or choose another' == told[1]
-    assert told[2].startswith('kernels.argv.argv: "no-such-program" is not an executable found here: ')
-    assert f'kernels.path.cwd: "{tmp_path}/file" is not a directory: choose another' == told[3]
-    assert told[4].startswith('kernels.env.argv: "sh" is not')
-
-
-def test_pythons_kernelspec_is_there_by_either_name_as_it_is_for_a_launch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "kernels" / "python3" / "kernel.json", "{}")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    config = parse('[kernels.a]\nkernelspec = "Python"\n', "f.toml")
-
-    assert [] == warnings(config)
-
-    monkeypatch.setattr(preflight, "installed_kernelspecs", dict)
-    assert [] == warnings(config), "ipykernel is importable here"
-    monkeypatch.setattr(preflight, "find_spec", lambda _: None)
-    assert ['kernels.a.kernelspec: "Python" is not installed here: none is installed'] == warnings(config)
-
-
-def test_a_directory_that_cannot_be_looked_at_is_a_warning_only(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    (closed / "inner").mkdir(parents=True)
-    closed.chmod(0)
-    text = f"""
-    [kernels.long]
-    argv = ["./run", "{{connection_file}}"]
-    cwd = "/{"x" * 300}"
-    [kernels.closed]
-    {SPEC}cwd = "{closed}/inner"
-    """
-    user = os.geteuid()
-    if user == 0:  # root may enter everything
-        tmp_path.chmod(0o755)
-        os.seteuid(65534)
-    try:
-        told = warnings(parse(text, "f.toml"))
-    finally:
-        os.seteuid(user)
-        closed.chmod(0o700)
-
-    assert 3 == len(told)
-    assert "cannot be looked at: File name too long: choose another" in told[0]
-    assert 'kernels.long.argv: "./run" is not an executable found here' in told[1]
-    assert told[2].startswith("kernels.closed.cwd: ")
-    assert "cannot be looked at: Permission denied: choose another" in told[2]

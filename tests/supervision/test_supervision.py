@@ -169,16 +169,16 @@ async def test_what_was_stopped_or_had_failed_stays_so_after_a_detach(bench: Ben
 async def test_a_launch_under_way_at_the_end_is_on_record_before_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from supervisor.kernel import equipment
+    from supervisor.kernel import launch
 
-    launching, go_on, spawn = threading.Event(), threading.Event(), equipment.spawn
+    launching, go_on, spawn = threading.Event(), threading.Event(), launch.spawn
 
     def slow(*arguments: Any) -> Any:
         launching.set()
         go_on.wait(TIMEOUT)
         return spawn(*arguments)
 
-    monkeypatch.setattr(equipment, "spawn", slow)
+    monkeypatch.setattr(launch, "spawn", slow)
     await bench.open(config())
     await until(launching.is_set)
     closing = asyncio.create_task(bench.close())
