@@ -26,8 +26,7 @@ from supervisor.core.model import (
 )
 from supervisor.runner import Runner, RunnerClosed
 from supervisor.settings.config import KernelConfig
-from tests.kernel.hosting import until
-from tests.kernels.using import TIMEOUT
+from tests.waiting import DEADLINE, outlast, until
 
 PROCESS = ProcessId(4242, 1, "boot")
 DIED = Exit(Cause.CRASHED, signal="SIGSEGV")
@@ -162,7 +161,7 @@ async def test_an_observer_that_fails_is_told_once_and_keeps_nobody_from_hearing
 
 async def test_settled_is_stopped_running_or_failed_and_gone_is_none(bench: Bench) -> None:
     bench.load(restart="never")
-    waiting = asyncio.create_task(bench.runner.wait_settled("a", TIMEOUT))
+    waiting = asyncio.create_task(bench.runner.wait_settled("a", DEADLINE))
     await asyncio.sleep(0)
     bench.runner.submit(Spawned("a", 1, PROCESS))
     bench.runner.submit(Exited("a", 1, DIED))
@@ -185,11 +184,11 @@ async def test_all_gone_is_when_no_process_and_no_effect_is_left(bench: Bench) -
     await bench.run()
     bench.runner.submit(Shutdown())
     waiting = asyncio.create_task(bench.runner.wait_all_gone())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     assert not waiting.done()
 
     bench.runner.submit(Exited("a", 1, Exit(Cause.EXITED, code=0)))
-    await asyncio.wait_for(waiting, TIMEOUT)
+    await asyncio.wait_for(waiting, DEADLINE)
 
     assert Stopped() == bench.kernel.phase
     assert Withdraw("a") == bench.host.begun[-1]
@@ -254,7 +253,7 @@ async def test_nobody_waits_beyond_the_end(bench: Bench) -> None:
     bench.runner.close()
 
     with pytest.raises(RunnerClosed):
-        await asyncio.wait_for(waiting, TIMEOUT)
+        await asyncio.wait_for(waiting, DEADLINE)
     with pytest.raises(RunnerClosed):
         await bench.runner.wait_for_change()
 
@@ -263,8 +262,8 @@ async def test_an_effect_that_never_ends_is_not_waited_for_without_end(bench: Be
     bench.host.gate = asyncio.Event()
     bench.load()
 
-    await asyncio.wait_for(bench.runner.wait_effects(0.01), TIMEOUT)
-    await asyncio.wait_for(bench.runner.wait_effects(), TIMEOUT)
+    await asyncio.wait_for(bench.runner.wait_effects(0.01), DEADLINE)
+    await asyncio.wait_for(bench.runner.wait_effects(), DEADLINE)
 
 
 async def test_no_alarm_is_left_behind(bench: Bench) -> None:
@@ -272,6 +271,6 @@ async def test_no_alarm_is_left_behind(bench: Bench) -> None:
     bench.runner.order(Stop("a"))
     bench.runner.close()
 
-    await asyncio.sleep(0.05)
+    await outlast(0.01)
 
     assert [AskToExit] == [type(effect) for effect in bench.host.begun if not isinstance(effect, Spawn)]

@@ -23,8 +23,8 @@ from supervisor.cli.program import main
 from supervisor.core import events
 from supervisor.instants import written
 from tests.cli.tools import Done, begin, command, environment, read_until, run
-from tests.control.conftest import wait_until
 from tests.control.fake_steering import FakeDaemon, FakeSteering, stamp
+from tests.waiting import wait_for
 
 DEATH = {
     "at": "2025-01-31T12:00:00Z",
@@ -232,7 +232,7 @@ def test_ctrl_c_stops_the_waiting_and_not_the_order(
     assert 1 == process.returncode
     assert "stopped waiting; the order stands for robot" in err
     daemon.call(steering.release.set)
-    wait_until(lambda: steering.views["robot"]["phase"] == "stopped")
+    wait_for(lambda: steering.views["robot"]["phase"] == "stopped")
 
 
 def test_a_long_order_shows_its_progress_on_a_terminal(
@@ -482,7 +482,7 @@ def test_logs_follow_tell_what_happened_between_two_daemons_though_nothing_was_s
     first.lines = [told(-60, number=0)]
     with FakeDaemon(first, tmp_path / "s"):
         process = begin(tmp_path, "logs", "-f", "-n", "0", "--json", "--socket", str(tmp_path / "s"))
-        wait_until(lambda: first.followers == 1)
+        wait_for(lambda: first.followers == 1)
     second.lines = [*first.lines, told(0, number=1), told(0.1, number=2)]
     with FakeDaemon(second, tmp_path / "s"):
         following = read_until(process.stdout, '"number": 2')
@@ -705,7 +705,7 @@ def test_shutdown_waits_until_the_daemon_is_gone(tmp_path: Path) -> None:
     )
     read_until(other.stdout, "open")
     process = begin(tmp_path, "shutdown", "--socket", str(tmp_path / "s"))
-    wait_until(lambda: not (tmp_path / "s").exists())
+    wait_for(lambda: not (tmp_path / "s").exists())
     assert process.poll() is None, "the socket has gone, the daemon has not"
     other.communicate("\n", timeout=30)
     out, _ = process.communicate(timeout=30)

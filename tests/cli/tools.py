@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-DEADLINE = 30.0
+from tests.waiting import DEADLINE
+
 ROOT = Path(__file__).parents[2]
 
 

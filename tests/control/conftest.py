@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,7 @@ import pytest
 
 from supervisor.control.client import Answer, Client, target
 from tests.control.fake_steering import FakeDaemon, FakeSteering
-
-DEADLINE = 30.0
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait for a condition, with one generous deadline."""
-    end = time.monotonic() + DEADLINE
-    while not is_so():
-        assert time.monotonic() < end, f"never so: {is_so}"
-        time.sleep(0.01)
+from tests.waiting import DEADLINE
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import pytest
 
 from supervisor.control.api import Limits
 from supervisor.core import events
-from tests.control.conftest import DEADLINE, ask, curl, raw, read_all, wait_until
+from tests.control.conftest import ask, curl, raw, read_all
 from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.waiting import DEADLINE, wait_for
 
 HUGE = 100_000_000
 
@@ -166,7 +167,7 @@ def test_one_connection_too_many_is_told_so(steering: FakeSteering, tmp_path: Pa
         for sock in held:
             sock.close()
 
-        wait_until(lambda: ask(few, "GET", "/v1/status").status == 200)
+        wait_for(lambda: ask(few, "GET", "/v1/status").status == 200)
 
 
 def test_one_follower_too_many_is_told_so(hasty: FakeDaemon, steering: FakeSteering) -> None:
@@ -175,14 +176,14 @@ def test_one_follower_too_many_is_told_so(hasty: FakeDaemon, steering: FakeSteer
         sock = raw(hasty)
         sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
         held.append(sock)
-        wait_until(lambda number=number: steering.followers == number + 1)
+        wait_for(lambda number=number: steering.followers == number + 1)
 
     answer = ask(hasty, "GET", "/v1/events", follow=True)
 
     assert (503, "too many clients follow already") == (answer.status, answer.body["error"])
     for sock in held:
         sock.close()
-    wait_until(lambda: steering.followers == 0)
+    wait_for(lambda: steering.followers == 0)
 
 
 def test_a_follower_that_does_not_read_is_dropped_with_a_gap_marker(
@@ -193,9 +194,9 @@ def test_a_follower_that_does_not_read_is_dropped_with_a_gap_marker(
     with raw(hasty) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_until(lambda: steering.followers == 1)
+        wait_for(lambda: steering.followers == 1)
         assert is_well(hasty)
-        wait_until(lambda: steering.followers == 0)
+        wait_for(lambda: steering.followers == 0)
         assert memory() - before < 50_000_000
         told = read_all(sock)
     steering.flood = False
@@ -211,9 +212,9 @@ def test_a_dropped_follower_that_reads_again_finds_the_gap_last(
     limits = Limits(stalled_timeout=0.2, parting_timeout=DEADLINE)
     with FakeDaemon(steering, tmp_path / "patient", limits) as patient, raw(patient) as sock:
         sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_until(lambda: steering.followers == 1)
+        wait_for(lambda: steering.followers == 1)
         exchange = next(iter(patient.door._callers._open.values()))
-        wait_until(lambda: exchange._connection._write_finished)
+        wait_for(lambda: exchange._connection._write_finished)
 
         told = read_all(sock)
 
@@ -226,7 +227,7 @@ def test_a_stream_that_does_not_end_by_itself_is_broken_off_when_the_door_closes
 ) -> None:
     with raw(hasty) as sock:
         sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_until(lambda: steering.followers == 1)
+        wait_for(lambda: steering.followers == 1)
 
         hasty.run(hasty.door.close())
 

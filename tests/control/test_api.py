@@ -10,8 +10,9 @@ import pytest
 
 from supervisor.control.client import Client, target
 from supervisor.core import events
-from tests.control.conftest import DEADLINE, ask, curl, wait_until
+from tests.control.conftest import ask, curl
 from tests.control.fake_steering import STARTED, FakeDaemon, FakeSteering
+from tests.waiting import DEADLINE, wait_for
 
 
 def test_status_tells_all_kernels_and_the_life_of_the_daemon(daemon: FakeDaemon) -> None:
@@ -90,7 +91,7 @@ def test_an_order_that_takes_long_delays_no_other_request(daemon: FakeDaemon, st
     steering.slow.add("robot")
     with Client([daemon.path]).connect() as slow:
         slow.send("POST", "/v1/kernels/robot/stop", {})
-        wait_until(lambda: steering.orders == [events.Stop("robot")])
+        wait_for(lambda: steering.orders == [events.Stop("robot")])
 
         assert 200 == ask(daemon, "POST", "/v1/kernels/stats/restart", {}).status
         assert "stopping" == ask(daemon, "GET", "/v1/kernels/robot").body["kernel"]["phase"]
@@ -117,10 +118,10 @@ def test_an_order_stands_when_its_client_hangs_up(daemon: FakeDaemon, steering: 
     steering.slow.add("robot")
     with Client([daemon.path]).connect() as connection:
         connection.send("POST", "/v1/kernels/robot/stop", {})
-        wait_until(lambda: len(steering.orders) == 1)
+        wait_for(lambda: len(steering.orders) == 1)
     daemon.call(steering.release.set)
 
-    wait_until(lambda: steering.views["robot"]["phase"] == "stopped")
+    wait_for(lambda: steering.views["robot"]["phase"] == "stopped")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_events_replay_and_follow(daemon: FakeDaemon, steering: FakeSteering) ->
         assert "kernel.ready" == next(lines)["event"]
         daemon.run(steering.tell(event="kernel.died", kernel="robot"))
         assert "kernel.died" == next(lines)["event"]
-    wait_until(lambda: steering.followers == 0)
+    wait_for(lambda: steering.followers == 0)
 
 
 def test_events_are_chosen_by_kernel_event_time_and_number(

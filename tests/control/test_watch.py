@@ -17,7 +17,7 @@ from watchdog.observers.api import BaseObserver
 
 from supervisor.control import watch
 from supervisor.control.watch import FileWatch, fingerprint, watched_directories
-from tests.kernels.using import TIMEOUT
+from tests.waiting import DEADLINE, outlast, until
 
 
 class Calls:
@@ -31,9 +31,7 @@ class Calls:
         self.contents.append(self.file.read_text() if self.file.is_file() else None)
 
     async def until(self, condition: Callable[[list[str | None]], bool]) -> None:
-        async with asyncio.timeout(TIMEOUT):
-            while not condition(self.contents):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await until(lambda: condition(self.contents))
 
     async def until_seen(self, content: str | None) -> None:
         await self.until(lambda seen: bool(seen) and seen[-1] == content)
@@ -69,7 +67,7 @@ def calls(file: Path) -> Calls:
 @pytest.fixture
 def events_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a change that is noticed was told by an event."""
-    monkeypatch.setattr(watch, "LOOK_INTERVAL", 2 * TIMEOUT)
+    monkeypatch.setattr(watch, "LOOK_INTERVAL", 2 * DEADLINE)
 
 
 @pytest.fixture
@@ -217,7 +215,7 @@ async def test_our_own_reading_and_a_neighbour_in_the_directory_are_no_change(
     async with watching(calls):
         (file.parent / "other.log").write_text("noise")
         file.read_text()
-        await asyncio.sleep(3 * watch.DEBOUNCE)  # nothing tells that nothing comes
+        await outlast(watch.DEBOUNCE)
 
     assert ["one"] == calls.contents
 

@@ -26,9 +26,8 @@ from supervisor.observe.log import Log, configure
 from supervisor.settings.config import Config
 from supervisor.supervision.supervision import Supervision
 from tests.e2e.conftest import scene
-from tests.e2e.daemon import DEADLINE, Scene, wait_for
-from tests.kernel.hosting import until
-from tests.kernels.using import TIMEOUT
+from tests.e2e.daemon import Scene
+from tests.waiting import DEADLINE, until, wait_for
 
 __all__ = ["scene"]
 
@@ -215,7 +214,7 @@ class Bench:
         return [line for line in lines if line["event"] == event]
 
     async def end(self, task: asyncio.Task[int]) -> int:
-        return await asyncio.wait_for(task, TIMEOUT)
+        return await asyncio.wait_for(task, DEADLINE)
 
 
 def mini(name: str, *flags: str, **keys: str) -> str:
@@ -330,7 +329,7 @@ async def test_what_cannot_be_ended_does_not_hold_up_the_exit_for_ever(
 
     assert ["a"] == list(kernels)
     os.kill(pid, signal.SIGKILL)
-    handle.kernel.wait(TIMEOUT)  # type: ignore[attr-defined]
+    handle.kernel.wait(DEADLINE)  # type: ignore[attr-defined]
     record = json.loads((bench.directory / "state/kernels/a.json").read_bytes())
     assert pid == record["process"]["pid"]
     assert (bench.directory / "state" / LAST_GOOD).exists()
@@ -367,7 +366,7 @@ async def test_a_reload_that_comes_too_late_is_not_accepted(
 
     def slow() -> Config | Rejected | None:
         reading.set()
-        go_on.wait(TIMEOUT)
+        go_on.wait(DEADLINE)
         return look()
 
     bench.write(mini("b"))
@@ -397,7 +396,7 @@ async def test_a_reload_whose_caller_has_gone_is_not_lost(
     def slow() -> Config | Rejected | None:
         seen = look()
         read.set()
-        go_on.wait(TIMEOUT)
+        go_on.wait(DEADLINE)
         return seen
 
     monkeypatch.setattr(made.file, "look", slow)
@@ -459,7 +458,7 @@ async def test_a_disk_that_hangs_on_the_last_good_file_holds_up_nothing(
 ) -> None:
     go_on = threading.Event()
     keep: Callable[..., None] = daemons.keep_last_good
-    monkeypatch.setattr(daemons, "keep_last_good", lambda *a: (go_on.wait(TIMEOUT), keep(*a)))
+    monkeypatch.setattr(daemons, "keep_last_good", lambda *a: (go_on.wait(DEADLINE), keep(*a)))
     bench.write(mini("a", autostart="false"))
     made, task = await bench.start()
     bench.write(mini("b", autostart="false"))

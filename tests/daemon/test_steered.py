@@ -16,8 +16,7 @@ from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.steered import SteeredDaemon
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.stream import EventStream
-from tests.kernel.hosting import until
-from tests.kernels.using import TIMEOUT
+from tests.waiting import DEADLINE, until
 
 ALL: dict[str, Any] = {"kernels": None, "event": None, "since": None, "last": None}
 
@@ -54,7 +53,7 @@ async def test_what_happens_while_the_past_is_told_comes_once_and_after_it(bench
     for number in range(300):
         bench.tell(number)
     found = []
-    async with asyncio.timeout(TIMEOUT):
+    async with asyncio.timeout(DEADLINE):
         async for line in bench.steered.events(follow=True, **ALL):
             found.append(line["number"])
             if len(found) == 1:
@@ -74,7 +73,7 @@ async def test_a_long_search_in_the_past_holds_up_nobody(
 
     def slow(**_: object) -> Iterator[dict[str, object]]:
         searching.set()
-        go_on.wait(TIMEOUT)
+        go_on.wait(DEADLINE)
         yield {"event": "at last"}
 
     monkeypatch.setattr(bench.file, "replay", slow)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ from jupyter_client import BlockingKernelClient
 
 from supervisor.control.client import Answer, Client
 from supervisor.records.record import MARK_VARIABLE, marked_generation
+from tests.waiting import DEADLINE, wait_for
 
-DEADLINE = 30.0
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "tests" / "kernels" / "mini.py"
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
@@ -36,16 +36,6 @@ _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2  # prctl(2)
 T = TypeVar("T")
 View = dict[str, Any]
 Event = dict[str, Any]
-
-
-def wait_for(condition: Callable[[], T], what: str | Callable[[], str], deadline: float = DEADLINE) -> T:
-    """What the condition gives once that is true; AssertionError if it is not in time."""
-    until = time.monotonic() + deadline
-    while not (found := condition()):
-        if time.monotonic() > until:
-            raise AssertionError(f"not within {deadline:g} s: {what() if callable(what) else what}")
-        time.sleep(0.01)
-    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import os
 import signal
 
 from supervisor import Supervisor
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import wait_for
 
 
 async def test_a_death_calls_restart_once_and_giving_up_calls_dead_once(scene: Scene) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import DEADLINE, Scene, printed, table
+from tests.e2e.daemon import Scene, printed, table
+from tests.waiting import DEADLINE
 
 DENO = shutil.which("deno", path=str(Path(sys.executable).parent)) or shutil.which("deno")
 BASH = (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")

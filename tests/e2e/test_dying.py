@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import MINI, Scene, printed, send, table, wait_for
+from tests.e2e.daemon import MINI, Scene, printed, send, table
+from tests.waiting import wait_for
 
 AT_ONCE = "{ initial = 0.0, next = 0.0, jitter = 0.0 }"
 

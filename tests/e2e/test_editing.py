@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Scene, send, wait_for
+from tests.e2e.daemon import Scene, send
+from tests.waiting import wait_for
 
 NAMES = tuple("abcdefgh")
 

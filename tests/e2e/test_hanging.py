@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from tests.e2e.daemon import Scene, printed, send, wait_for
+from tests.e2e.daemon import Scene, printed, send
+from tests.waiting import wait_for
 
 QUICK = "{ interval = 0.2, misses = 3 }"
 QUICK_RESTART = '{ interval = 0.2, misses = 3, action = "restart" }'

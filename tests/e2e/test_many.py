@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import wait_for
 
 AT_ONCE = "{ initial = 0.0, next = 0.0, jitter = 0.0 }"
 NAMES = tuple(f"k{number:02}" for number in range(20))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize("last", ["stop", "start"])

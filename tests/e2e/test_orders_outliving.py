@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import wait_for
 
 # It hears the order, and takes no notice: the order is under way when the daemon is killed.
 DEAF = ("--ignore-shutdown", "--ignore", "SIGTERM")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Scene, printed, send, table, wait_for
+from tests.e2e.daemon import Scene, printed, send, table
 from tests.e2e.faulty import POINTS
+from tests.waiting import wait_for
 
 DENO = shutil.which("deno", path=str(Path(sys.executable).parent)) or shutil.which("deno")
 BASH = (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")

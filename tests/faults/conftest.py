@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import scene
-from tests.e2e.daemon import DEADLINE, Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import DEADLINE, wait_for
 
 __all__ = ["scene"]
 

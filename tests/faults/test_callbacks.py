@@ -14,7 +14,8 @@ import pytest
 
 from supervisor import Supervisor
 from supervisor.settings.config import BackoffConfig, KernelConfig
-from tests.kernels.using import TIMEOUT, mini
+from tests.kernels.using import mini
+from tests.waiting import DEADLINE
 
 
 def _raise() -> None:
@@ -44,7 +45,7 @@ async def test_a_callback_that_hangs_delays_no_restart_and_no_end(tmp_path: Path
 
     def hang() -> None:
         begun.set()
-        release.wait(TIMEOUT)
+        release.wait(DEADLINE)
 
     try:
         await _dies_twice(tmp_path, hang)
@@ -59,7 +60,7 @@ async def _dies_twice(directory: Path, *callbacks: Callable[[], object]) -> None
     supervisor = Supervisor(settings, state_dir=directory / "state", runtime_dir=directory / "runtime")
     for callback in callbacks:
         supervisor.add_restart_callback("a", callback)
-    async with asyncio.timeout(TIMEOUT), supervisor:
+    async with asyncio.timeout(DEADLINE), supervisor:
         for generation in (1, 2):
             await _runs(supervisor, generation)
             pid = supervisor["a"].pid

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
 from tests.faults.conftest import FaultyScene
+from tests.waiting import wait_for
 
 RECORDS = ("record.intent", "record.identity", "record.ready", "record.rest")
 AT_ONCE = "{ initial = 0.0, next = 0.05, factor = 1.0, jitter = 0.0 }"

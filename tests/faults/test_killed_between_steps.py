@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
-from tests.e2e.daemon import DEADLINE, Scene, wait_for
+from tests.e2e.daemon import Scene
 from tests.faults.conftest import FaultyScene
+from tests.waiting import DEADLINE, wait_for
 
 # In the order in which a launch comes to them.
 STEPS = [

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import DEADLINE, Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import DEADLINE, wait_for
 
 
 def mode(path: Path) -> int:

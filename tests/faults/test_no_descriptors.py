@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit(2) is Linux's")
 

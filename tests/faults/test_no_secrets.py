@@ -10,7 +10,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.daemon import DEADLINE, Scene, wait_for
+from tests.e2e.daemon import Scene
+from tests.waiting import DEADLINE, wait_for
 
 SECRET = "hunter2-of-the-environment"
 OTHER = "another-value-nobody-may-see"

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from tests.e2e.conftest import scene
-from tests.e2e.daemon import Scene, table, wait_for
+from tests.e2e.daemon import Scene, table
 from tests.soak.watch import Usage
+from tests.waiting import wait_for
 
 __all__ = ["scene"]
 

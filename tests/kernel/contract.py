@@ -16,7 +16,7 @@ from typing import Protocol
 import pytest
 
 from supervisor.kernel.managerabc import KernelManagerABC
-from tests.kernel.programs import TIMEOUT
+from tests.waiting import DEADLINE
 
 
 class Program(Enum):
@@ -37,7 +37,7 @@ class Kernels(Protocol):
 
 async def ends(kernel: KernelManagerABC) -> None:
     """Wait for the end of a kernel, with the deadline of all tests."""
-    async with asyncio.timeout(TIMEOUT):
+    async with asyncio.timeout(DEADLINE):
         assert await kernel.wait() is False
 
 
@@ -82,7 +82,7 @@ class ManagerContract:
 
         await kernel.signal(signal.SIGTERM)
 
-        assert await asyncio.wait_for(waiting, TIMEOUT) is False
+        assert await asyncio.wait_for(waiting, DEADLINE) is False
         assert await kernel.is_alive() is False
         self.assert_returncode(-signal.SIGTERM, kernel)
 
@@ -93,7 +93,7 @@ class ManagerContract:
 
         await kernel.kill()
 
-        assert [False] * 5 == await asyncio.wait_for(asyncio.gather(*waiting), TIMEOUT)
+        assert [False] * 5 == await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE)
 
     async def test_a_wait_may_be_cancelled_and_the_others_go_on(self, kernels: Kernels) -> None:
         kernel = await kernels()
@@ -106,7 +106,7 @@ class ManagerContract:
 
         await kernel.signal(signal.SIGKILL)
 
-        assert await asyncio.wait_for(other, TIMEOUT) is False
+        assert await asyncio.wait_for(other, DEADLINE) is False
         await ends(kernel)
         self.assert_returncode(-signal.SIGKILL, kernel)
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,8 @@ from supervisor.kernel.subproc import KernelManager
 from supervisor.records.places import Places
 from supervisor.records.record import Record, RecordStore
 from supervisor.settings.config import BackoffConfig, KernelConfig
-from tests.kernels.using import TIMEOUT, mini
+from tests.kernels.using import mini
+from tests.waiting import DEADLINE, until
 
 F = TypeVar("F", bound=Fact)
 
@@ -28,12 +28,6 @@ F = TypeVar("F", bound=Fact)
 def config(*flags: str, name: str = "a", **settings: Any) -> KernelConfig:
     settings = {"backoff": BackoffConfig(next=0.0), "stop_timeout": 1.0, **settings}
     return KernelConfig(name=name, argv=tuple(mini(*flags)), **settings)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 class Hosting:
@@ -62,7 +56,7 @@ class Hosting:
         return asyncio.get_running_loop().create_task(self.host.perform(effect, self.report))
 
     async def perform(self, effect: Effect) -> None:
-        await asyncio.wait_for(self.begin(effect), TIMEOUT)
+        await asyncio.wait_for(self.begin(effect), DEADLINE)
 
     def of(self, kind: type[F]) -> list[F]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
@@ -123,17 +117,17 @@ class Hosting:
             except ProcessLookupError:
                 pass
         await until(lambda: all(entry.run is None or entry.run.is_over for entry in self.entries()))
-        await asyncio.wait_for(self.host.wait_told(), TIMEOUT)
+        await asyncio.wait_for(self.host.wait_told(), DEADLINE)
         await self.leave()
         for handle in self.left:
             if isinstance(handle, KernelManager) and isinstance(handle.kernel, subprocess.Popen):
-                handle.kernel.wait(TIMEOUT)
+                handle.kernel.wait(DEADLINE)
 
     async def leave(self) -> None:
         """As a supervisor that detaches."""
         # What a test leaves behind is reaped by the test.
         self.left += [entry.run._handle for entry in self.entries() if entry.run is not None]
-        await asyncio.wait_for(self.host.flush(), TIMEOUT)
+        await asyncio.wait_for(self.host.flush(), DEADLINE)
         self.host.close()
 
     def entries(self) -> list[Entry]:

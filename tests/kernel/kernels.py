@@ -24,7 +24,8 @@ from supervisor.kernel import wire
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, Connection
 from supervisor.settings.config import KernelConfig
-from tests.kernel.programs import TIMEOUT, default_signals
+from tests.kernel.programs import default_signals
+from tests.waiting import DEADLINE
 
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f")
 BASH_KERNEL = (sys.executable, "-m", "bash_kernel", "-f")
@@ -152,20 +153,14 @@ class Talk:
         self.client.load_connection_file(str(at.path))
 
     async def ready(self) -> Channel:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(DEADLINE):
             await self.channel.wait_ready()
         return self.channel
 
     async def start_client(self) -> AsyncKernelClient:
         self.client.start_channels()
-        await self.client.wait_for_ready(timeout=TIMEOUT)
+        await self.client.wait_for_ready(timeout=DEADLINE)
         return self.client
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():  # noqa: ASYNC110  conditions of other threads and processes
-            await asyncio.sleep(0.01)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tests.waiting import DEADLINE
+
 ROOT = Path(__file__).parents[2]  # of the project, for scripts that import it
-TIMEOUT = 30.0  # seconds; the one deadline of all waits
 
 SLEEPER = ("sleep", "600")
 SUCCESSFUL = ("true",)
@@ -77,7 +76,7 @@ class Stranger:
         if self.parent.poll() is None and state_of(self.pid) not in {"Z", ""}:
             os.kill(self.pid, signal.SIGKILL)
         self.reap()
-        self.parent.wait(TIMEOUT)
+        self.parent.wait(DEADLINE)
         assert self.parent.stdout is not None
         self.parent.stdout.close()
 
@@ -86,7 +85,7 @@ def end(popen: subprocess.Popen[bytes]) -> None:
     """End a child of ours, whatever became of it."""
     if popen.poll() is None:
         popen.kill()
-    popen.wait(TIMEOUT)
+    popen.wait(DEADLINE)
 
 
 def state_of(pid: int) -> str:
@@ -108,11 +107,3 @@ def name_of(pid: int) -> str:
 def open_files() -> int:
     """How many files this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        time.sleep(0.002)

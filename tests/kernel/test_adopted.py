@@ -13,17 +13,9 @@ import pytest
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.process.group import identify
 from supervisor.process.identity import LINUX
-from tests.kernel.programs import (
-    SLEEPER,
-    SUCCESSFUL,
-    TIMEOUT,
-    Stranger,
-    end,
-    open_files,
-    start,
-    state_of,
-)
+from tests.kernel.programs import SLEEPER, SUCCESSFUL, Stranger, end, open_files, start, state_of
 from tests.process.test_group import TELLS_STRANGERS
+from tests.waiting import DEADLINE
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def test_another_process_with_its_pid_is_not_adopted(
 def test_a_process_that_is_gone_is_not_adopted() -> None:
     popen = start(SUCCESSFUL)
     process = identify(popen.pid)
-    popen.wait(TIMEOUT)
+    popen.wait(DEADLINE)
 
     with pytest.raises(ProcessLookupError):
         AdoptedKernel(process, kernel_id="analysis")
@@ -70,7 +62,7 @@ async def test_its_exit_status_is_told_when_its_parent_takes_its_time(stranger: 
 
     await kernel.signal(signal.SIGTERM)
 
-    assert [False, False] == await asyncio.wait_for(asyncio.gather(kernel.wait(), kernel.wait()), TIMEOUT)
+    assert [False, False] == await asyncio.wait_for(asyncio.gather(kernel.wait(), kernel.wait()), DEADLINE)
     assert "Z" == state_of(stranger.pid)
     assert -signal.SIGTERM == kernel.returncode
 
@@ -82,9 +74,9 @@ async def test_a_child_of_ours_may_be_adopted_too() -> None:
         waiting = asyncio.create_task(kernel.wait())
 
         await kernel.signal(signal.SIGKILL)
-        popen.wait(TIMEOUT)
+        popen.wait(DEADLINE)
 
-        assert await asyncio.wait_for(waiting, TIMEOUT) is False
+        assert await asyncio.wait_for(waiting, DEADLINE) is False
         assert (-signal.SIGKILL if TELLS_STRANGERS else None) == kernel.returncode
     finally:
         end(popen)

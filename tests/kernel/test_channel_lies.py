@@ -16,15 +16,8 @@ from supervisor.core.model import Check
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.monitor import Monitor
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
-from tests.kernel.kernels import (
-    FakeKernel,
-    Frames,
-    Talk,
-    connection,
-    signed_reply,
-    until,
-)
-from tests.kernel.programs import TIMEOUT
+from tests.kernel.kernels import FakeKernel, Frames, Talk, connection, signed_reply
+from tests.waiting import DEADLINE, until
 
 SHORT = 0.2  # what a wait for an answer that does not come lasts
 
@@ -32,8 +25,8 @@ SHORT = 0.2  # what a wait for an answer that does not come lasts
 async def test_what_is_asked_before_a_kernel_listens_is_answered_once_it_does(
     fake: FakeKernel, talk: Talk
 ) -> None:
-    shutdown = asyncio.create_task(talk.channel.shutdown_request(restart=False, timeout=TIMEOUT))
-    ping = asyncio.create_task(talk.channel.ping(TIMEOUT))
+    shutdown = asyncio.create_task(talk.channel.shutdown_request(restart=False, timeout=DEADLINE))
+    ping = asyncio.create_task(talk.channel.ping(DEADLINE))
     await asyncio.sleep(0)
     with fake.serving():
         assert await shutdown
@@ -113,7 +106,7 @@ async def test_a_lie_is_no_answer_and_does_not_hide_one(
         await until(lambda: channel.line("control").drain() or channel.ignored >= 200)
 
         fake.answer = lambda name, request: [lie(fake, request), *fake.honest(name, request)]
-        assert await channel.kernel_info(TIMEOUT) == {"status": "ok"}
+        assert await channel.kernel_info(DEADLINE) == {"status": "ok"}
 
 
 async def test_a_replayed_answer_counts_once(fake: FakeKernel, talk: Talk) -> None:
@@ -126,7 +119,7 @@ async def test_a_replayed_answer_counts_once(fake: FakeKernel, talk: Talk) -> No
 
     fake.answer = replay
     with fake.serving():
-        assert await channel.kernel_info(TIMEOUT) is not None
+        assert await channel.kernel_info(DEADLINE) is not None
         assert await channel.kernel_info(SHORT) is None
         assert not await channel.shutdown_request(restart=False, timeout=SHORT)
 
@@ -157,7 +150,7 @@ async def test_a_huge_answer_is_dropped_and_the_next_one_is_heard(fake: FakeKern
         assert 1 == fake.seen["control"]
         fake.answer = None
 
-        assert await talk.channel.kernel_info(TIMEOUT) == {"status": "ok"}
+        assert await talk.channel.kernel_info(DEADLINE) == {"status": "ok"}
 
 
 async def test_another_program_met_at_the_port_is_got_over(fake: FakeKernel, talk: Talk) -> None:
@@ -169,7 +162,7 @@ async def test_another_program_met_at_the_port_is_got_over(fake: FakeKernel, tal
         caller.close()
 
     with fake.serving():
-        assert await talk.channel.ping(TIMEOUT)
+        assert await talk.channel.ping(DEADLINE)
 
 
 async def test_a_kernel_that_serves_kernel_info_on_shell_only_is_ready_and_is_asked_there(
@@ -212,7 +205,7 @@ async def test_an_answer_between_two_of_another_client_is_not_idleness(fake: Fak
 
     fake.answer = busy_at_the_second_question
     with fake.serving():
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(DEADLINE):
             await talk.channel.wait_idle()
 
     assert fake.seen["shell"] >= 5
@@ -224,14 +217,14 @@ async def test_an_answer_that_arrives_just_before_a_send_is_heard(fake: FakeKern
         last, go_on = fake.seen["hb"] + 1, threading.Event()
 
         def answer_one_when_told(_: str, request: Frames) -> list[Frames]:
-            return [request] if go_on.wait(TIMEOUT) and fake.seen["hb"] <= last else []
+            return [request] if go_on.wait(DEADLINE) and fake.seen["hb"] <= last else []
 
         fake.answer = answer_one_when_told
-        waiting = asyncio.create_task(channel.ping(TIMEOUT))
+        waiting = asyncio.create_task(channel.ping(DEADLINE))
         await until(lambda: fake.seen["hb"] == last)
         go_on.set()
         # The loop stands still until the answer is there; the send then takes note of it in its place.
-        assert select.select([channel.line("hb")._descriptor], [], [], TIMEOUT)[0]
+        assert select.select([channel.line("hb")._descriptor], [], [], DEADLINE)[0]
         time.sleep(0.01)  # noqa: ASYNC251  libzmq looks again only after some milliseconds
         channel.send_ping(lambda _: None)
 
@@ -246,7 +239,7 @@ async def test_an_ipv6_kernel_is_reached(tmp_path: Path) -> None:
     assert at.address is not None
     channel = Channel(at.address)
     with FakeKernel(at.address).serving():
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(DEADLINE):
             await channel.wait_ready()
     channel.close()
     at.close()
@@ -259,9 +252,9 @@ async def test_closing_ends_what_is_waited_for(fake: FakeKernel, talk: Talk) -> 
         waits = [
             asyncio.create_task(wait)
             for wait in (
-                channel.ping(TIMEOUT),
-                channel.kernel_info(TIMEOUT),
-                channel.kernel_info(TIMEOUT, "shell"),
+                channel.ping(DEADLINE),
+                channel.kernel_info(DEADLINE),
+                channel.kernel_info(DEADLINE, "shell"),
                 channel.wait_ready(),
                 channel.wait_idle(),
             )
@@ -269,12 +262,12 @@ async def test_closing_ends_what_is_waited_for(fake: FakeKernel, talk: Talk) -> 
         await until(lambda: fake.seen["hb"] and fake.seen["control"] and fake.seen["shell"])
         channel.close()
         channel.close()
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(DEADLINE):
             ended = await asyncio.gather(*waits, return_exceptions=True)
 
     assert [False, None, None] == ended[:3]
     assert [ConnectionAbortedError] * 2 == [type(error) for error in ended[3:]]
-    assert not await channel.ping(TIMEOUT)
+    assert not await channel.ping(DEADLINE)
     assert not await channel.shutdown_request(restart=False)
 
 

@@ -21,7 +21,7 @@ from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAn
 from supervisor.kernel.ports import bind, search_range
 from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import IPYKERNEL, connection, running
-from tests.kernel.programs import TIMEOUT
+from tests.waiting import DEADLINE
 
 CONFIG = KernelConfig(name="a")
 LOCAL = "127.0.0.1"
@@ -221,18 +221,18 @@ def test_what_is_asked_for_by_several_threads_at_a_time_is_one_address(
 
     def slow(*arguments: Any) -> dict[str, Any]:
         begun.set()
-        go_on.wait(TIMEOUT)
+        go_on.wait(DEADLINE)
         return choose_ports(*arguments)
 
     monkeypatch.setattr(kept, "_choose_ports", slow)
     with ThreadPoolExecutor() as threads:
         launch = threads.submit(kept.choose, CONFIG, "x")
-        assert begun.wait(TIMEOUT)
+        assert begun.wait(DEADLINE)
         client = threads.submit(kept.choose_once, CONFIG, "y")
         go_on.set()
-        chosen = launch.result(TIMEOUT)
+        chosen = launch.result(DEADLINE)
 
-        assert chosen is client.result(TIMEOUT)
+        assert chosen is client.result(DEADLINE)
     assert chosen is kept.choose_once(CONFIG, "z")
 
 
@@ -406,7 +406,7 @@ def test_a_real_kernel_binds_held_ports_and_its_address_outlives_it(tmp_path: Pa
     try:
         for _ in range(2):
             with running(IPYKERNEL, kept) as process:
-                client.wait_for_ready(timeout=TIMEOUT)
+                client.wait_for_ready(timeout=DEADLINE)
                 with pytest.raises(PortTaken):
                     kept.choose(CONFIG, "python3")
                 with pytest.raises(PortTaken):

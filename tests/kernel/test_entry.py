@@ -29,10 +29,11 @@ from supervisor.kernel import entry as entries
 from supervisor.kernel import host as hosts
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.ports import is_listened_on
+from supervisor.records import keeper
 from supervisor.records.record import Record
 from supervisor.settings.config import KernelConfig, OutputConfig
-from tests.kernel.hosting import Hosting, config, take_over, until
-from tests.kernels.using import TIMEOUT
+from tests.kernel.hosting import Hosting, config, take_over
+from tests.waiting import DEADLINE, outlast, until
 
 
 def address(hosting: Hosting) -> dict[str, Any]:
@@ -227,7 +228,7 @@ async def test_a_disk_that_hangs_delays_a_launch_and_does_not_prevent_it(
         gate = threading.Event()
 
         def write(self, record: Record) -> None:
-            self.gate.wait(TIMEOUT)
+            self.gate.wait(DEADLINE)
 
         def remove(self, name: str) -> None:
             """Nothing."""
@@ -294,7 +295,7 @@ async def test_a_removal_that_the_disk_refuses_never_hits_the_kernel_that_comes_
             if self.is_broken:
                 raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("supervisor.records.keeper.RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr(keeper, "RETRY_INTERVAL", 0.02)
     store = ReadOnly()
     hosting = Hosting(tmp_path, store)
     kernel = Kernel("a", config(), Want.DOWN, Stopped())
@@ -305,7 +306,7 @@ async def test_a_removal_that_the_disk_refuses_never_hits_the_kernel_that_comes_
     hosting.host.remember(kernel, State())
     store.is_broken = False
     await until(lambda: "a" in store.on_disk)
-    await asyncio.sleep(0.1)
+    await outlast(keeper.RETRY_INTERVAL)
 
     assert "a" in store.on_disk
     await hosting.close()

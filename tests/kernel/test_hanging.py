@@ -23,9 +23,9 @@ from supervisor.kernel import entry as entries
 from supervisor.kernel import line as lines
 from supervisor.kernel.connection import CHANNELS
 from supervisor.settings.config import KernelConfig, OutputConfig, PortsConfig
-from tests.kernel.hosting import Hosting, config, take_over, until
-from tests.kernels.using import TIMEOUT, mini
-from tests.kernels.using import until as wait_until
+from tests.kernel.hosting import Hosting, config, take_over
+from tests.kernels.using import mini
+from tests.waiting import DEADLINE, until, wait_for
 
 
 class Gate:
@@ -37,7 +37,7 @@ class Gate:
     def before(self, work: Callable[..., Any]) -> Callable[..., Any]:
         def hanging(*arguments: Any) -> Any:
             self.reached.set()
-            self.opened.wait(TIMEOUT)
+            self.opened.wait(DEADLINE)
             return work(*arguments)
 
         return hanging
@@ -83,11 +83,11 @@ async def test_a_launch_that_hangs_is_given_up_and_tried_again_once_nothing_hang
     second = await failed(hosting, 2)
     assert (2, True) == (second.generation, second.exit.is_passing)
     assert "an earlier attempt still waits" in second.exit.detail
-    monkeypatch.setattr(errands, "STEP_PATIENCE", TIMEOUT)
+    monkeypatch.setattr(errands, "STEP_PATIENCE", DEADLINE)
     gate.opened.set()
     begun = entry._steps._begun
     assert begun is not None
-    await asyncio.wait({begun}, timeout=TIMEOUT)
+    await asyncio.wait({begun}, timeout=DEADLINE)
 
     spawned = await hosting.run_again(config(), 3)
 
@@ -106,7 +106,7 @@ async def test_a_file_that_is_written_too_late_does_not_outlive_the_withdrawal(
     withdrawal = hosting.begin(Withdraw("a"))
     await asyncio.sleep(0)
     gate.opened.set()
-    await asyncio.wait_for(withdrawal, TIMEOUT)
+    await asyncio.wait_for(withdrawal, DEADLINE)
 
     assert not hosting.places.connection_file("a").exists()
 
@@ -124,7 +124,7 @@ async def test_a_launch_does_not_wait_for_ever_for_what_was_to_be_done_before(
 
     assert told.exit.is_passing
     gate.opened.set()
-    await asyncio.wait_for(withdrawal, TIMEOUT)
+    await asyncio.wait_for(withdrawal, DEADLINE)
     await hosting.run_again(config(), 2)
 
 
@@ -151,7 +151,7 @@ async def test_what_a_pool_without_threads_has_queued_is_not_done_later(
             scarce.setattr(threading, "Thread", NoThread)
             with pytest.raises(BlockingIOError, match="no thread is to be had"):
                 begin(done.append, "called off", pool=pool)
-        await asyncio.wait_for(begin(done.append, "later", pool=pool), TIMEOUT)
+        await asyncio.wait_for(begin(done.append, "later", pool=pool), DEADLINE)
 
     assert ["later"] == done
 
@@ -230,7 +230,7 @@ async def test_the_end_of_an_adopted_kernel_is_told_though_everything_else_about
 
     assert not adoption.done()
     gate.opened.set()
-    await asyncio.wait_for(adoption, TIMEOUT)
+    await asyncio.wait_for(adoption, DEADLINE)
 
 
 async def test_hanging_adoptions_do_not_hold_up_the_deaths_of_others(
@@ -247,7 +247,7 @@ async def test_hanging_adoptions_do_not_hold_up_the_deaths_of_others(
     await next_host.kill(await next_host.run(config()))
 
     gate.opened.set()
-    await asyncio.wait(launches, timeout=TIMEOUT)
+    await asyncio.wait(launches, timeout=DEADLINE)
 
 
 async def test_a_kernel_of_which_nobody_knows_where_it_listens_is_watched_all_the_same(
@@ -334,7 +334,7 @@ async def test_an_edit_of_how_it_is_interrupted_that_comes_with_the_adoption_cou
 
     adoption = next_host.begin_adoption(spawned, settings)
     apply = next_host.begin(Apply("a", config(interrupt_mode="message")))
-    await asyncio.wait_for(asyncio.gather(adoption, apply), TIMEOUT)
+    await asyncio.wait_for(asyncio.gather(adoption, apply), DEADLINE)
 
     assert "message" == mode(next_host)
 
@@ -355,7 +355,7 @@ async def test_an_edit_that_comes_while_a_kernel_cannot_be_watched_yet_counts(
     adoption = next_host.begin_adoption(spawned, config())
     await next_host.perform(Apply("a", config(interrupt_mode="message")))
     edited.set()
-    await asyncio.wait_for(adoption, TIMEOUT)
+    await asyncio.wait_for(adoption, DEADLINE)
 
     assert "message" == mode(next_host)
 
@@ -381,7 +381,7 @@ def test_the_threads_of_libzmq_are_there_before_the_first_kernel() -> None:
         lines.make_threads(context)
 
         # Each takes its name when it begins.
-        wait_until(lambda: len(zmq_threads() - before) == 2)
+        wait_for(lambda: len(zmq_threads() - before) == 2)
         opened = zmq_threads()
         context.socket(zmq.DEALER).close()
         assert opened == zmq_threads()

@@ -29,9 +29,9 @@ from supervisor.kernel.launch import (
 )
 from supervisor.process.dispositions import default_signals
 from supervisor.settings.config import Config, KernelConfig
+from tests.waiting import DEADLINE
 
 MARK = {"KERNEL_SUPERVISOR_RUN": "digest/a/1"}
-TIMEOUT = 30.0
 REPORT = """
 import json, os, sys
 json.dump({"env": dict(os.environ), "cwd": os.getcwd(), "argv": sys.argv, "fds": os.listdir("/proc/self/fd"),
@@ -50,7 +50,7 @@ def config(**keys: Any) -> KernelConfig:
 
 
 def finish(process: subprocess.Popen[bytes]) -> int:
-    return process.wait(TIMEOUT)
+    return process.wait(DEADLINE)
 
 
 @pytest.fixture

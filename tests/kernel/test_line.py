@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 
-from tests.kernel.programs import ROOT, TIMEOUT
+from tests.kernel.programs import ROOT
+from tests.waiting import DEADLINE
 
 
 def test_a_kernel_that_vanishes_while_it_answers_does_not_take_us_with_it() -> None:
@@ -17,7 +18,7 @@ def test_a_kernel_that_vanishes_while_it_answers_does_not_take_us_with_it() -> N
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=4 * TIMEOUT,
+        timeout=4 * DEADLINE,
         check=False,
     )
 

@@ -26,18 +26,18 @@ from tests.kernel.programs import (
     start,
     start_async,
     state_of,
-    until,
 )
+from tests.waiting import wait_for
 
 ARGV = {Program.SLEEPER: SLEEPER, Program.STUBBORN: STUBBORN, Program.EXITS_7: EXITS_7}
 
 
 def settle(program: Program, pid: int) -> None:
-    """Wait until a real process does what its program says."""
+    """Wait wait_for a real process does what its program says."""
     if program is Program.EXITS_7:
-        until(lambda: state_of(pid) in {"Z", ""})
+        wait_for(lambda: state_of(pid) in {"Z", ""})
     else:
-        until(lambda: name_of(pid) == "sleep")
+        wait_for(lambda: name_of(pid) == "sleep")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ class TestAdopted(ManagerContract):
         async def make(
             program: Program = Program.SLEEPER, files_to_cleanup: Iterable[Path] = ()
         ) -> KernelManagerABC:
-            # One that ended before it was adopted is there until its parent reaps it.
+            # One that ended before it was adopted is there wait_for its parent reaps it.
             stranger = Stranger(ARGV[program], reap=program is not Program.EXITS_7)
             strangers.append(stranger)
             settle(program, stranger.pid)

@@ -15,15 +15,8 @@ from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.monitor import Monitor
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
-from tests.kernel.kernels import (
-    IPYKERNEL,
-    FakeKernel,
-    Talk,
-    connection,
-    running,
-    stop,
-    until,
-)
+from tests.kernel.kernels import IPYKERNEL, FakeKernel, Talk, connection, running, stop
+from tests.waiting import until
 
 SHORT = 0.2  # what a wait for an answer that does not come lasts
 
@@ -140,7 +133,7 @@ async def test_a_supervisor_that_was_kept_from_running_does_not_blame_the_kernel
         before = fake.seen["hb"]
         told.monitor.start()
         await until(lambda: fake.seen["hb"] > before)
-        time.sleep(2.5)  # noqa: ASYNC251  the loop stands still for several intervals
+        time.sleep(2.5 * told.heartbeat.interval)  # noqa: ASYNC251  the loop stands still for several
         await until(lambda: fake.seen["hb"] >= before + 3)
         told.monitor.stop()
 

@@ -18,8 +18,8 @@ from supervisor.core.model import Cause, Check
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import Address
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
-from tests.kernel.hosting import Hosting, config, until
-from tests.kernels.using import TIMEOUT
+from tests.kernel.hosting import Hosting, config
+from tests.waiting import DEADLINE, until
 
 QUICK = HeartbeatConfig(interval=0.05, misses=1)
 OFF = ProbeConfig(action="off")
@@ -101,7 +101,7 @@ async def test_children_that_left_are_told_before_all_is_told(hosting: Hosting) 
     assert child is not None
     try:
         await hosting.kill(spawned)
-        await asyncio.wait_for(hosting.host.wait_told(), TIMEOUT)
+        await asyncio.wait_for(hosting.host.wait_told(), DEADLINE)
 
         assert [Escaped("a", 1, (child,))] == hosting.of(Escaped)
     finally:
@@ -161,7 +161,7 @@ async def test_a_reader_that_locks_the_output_does_not_hold_up_the_loop(
 
     def slow(*_: object) -> tuple[str, ...]:
         reading.set()
-        go_on.wait(TIMEOUT)
+        go_on.wait(DEADLINE)
         return ("at last",)
 
     monkeypatch.setattr(runs.OutputOfRun, "tail", slow)
@@ -199,6 +199,6 @@ async def test_signals_to_a_run_that_has_ended_are_no_error(hosting: Hosting) ->
     assert run.is_over
     await run.ask_to_exit(restart=False)
     run.watch_idle()
-    await asyncio.wait_for(run.wait_told(), TIMEOUT)
+    await asyncio.wait_for(run.wait_told(), DEADLINE)
     assert 1 == len(hosting.of(Exited))
     assert isinstance(spawned, Spawned)

@@ -16,13 +16,14 @@ from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.managerabc import KernelManagerABC
 from supervisor.kernel.subproc import KernelManager
 from supervisor.process.group import identify
-from tests.kernel.programs import EXITS_7, SLEEPER, end, name_of, start, start_async, until
+from tests.kernel.programs import EXITS_7, SLEEPER, end, name_of, start, start_async
+from tests.waiting import wait_for
 
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     popen = start(SLEEPER)
-    until(lambda: name_of(popen.pid) == "sleep")
+    wait_for(lambda: name_of(popen.pid) == "sleep")
     yield popen
     end(popen)
 

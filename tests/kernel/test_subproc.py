@@ -24,14 +24,13 @@ from tests.kernel.programs import (
     ROOT,
     SLEEPER,
     SUCCESSFUL,
-    TIMEOUT,
     end,
     open_files,
     start,
     start_async,
     state_of,
-    until,
 )
+from tests.waiting import DEADLINE, until, wait_for
 
 CYCLES = 500
 
@@ -62,7 +61,7 @@ def test_it_tells_which_process_it_is(sleeper: subprocess.Popen[bytes]) -> None:
 
 def test_a_child_that_was_reaped_before_it_was_wrapped_has_exited() -> None:
     popen = start(EXITS_7)
-    popen.wait(TIMEOUT)
+    popen.wait(DEADLINE)
 
     kernel = KernelManager(popen)
 
@@ -75,7 +74,7 @@ def test_a_child_that_was_reaped_before_it_was_wrapped_has_exited() -> None:
 
 def test_a_zombie_is_reaped_when_it_is_looked_at() -> None:
     popen = start(EXITS_7)
-    until(lambda: state_of(popen.pid) == "Z")
+    wait_for(lambda: state_of(popen.pid) == "Z")
     kernel = KernelManager(popen)
     assert kernel.process is not None
 
@@ -103,8 +102,8 @@ async def test_a_signal_reaches_the_children_of_the_kernel() -> None:
 
     await kernel.signal(signal.SIGTERM)
 
-    until(lambda: not is_running(child))
-    await asyncio.wait_for(kernel.wait(), TIMEOUT)
+    wait_for(lambda: not is_running(child))
+    await asyncio.wait_for(kernel.wait(), DEADLINE)
     assert -signal.SIGTERM == kernel.returncode
 
 
@@ -114,7 +113,7 @@ async def test_a_child_in_our_own_group_is_signalled_alone() -> None:
 
     await kernel.interrupt()
 
-    await asyncio.wait_for(kernel.wait(), TIMEOUT)
+    await asyncio.wait_for(kernel.wait(), DEADLINE)
     assert -signal.SIGINT == kernel.returncode
 
 
@@ -123,13 +122,13 @@ async def test_somebody_else_may_wait_for_the_same_child_in_a_thread(
 ) -> None:
     kernel = KernelManager(sleeper)
     waiting = asyncio.create_task(kernel.wait())
-    other = asyncio.create_task(asyncio.to_thread(sleeper.wait, TIMEOUT))
+    other = asyncio.create_task(asyncio.to_thread(sleeper.wait, DEADLINE))
     blocked = asyncio.create_task(asyncio.to_thread(sleeper.wait))
     await asyncio.wait([waiting, other, blocked], timeout=0.05)
 
     await kernel.signal(signal.SIGTERM)
 
-    assert await asyncio.wait_for(waiting, TIMEOUT) is False
+    assert await asyncio.wait_for(waiting, DEADLINE) is False
     assert [-signal.SIGTERM] * 3 == [kernel.returncode, await other, await blocked]
 
 
@@ -148,7 +147,7 @@ async def test_a_child_that_somebody_else_has_reaped_is_never_said_to_have_exite
     os.kill(popen.pid, signal.SIGKILL)
     reap(popen)
 
-    assert await asyncio.wait_for(waiting, TIMEOUT) is False
+    assert await asyncio.wait_for(waiting, DEADLINE) is False
     assert kernel.returncode in ({-signal.SIGKILL, None} if pidfds else {None})
     assert await kernel.is_alive() is False
     popen.poll()
@@ -162,7 +161,7 @@ async def test_a_child_that_is_gone_before_it_is_wrapped_has_exited(monkeypatch:
     kernel = KernelManager(popen)
 
     assert await kernel.is_alive() is False
-    assert await asyncio.wait_for(kernel.wait(), TIMEOUT) is False
+    assert await asyncio.wait_for(kernel.wait(), DEADLINE) is False
     assert kernel.process is kernel.returncode is None
     with pytest.raises(ProcessLookupError):
         await kernel.signal(0)
@@ -201,7 +200,7 @@ def test_an_asyncio_process_outlives_its_event_loop(caplog: pytest.LogCaptureFix
     assert asyncio.run(kernel.wait()) is False
     assert -signal.SIGKILL == kernel.returncode
     pid = kernel.pid
-    until(lambda: state_of(pid) == "")
+    wait_for(lambda: state_of(pid) == "")
     del kernel
     gc.collect()
 
@@ -289,7 +288,7 @@ async def test_500_runs_leave_no_file_thread_or_zombie(kind: str) -> None:
         process = start(SUCCESSFUL) if kind == "Popen" else await start_async(SUCCESSFUL)
         kernel = KernelManager(process)
         waiting = asyncio.gather(kernel.wait(), kernel.wait())
-        await asyncio.wait_for(waiting, TIMEOUT)
+        await asyncio.wait_for(waiting, DEADLINE)
         assert 0 == kernel.returncode
         return kernel.pid
 
@@ -308,6 +307,4 @@ async def test_500_runs_leave_no_file_thread_or_zombie(kind: str) -> None:
 
 async def _threads_at_most(count: int) -> None:
     """Threads of asyncio end a moment after the processes that they wait for."""
-    async with asyncio.timeout(TIMEOUT):
-        while threading.active_count() > count:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.002)
+    await until(lambda: threading.active_count() <= count)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI, until
+from tests.kernels.using import MINI
+from tests.waiting import wait_for
 
 Make = Callable[..., KernelManager]
 
@@ -32,13 +33,13 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 def environment(manager: KernelManager) -> dict[str, str]:
     """The variables that the kernel was launched with."""
     file = Path(f"/proc/{manager.pid}/environ")
-    until(lambda: file.read_bytes() != b"")  # as it is for a moment after exec
+    wait_for(lambda: file.read_bytes() != b"")  # as it is for a moment after exec
     lines = file.read_bytes().decode().split("\0")
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def is_ready(client: Any) -> bool:
-    """Whether a client of jupyter_client is; to be asked until it is so."""
+    """Whether a client of jupyter_client is; to be asked wait_for it is so."""
     try:
         client.wait_for_ready(timeout=30)
     except RuntimeError:  # its heart beats again a moment later than the kernel's

@@ -16,8 +16,9 @@ import pytest
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
 from supervisor.manager.attached import AttachedKernelManager
-from tests.kernels.using import MINI, until
+from tests.kernels.using import MINI
 from tests.manager.managing import is_ready
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,7 @@ class Daemon:
                 return False
             return True
 
-        until(answers)
+        wait_for(answers)
 
     def attach(self, name: str = "analysis") -> AttachedKernelManager:
         return KernelManager.attach(name, socket=self.socket)
@@ -81,7 +82,7 @@ def manager(daemon: Daemon) -> Iterator[AttachedKernelManager]:
 
 
 def pid_in(client: Any) -> int:
-    until(lambda: is_ready(client))
+    wait_for(lambda: is_ready(client))
     told: list[Any] = []
     client.execute_interactive("import os; print(os.getpid())", timeout=30, output_hook=told.append)
     return int("".join(message["content"]["text"] for message in told if message["msg_type"] == "stream"))
@@ -145,7 +146,7 @@ def test_deaths_are_told_through_a_crash_of_the_daemon(
     told: list[str | None] = []
     manager.add_restart_callback(lambda: told.append(manager.last_exit.signal if manager.last_exit else None))
     _kill(manager, signal.SIGSEGV)
-    until(lambda: told == ["SIGSEGV"])
+    wait_for(lambda: told == ["SIGSEGV"])
 
     daemon.end(signal.SIGKILL)
     assert manager.is_alive() is True  # the kernel is; the daemon is not
@@ -155,7 +156,7 @@ def test_deaths_are_told_through_a_crash_of_the_daemon(
     manager.wait_ready(30)
     _kill(manager, signal.SIGKILL)
 
-    until(lambda: len(told) == 2)
+    wait_for(lambda: len(told) == 2)
     assert ["SIGSEGV", "SIGKILL"] == told
     manager.cleanup()
     assert all(thread.name != "events of analysis" for thread in threading.enumerate())
@@ -165,7 +166,7 @@ def _kill(manager: KernelManager, signum: int) -> None:
     pid = manager.pid
     assert pid is not None
     os.kill(pid, signum)
-    until(lambda: manager.pid not in (pid, None))
+    wait_for(lambda: manager.pid not in (pid, None))
     manager.wait_ready(30)
 
 
@@ -176,7 +177,7 @@ def test_an_ordered_restart_tells_how_the_run_that_it_ended_did(manager: Attache
 
     manager.restart_kernel()
 
-    until(lambda: told)
+    wait_for(lambda: told)
     assert [(Cause.EXITED, 0, None)] == [(e.cause, e.code, e.signal) for e in told if e is not None]
 
 
@@ -193,7 +194,7 @@ def test_a_death_between_two_daemons_is_told_also_if_nothing_was_told_before(
     daemon.start()
     manager.wait_ready(30)
 
-    until(lambda: told)
+    wait_for(lambda: told)
     assert [True] == told
 
 
@@ -206,7 +207,7 @@ def test_a_kernel_that_has_left_the_file_is_not_alive(daemon: Daemon) -> None:
     daemon.config.write_text(text.replace("[kernels.leaving]", "[kernels.come]"))
     daemon.process.send_signal(signal.SIGHUP)
 
-    until(lambda: not leaving.is_alive())
+    wait_for(lambda: not leaving.is_alive())
 
     def is_unknown() -> bool:
         try:
@@ -217,7 +218,7 @@ def test_a_kernel_that_has_left_the_file_is_not_alive(daemon: Daemon) -> None:
             pass  # it has ended, and is about to leave
         return False
 
-    until(is_unknown)
+    wait_for(is_unknown)
     assert (False, False, None) == (leaving.is_alive(), leaving.has_kernel, leaving.pid)
 
 

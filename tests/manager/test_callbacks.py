@@ -11,8 +11,9 @@ import pytest
 
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
-from tests.kernels.using import mini, until
+from tests.kernels.using import mini
 from tests.manager.managing import Make, make
+from tests.waiting import wait_for
 
 __all__ = ["make"]
 
@@ -21,7 +22,7 @@ def kill(manager: KernelManager, signum: int = signal.SIGKILL) -> None:
     pid = manager.pid
     assert pid is not None
     os.kill(pid, signum)
-    until(lambda: manager.pid not in (pid, None) or not manager.has_kernel)
+    wait_for(lambda: manager.pid not in (pid, None) or not manager.has_kernel)
 
 
 def test_each_death_is_told_once_and_the_end_once_with_the_reason(make: Make) -> None:
@@ -40,7 +41,7 @@ def test_each_death_is_told_once_and_the_end_once_with_the_reason(make: Make) ->
     manager.wait_ready()
     kill(manager, signal.SIGTERM)
 
-    until(lambda: len(told) == 3)
+    wait_for(lambda: len(told) == 3)
     assert [
         ("restart", Exit(Cause.KILLED, signal="SIGKILL", output_tail=("last words",))),
         ("restart", Exit(Cause.CRASHED, signal="SIGSEGV", output_tail=("last words",))),
@@ -71,7 +72,7 @@ def test_without_autorestart_a_death_is_the_end(make: Make) -> None:
 
     kill(manager)
 
-    until(lambda: told)
+    wait_for(lambda: told)
     assert ["dead"] == told
     assert manager.is_alive() is False
 
@@ -86,7 +87,7 @@ def test_autorestart_may_be_turned_off_and_on_while_it_runs(make: Make) -> None:
     manager.autorestart = True
     assert pid == manager.pid
     kill(manager)
-    until(manager.is_alive)
+    wait_for(manager.is_alive)
     manager.autorestart = False
     kill(manager)
 
@@ -102,7 +103,7 @@ def test_an_ordered_restart_is_told_too(make: Make) -> None:
 
     manager.restart_kernel()
 
-    until(lambda: told)
+    wait_for(lambda: told)
     assert [Exit(Cause.EXITED, code=0)] == told
 
 
@@ -121,7 +122,7 @@ def test_callbacks_are_called_in_order_and_what_they_raise_is_logged(
     manager.start_kernel()
     with caplog.at_level(logging.ERROR):
         kill(manager)
-        until(lambda: len(told) == 3)
+        wait_for(lambda: len(told) == 3)
 
     assert [1, 2, 3] == told
     assert "a restart callback failed" in caplog.text
@@ -142,9 +143,9 @@ def test_one_that_is_removed_while_they_are_called_is_called_this_once(make: Mak
     manager.add_restart_callback(second)
     manager.start_kernel()
     kill(manager)
-    until(lambda: len(told) == 2)
+    wait_for(lambda: len(told) == 2)
     kill(manager)
-    until(lambda: len(told) == 3)
+    wait_for(lambda: len(told) == 3)
 
     assert ["first", "second", "first"] == told
 
@@ -194,7 +195,7 @@ def test_a_slow_callback_delays_neither_the_restart_nor_other_managers(make: Mak
     assert told.wait(30)
     assert [] == ends
     go_on.set()
-    until(lambda: len(ends) == 2)
+    wait_for(lambda: len(ends) == 2)
     # Each is told of the end that it is called for, however late.
     assert ["SIGKILL", "SIGTERM"] == ends
 

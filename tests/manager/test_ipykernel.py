@@ -15,8 +15,9 @@ import pytest
 
 from supervisor import KernelManager, run_kernel, start_new_kernel
 from supervisor.core.model import Cause
-from tests.kernels.using import MINI, mini, until
+from tests.kernels.using import MINI, mini
 from tests.manager.managing import is_ready
+from tests.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def started() -> Iterator[tuple[KernelManager, Any]]:
 
 def value(client: Any, expression: str) -> str:
     """What the kernel answers, once client and kernel have found each other (again)."""
-    until(lambda: is_ready(client))
+    wait_for(lambda: is_ready(client))
     reply = client.execute_interactive(
         "", user_expressions={"x": expression}, timeout=30, store_history=False
     )
@@ -78,7 +79,7 @@ def test_a_kernel_that_is_killed_comes_back_for_its_client(started: tuple[Kernel
     assert pid is not None
 
     os.kill(pid, signal.SIGKILL)
-    until(lambda: manager.pid not in (pid, None))
+    wait_for(lambda: manager.pid not in (pid, None))
     manager.wait_ready()
 
     assert str(manager.pid) == value(client, "__import__('os').getpid()")
@@ -93,7 +94,7 @@ def test_a_kernel_that_exits_by_itself_tells_its_code(started: tuple[KernelManag
 
     client.execute("import os; os._exit(7)")
 
-    until(lambda: told)
+    wait_for(lambda: told)
     assert (Cause.EXITED, 7, None) == (told[0].cause, told[0].code, told[0].signal)
 
 
@@ -101,11 +102,11 @@ def test_an_interrupt_ends_a_loop(started: tuple[KernelManager, Any]) -> None:
     manager, client = started
     pid = manager.pid
     client.execute("print('begun')\nwhile True: pass")
-    until(lambda: client.get_iopub_msg(timeout=30)["msg_type"] == "stream")
+    wait_for(lambda: client.get_iopub_msg(timeout=30)["msg_type"] == "stream")
 
     manager.interrupt_kernel()
 
-    until(lambda: client.get_shell_msg(timeout=30)["content"].get("ename") == "KeyboardInterrupt")
+    wait_for(lambda: client.get_shell_msg(timeout=30)["content"].get("ename") == "KeyboardInterrupt")
     assert pid == manager.pid
 
 

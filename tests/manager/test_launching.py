@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI, mini, until
+from tests.kernels.using import MINI, mini
 from tests.manager.managing import Make, environment, make
+from tests.waiting import wait_for
 
 __all__ = ["make"]
 
@@ -37,7 +38,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 def arguments(manager: KernelManager) -> list[str]:
     file = Path(f"/proc/{manager.pid}/cmdline")
-    until(lambda: MINI[1] in file.read_text())
+    wait_for(lambda: MINI[1] in file.read_text())
     return file.read_text().split("\0")[:-1]
 
 
@@ -45,7 +46,7 @@ def die(manager: KernelManager) -> None:
     pid = manager.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: manager.pid not in (pid, None))
+    wait_for(lambda: manager.pid not in (pid, None))
 
 
 # The environment
@@ -306,10 +307,10 @@ def test_no_descriptor_of_a_stream_is_left(tmp_path: Path, monkeypatch: pytest.M
     gc.collect()
     # Nobody holds the manager, and the kernel is supervised to its end: so long, and no longer.
     os.kill(pid, signal.SIGKILL)
-    until(lambda: session.kernel is not None and session.kernel.generation == 2)
+    wait_for(lambda: session.kernel is not None and session.kernel.generation == 2)
     assert 1 == open_on(first)
     session.thread.call(_end(session))
-    until(lambda: 0 == open_on(first))
+    wait_for(lambda: 0 == open_on(first))
 
 
 async def _end(session: object) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI, until
+from tests.kernels.using import MINI
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,7 +113,7 @@ def test_a_forked_child_refuses_clearly_and_can_make_its_own(manager: KernelMana
     pid = manager.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: manager.pid not in (pid, None))
+    wait_for(lambda: manager.pid not in (pid, None))
     manager.wait_ready()
 
 
@@ -187,13 +188,13 @@ def test_garbage_collection_leaves_a_living_kernel_and_its_file(
     os.kill(pid, 0)
     # It is still supervised; and once it has ended for good nothing is left of it.
     os.kill(pid, signal.SIGKILL)
-    until(lambda: session.kernel is not None and session.kernel.generation == 2)
-    until(lambda: session.kernel is not None and session.kernel.phase.__class__.__name__ == "Running")
+    wait_for(lambda: session.kernel is not None and session.kernel.generation == 2)
+    wait_for(lambda: session.kernel is not None and session.kernel.phase.__class__.__name__ == "Running")
     assert file.exists()
     session.thread.call(_stop(session))
-    until(lambda: session.is_closed)
-    until(lambda: not file.exists())
-    until(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
+    wait_for(lambda: session.is_closed)
+    wait_for(lambda: not file.exists())
+    wait_for(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
 
 
 async def _stop(session: object) -> None:
@@ -214,7 +215,7 @@ def test_a_manager_without_a_kernel_takes_its_thread_with_it(
     del manager
     gc.collect()
 
-    until(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
+    wait_for(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
 
 
 def test_a_program_that_ends_without_a_shutdown_ends_at_once_and_quietly(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from supervisor.kernel.connection import CHANNELS
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI, mini, until
+from tests.kernels.using import MINI, mini
 from tests.manager.managing import Make, environment, make
+from tests.waiting import wait_for
 
 __all__ = ["make"]
 
@@ -32,7 +33,7 @@ def die(manager: KernelManager, signum: int = signal.SIGKILL) -> None:
     pid = manager.pid
     assert pid is not None
     os.killpg(pid, signum)
-    until(lambda: manager.pid != pid)
+    wait_for(lambda: manager.pid != pid)
 
 
 def ports(manager: KernelManager) -> list[int]:
@@ -347,7 +348,7 @@ def test_a_request_is_sent_without_waiting_and_the_kernel_does_not_come_back(mak
 
     manager.request_shutdown()
 
-    until(lambda: not manager.has_kernel)
+    wait_for(lambda: not manager.has_kernel)
     assert manager.last_exit is not None
     assert 0 == manager.last_exit.code
     assert manager.is_alive() is False
@@ -368,7 +369,7 @@ def test_a_request_is_not_followed_by_signals_and_a_death_after_it_is_final(make
         _until_dead(manager, until_later)
     manager.signal_kernel(signal.SIGKILL)
 
-    until(lambda: not manager.has_kernel)
+    wait_for(lambda: not manager.has_kernel)
     assert manager.is_alive() is False
 
 
@@ -424,7 +425,7 @@ def test_cleanup_of_a_living_kernel_does_not_end_its_supervision(make: Make) -> 
     assert not Path(manager.connection_file).exists()
     die(manager)
 
-    until(manager.is_alive)
+    wait_for(manager.is_alive)
     assert address == ports(manager)
     assert Path(manager.connection_file).exists()
 
@@ -477,7 +478,7 @@ def test_a_signal_reaches_the_group(make: Make) -> None:
 
     manager.signal_kernel(signal.SIGKILL)
 
-    until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text())
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text())
 
 
 def _output(client: Any, message_id: str) -> str:
@@ -498,7 +499,7 @@ def test_an_interrupt_ends_what_is_executed(make: Make, mode: str) -> None:
     client.start_channels()
     client.wait_for_ready(timeout=30)
     message_id = client.execute("import time; print('begun', flush=True)\nwhile True: time.sleep(0.01)")
-    until(lambda: client.get_iopub_msg(timeout=30)["content"].get("execution_state") == "busy")
+    wait_for(lambda: client.get_iopub_msg(timeout=30)["content"].get("execution_state") == "busy")
 
     def is_interrupted() -> bool:
         manager.interrupt_kernel()
@@ -511,7 +512,7 @@ def test_an_interrupt_ends_what_is_executed(make: Make, mode: str) -> None:
             reply["content"].get("ename"),
         )
 
-    until(is_interrupted)
+    wait_for(is_interrupted)
     client.stop_channels()
     assert pid == manager.pid
 
@@ -534,15 +535,15 @@ def test_has_kernel_through_crashes_but_not_once_given_up(make: Make) -> None:
     pid = manager.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: manager.pid is None)
+    wait_for(lambda: manager.pid is None)
 
     assert (False, True) == (manager.is_alive(), manager.has_kernel)
-    until(manager.is_alive)
+    wait_for(manager.is_alive)
     die(manager)
-    until(lambda: dead)
+    wait_for(lambda: dead)
 
     assert (False, False) == (manager.is_alive(), manager.has_kernel)
-    until(lambda: not Path(manager.connection_file).exists())
+    wait_for(lambda: not Path(manager.connection_file).exists())
     ready(manager)
     assert manager.has_kernel is True
 

@@ -20,8 +20,9 @@ import pytest
 
 from supervisor.kernel.run import Run
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI, mini, until
+from tests.kernels.using import MINI, mini
 from tests.manager.managing import Make, make
+from tests.waiting import wait_for
 
 __all__ = ["make"]
 
@@ -80,12 +81,12 @@ def test_a_request_lets_a_busy_kernel_finish_what_it_executes(make: Make, tmp_pa
         "import os, time\nprint('begun')\n"
         f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\nopen({str(done)!r}, 'w').close()"
     )
-    until(lambda: client.get_iopub_msg(timeout=30)["content"].get("execution_state") == "busy")
+    wait_for(lambda: client.get_iopub_msg(timeout=30)["content"].get("execution_state") == "busy")
 
     manager.request_shutdown()
     go_on.touch()
 
-    until(lambda: not manager.has_kernel)
+    wait_for(lambda: not manager.has_kernel)
     client.stop_channels()
     assert done.exists()
     assert manager.last_exit is not None
@@ -115,7 +116,7 @@ os._exit(0)
     pid = int(done.stdout)
 
     try:
-        until(lambda: not psutil.pid_exists(pid))
+        wait_for(lambda: not psutil.pid_exists(pid))
     finally:
         kill(pid, signal.SIGKILL)
 
@@ -284,7 +285,7 @@ def test_a_hundred_cycles_leave_nothing(make: Make, tmp_path: Path, monkeypatch:
 
     assert before == descriptors()
     # The last one has been joined, and is gone in a moment.
-    until(lambda: threads == me.num_threads())
+    wait_for(lambda: threads == me.num_threads())
     assert [] == list(temporary.iterdir())
     assert [] == [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert [] == [child.pid for child in me.children()]

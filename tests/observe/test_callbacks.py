@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from supervisor.observe.callbacks import Callbacks
-from tests.observe.waiting import until
+from tests.waiting import until
 
 
 def restarting(kernel: str = "a", number: int = 0) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 
 from supervisor.observe.line_writer import LineWriter
-from tests.observe.waiting import wait_until
+from tests.waiting import wait_for
 
 
 def marker(count: int) -> bytes:
@@ -50,7 +50,7 @@ def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_once_it_is_read(pipe: 
     fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
     writer = LineWriter(stream, marker, max_lines=100)
     writer.write(b"x" * 10_000 + b"\n")
-    wait_until(lambda: writer._busy)
+    wait_for(lambda: writer._busy)
 
     for number in range(10_000):
         writer.write(b"%07d\n" % number)
@@ -157,7 +157,7 @@ def test_the_queue_is_bounded_in_bytes_too(pipe: tuple[int, TextIO]) -> None:
     _, stream = pipe
     writer = LineWriter(stream, marker, max_bytes=1000)
     writer.write(b"x" * 1_000_000)
-    wait_until(lambda: writer._busy)
+    wait_for(lambda: writer._busy)
 
     for _ in range(50):
         writer.write(b"y" * 100)
@@ -208,6 +208,6 @@ def test_no_thread_and_no_descriptor_is_left_after_closing(pipe: tuple[int, Text
         writer = LineWriter(stream, marker)
         writer.write(b"x\n")
         assert writer.close(30)
-        wait_until(lambda writer=writer: not writer._thread.is_alive())  # type: ignore[misc]
+        wait_for(lambda writer=writer: not writer._thread.is_alive())  # type: ignore[misc]
 
     assert before == open_files()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +17,8 @@ import pytest
 
 from supervisor.output import file as module
 from supervisor.output.file import OutputFile, Position, clean_lines, follow, read
+from tests.waiting import DEADLINE, wait_for
 
-TIMEOUT = 30.0
 WRITER = """
 import os, sys, time
 for number in range(int(sys.argv[1])):
@@ -256,7 +255,7 @@ def test_not_a_line_is_lost_or_repeated_while_a_process_writes_as_fast_as_it_can
         trims = 0
         while writer.poll() is None:
             trims += OutputFile(path).trim(100_000, 100)
-        writer.wait(TIMEOUT)
+        writer.wait(DEADLINE)
 
         assert trims > 3
         assert lines(*range(200_000)) == contents(path)
@@ -404,14 +403,11 @@ class Follower(threading.Thread):
             self.got += piece
 
     def wait(self, condition: Callable[[bytes], bool]) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while not condition(self.got):
-            assert time.monotonic() < deadline, f"got only {self.got[-200:]!r}"
-            time.sleep(0.001)
+        wait_for(lambda: condition(self.got), lambda: f"got only {self.got[-200:]!r}")
 
     def stop(self) -> bytes:
         self._over.set()
-        self.join(TIMEOUT)
+        self.join(DEADLINE)
         assert not self.is_alive()
         return self.got
 
@@ -515,7 +511,7 @@ def test_a_follower_loses_and_repeats_nothing_of_a_fast_writer_under_trimming(pa
     follower = Follower(path)
     while writer.poll() is None:
         OutputFile(path).trim(100_000, 50)
-    writer.wait(TIMEOUT)
+    writer.wait(DEADLINE)
     follower.wait(lambda got: len(got) >= 100_000 * len(line(0)))
 
     assert lines(*range(100_000)) == follower.stop()
@@ -541,7 +537,7 @@ def test_a_reader_that_was_stopped_while_it_read_does_not_keep_the_file_from_bei
 
         assert OutputFile(path).trim(3000, 9)
     finally:
-        holder.communicate(b"\n", TIMEOUT)
+        holder.communicate(b"\n", DEADLINE)
     assert lines(*range(1000)) == contents(path)
 
 

@@ -37,15 +37,14 @@ from tests.kernel.programs import (
     ROOT,
     SLEEPER,
     SUCCESSFUL,
-    TIMEOUT,
     Stranger,
     end,
     name_of,
     open_files,
     start,
     state_of,
-    until,
 )
+from tests.waiting import DEADLINE, wait_for
 
 LINUX = sys.platform == "linux"
 TELLS_STRANGERS = LINUX and tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
@@ -62,7 +61,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def zombie() -> Iterator[subprocess.Popen[bytes]]:
     popen = start(SUCCESSFUL)
-    until(lambda: state_of(popen.pid) == "Z")
+    wait_for(lambda: state_of(popen.pid) == "Z")
     yield popen
     end(popen)
 
@@ -93,12 +92,12 @@ def group_of(pid: int) -> list[int]:
 def test_a_signal_reaches_the_whole_group(family: list[subprocess.Popen[bytes]]) -> None:
     leader = start(("sh", "-c", FOREVER + "wait"))
     family.append(leader)
-    until(lambda: len(group_of(leader.pid)) == 3)
+    wait_for(lambda: len(group_of(leader.pid)) == 3)
 
     signal_group(identify(leader.pid), signal.SIGTERM)
 
-    until(lambda: group_of(leader.pid) == [])
-    assert leader.wait(TIMEOUT) == -signal.SIGTERM
+    wait_for(lambda: group_of(leader.pid) == [])
+    assert leader.wait(DEADLINE) == -signal.SIGTERM
 
 
 def test_a_signal_reaches_only_the_process_if_its_group_is_ours() -> None:
@@ -108,7 +107,7 @@ def test_a_signal_reaches_only_the_process_if_its_group_is_ours() -> None:
 
         signal_group(identify(popen.pid), signal.SIGTERM)
 
-        assert popen.wait(TIMEOUT) == -signal.SIGTERM
+        assert popen.wait(DEADLINE) == -signal.SIGTERM
     finally:
         end(popen)
 
@@ -149,17 +148,17 @@ def test_after_the_end_a_signal_raises_process_lookup_error(zombie: subprocess.P
         for signum in (0, signal.SIGTERM):
             with pytest.raises(ProcessLookupError):
                 signal_group(found, signum)
-        zombie.wait(TIMEOUT)
+        zombie.wait(DEADLINE)
 
 
 def test_a_stopped_process_goes_on_when_continued(sleeper: subprocess.Popen[bytes]) -> None:
     found = identify(sleeper.pid)
     signal_group(found, signal.SIGSTOP)
-    until(lambda: state_of(sleeper.pid) == "T")
+    wait_for(lambda: state_of(sleeper.pid) == "T")
 
     continue_group(found)
 
-    until(lambda: state_of(sleeper.pid) == "S")
+    wait_for(lambda: state_of(sleeper.pid) == "S")
 
 
 def test_a_signal_that_does_not_exist_is_an_error(sleeper: subprocess.Popen[bytes]) -> None:
@@ -180,11 +179,11 @@ def test_groups_are_signalled_without_the_flag_of_newer_kernels(
     monkeypatch.setattr(signal, "pidfd_send_signal", older)
     leader = start(("sh", "-c", FOREVER + "wait"))
     family.append(leader)
-    until(lambda: len(group_of(leader.pid)) == 3)
+    wait_for(lambda: len(group_of(leader.pid)) == 3)
 
     signal_group(identify(leader.pid), signal.SIGTERM)
 
-    until(lambda: group_of(leader.pid) == [])
+    wait_for(lambda: group_of(leader.pid) == [])
 
 
 def test_groups_are_signalled_without_pidfds(
@@ -193,13 +192,13 @@ def test_groups_are_signalled_without_pidfds(
     monkeypatch.delattr(os, "pidfd_open")
     leader = start(("sh", "-c", FOREVER + "wait"))
     family.append(leader)
-    until(lambda: len(group_of(leader.pid)) == 3)
+    wait_for(lambda: len(group_of(leader.pid)) == 3)
     found = identify(leader.pid)
 
     signal_group(found, signal.SIGTERM)
 
-    until(lambda: group_of(leader.pid) == [])
-    until(lambda: state_of(leader.pid) == "Z")
+    wait_for(lambda: group_of(leader.pid) == [])
+    wait_for(lambda: state_of(leader.pid) == "Z")
     assert not is_running(found)
     with pytest.raises(ProcessLookupError):
         signal_group(found, 0)
@@ -221,7 +220,7 @@ async def test_several_tasks_wait_for_one_pidfd_and_may_be_cancelled(
 
     sleeper.kill()
 
-    await asyncio.wait_for(asyncio.gather(waiting[0], waiting[2]), TIMEOUT)
+    await asyncio.wait_for(asyncio.gather(waiting[0], waiting[2]), DEADLINE)
     await wait_exit(pidfd)
     assert files == open_files()
     os.close(pidfd)
@@ -235,7 +234,7 @@ async def test_a_wait_goes_on_when_its_pidfd_is_closed(sleeper: subprocess.Popen
     os.close(pidfd)
     sleeper.kill()
 
-    await asyncio.wait_for(waiting, TIMEOUT)
+    await asyncio.wait_for(waiting, DEADLINE)
 
 
 @pytest.mark.skipif(not TELLS_STRANGERS, reason="Linux tells how strangers ended since 6.15")
@@ -255,12 +254,12 @@ async def test_the_exit_status_of_a_stranger_is_told_before_and_after_its_parent
     stranger = Stranger(argv, reap=False)
     try:
         pidfd = open_pidfd(identify(stranger.pid))
-        until(lambda: has_ended(pidfd))
+        wait_for(lambda: has_ended(pidfd))
 
         assert expected == await stranger_returncode(pidfd, 0.0)
         stranger.reap()
 
-        assert expected == await stranger_returncode(pidfd, TIMEOUT)
+        assert expected == await stranger_returncode(pidfd, DEADLINE)
         assert expected == stranger_wait_status(pidfd)
         os.close(pidfd)
     finally:
@@ -281,7 +280,7 @@ async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_ask
     try:
         pidfd = open_pidfd(identify(stranger.pid))
         os.kill(stranger.pid, signal.SIGKILL)
-        until(lambda: not is_there(stranger.pid))
+        wait_for(lambda: not is_there(stranger.pid))
         monkeypatch.setattr(fcntl, "ioctl", refuse)
 
         assert await stranger_returncode(pidfd) is None
@@ -302,7 +301,7 @@ def is_there(pid: int) -> bool:
 async def test_an_empty_group_costs_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     popen = start(SUCCESSFUL)
     found = identify(popen.pid)
-    popen.wait(TIMEOUT)
+    popen.wait(DEADLINE)
 
     def too_much(*arguments: object) -> None:
         raise AssertionError(arguments)
@@ -325,18 +324,18 @@ async def test_what_is_left_in_the_group_is_ended_before_it_returns(
     leader = start(("sh", "-c", "trap '' TERM; " + FOREVER + "exit 0"))
     family.append(leader)
     found = identify(leader.pid)
-    leader.wait(TIMEOUT)
+    leader.wait(DEADLINE)
     assert 2 == len(group_of(leader.pid))
     files = open_files()
 
-    assert await end_group(found, TIMEOUT) is True
+    assert await end_group(found, DEADLINE) is True
 
     assert [] == group_of(leader.pid)
     assert files == open_files()
 
 
 async def test_a_leader_that_nobody_reaped_is_not_waited_for(zombie: subprocess.Popen[bytes]) -> None:
-    assert await end_group(identify(zombie.pid), TIMEOUT) is True
+    assert await end_group(identify(zombie.pid), DEADLINE) is True
 
 
 async def test_a_group_that_does_not_end_in_time_is_told(
@@ -345,7 +344,7 @@ async def test_a_group_that_does_not_end_in_time_is_told(
     leader = start(("sh", "-c", FOREVER + "exit 0"))
     family.append(leader)
     found = identify(leader.pid)
-    leader.wait(TIMEOUT)
+    leader.wait(DEADLINE)
     real = os.killpg
     monkeypatch.setattr(
         os, "killpg", lambda group, signum: real(group, 0)
@@ -376,13 +375,13 @@ def test_an_escapee_is_found_by_its_mark(family: list[subprocess.Popen[bytes]], 
     script = f"setsid sh -c 'echo $$ > {note}; exec sleep 600' & wait"
     leader = start(("sh", "-c", script), env={"PATH": os.environ["PATH"], "MARK": "one/kernel/3"})
     family.append(leader)
-    until(lambda: note.exists() and note.read_text().strip())
+    wait_for(lambda: note.exists() and note.read_text().strip())
     escapee = int(note.read_text())
     try:
-        until(lambda: name_of(escapee) == "sleep")
+        wait_for(lambda: name_of(escapee) == "sleep")
         found = identify(leader.pid)
         signal_group(found, signal.SIGKILL)
-        leader.wait(TIMEOUT)
+        leader.wait(DEADLINE)
         asyncio.run(end_group(found))
 
         assert [identify(escapee)] == marked_processes("MARK", "one/kernel/3")
@@ -390,7 +389,7 @@ def test_an_escapee_is_found_by_its_mark(family: list[subprocess.Popen[bytes]], 
         assert [] == marked_processes("ARK", "one/kernel/3")
     finally:
         os.kill(escapee, signal.SIGKILL)
-    until(lambda: state_of(escapee) in {"", "Z"})
+    wait_for(lambda: state_of(escapee) in {"", "Z"})
     assert [] == marked_processes("MARK", "one/kernel/3")
 
 
@@ -403,5 +402,5 @@ async def test_waiting_uses_no_thread(sleeper: subprocess.Popen[bytes]) -> None:
     assert threads == threading.active_count()
 
     sleeper.kill()
-    await asyncio.wait_for(waiting, TIMEOUT)
+    await asyncio.wait_for(waiting, DEADLINE)
     os.close(pidfd)

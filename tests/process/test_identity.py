@@ -27,17 +27,8 @@ from supervisor.process.group import (
     open_pidfd,
     signal_group,
 )
-from tests.kernel.programs import (
-    SLEEPER,
-    SUCCESSFUL,
-    TIMEOUT,
-    end,
-    name_of,
-    open_files,
-    start,
-    state_of,
-    until,
-)
+from tests.kernel.programs import SLEEPER, SUCCESSFUL, end, name_of, open_files, start, state_of
+from tests.waiting import DEADLINE, wait_for
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def zombie() -> Iterator[subprocess.Popen[bytes]]:
     popen = start(SUCCESSFUL)
-    until(lambda: state_of(popen.pid) == "Z")
+    wait_for(lambda: state_of(popen.pid) == "Z")
     yield popen
     end(popen)
 
@@ -113,10 +104,10 @@ def test_a_process_runs_until_it_is_a_zombie() -> None:
     assert is_running(found)
 
     popen.kill()
-    until(lambda: state_of(popen.pid) == "Z")
+    wait_for(lambda: state_of(popen.pid) == "Z")
 
     assert not is_running(found)
-    popen.wait(TIMEOUT)
+    popen.wait(DEADLINE)
     assert not is_running(found)
 
 
@@ -128,7 +119,7 @@ def test_a_process_whose_main_thread_has_ended_still_runs() -> None:
     )
     popen = start((sys.executable, "-I", "-S", "-c", script))
     try:
-        until(lambda: state_of(popen.pid) == "Z")
+        wait_for(lambda: state_of(popen.pid) == "Z")
 
         assert is_running(identify(popen.pid))
     finally:
@@ -164,7 +155,7 @@ def test_another_process_with_the_same_pid_is_not_touched(
 def test_psutil_finds_marks_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     leader = start(SLEEPER, env={"PATH": os.environ["PATH"], "MARK": "psutil"})
     try:
-        until(lambda: name_of(leader.pid) == "sleep")
+        wait_for(lambda: name_of(leader.pid) == "sleep")
         monkeypatch.setattr(identity, "LINUX", False)
         monkeypatch.setattr(process, "LINUX", False)
 

@@ -12,8 +12,7 @@ import pytest
 from supervisor.records import keeper
 from supervisor.records.keeper import Keeper
 from supervisor.records.record import Record
-from tests.kernel.hosting import until
-from tests.kernels.using import TIMEOUT
+from tests.waiting import DEADLINE, outlast, until
 
 
 class FakeStore:
@@ -31,7 +30,7 @@ class FakeStore:
         self._put(None)
 
     def _put(self, record: Record | None) -> None:
-        self.gate.wait(TIMEOUT)
+        self.gate.wait(DEADLINE)
         self.writes.append(record)
         if self.error is not None:
             raise self.error
@@ -45,7 +44,7 @@ class Bench:
         self.keeper = Keeper(self.store, "a", lambda _, text: self.troubles.append(text), threads)
 
     async def flush(self) -> None:
-        await asyncio.wait_for(self.keeper.flush(), TIMEOUT)
+        await asyncio.wait_for(self.keeper.flush(), DEADLINE)
 
 
 @pytest.fixture
@@ -131,7 +130,7 @@ async def test_a_mistake_of_ours_keeps_nobody_waiting(bench: Bench, caplog: pyte
 async def test_a_new_record_is_tried_at_once_while_the_disk_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "RETRY_INTERVAL", 2 * TIMEOUT)
+    monkeypatch.setattr(keeper, "RETRY_INTERVAL", 2 * DEADLINE)
     bench.store.error = OSError("full")
     bench.keeper.keep(record(1))
     await bench.flush()
@@ -150,6 +149,6 @@ async def test_a_closed_keeper_tries_no_longer(bench: Bench) -> None:
 
     bench.keeper.close()
     tried = len(bench.store.writes)
-    await asyncio.sleep(0.05)
+    await outlast(keeper.RETRY_INTERVAL)
 
     assert tried == len(bench.store.writes)

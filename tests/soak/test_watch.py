@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from supervisor.records.record import MARK_VARIABLE, mark
-from tests.e2e.daemon import Scene, wait_for
+from tests.e2e.daemon import Scene
 from tests.soak.soak import Soak
 from tests.soak.watch import Usage, Violated, Watch
+from tests.waiting import wait_for
 
 
 @contextmanager

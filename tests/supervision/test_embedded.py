@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from supervisor.disk.lock import AlreadyLocked
 from supervisor.settings.config import BackoffConfig
 from supervisor.settings.file import ConfigError
 from supervisor.supervision.embedded import OrderRefused, SupervisedKernel
-from tests.kernels.using import MINI, TIMEOUT, mini
+from tests.kernels.using import MINI, mini
+from tests.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,15 +37,9 @@ def kernel(name: str, *flags: str, **settings: Any) -> KernelConfig:
     return KernelConfig(name=name, argv=tuple(mini(*flags)), **settings)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
 async def new_run(of: SupervisedKernel, generation: int) -> None:
     await until(lambda: of.generation > generation and of.pid is not None)
-    await of.wait_ready(TIMEOUT)
+    await of.wait_ready(DEADLINE)
 
 
 async def test_kernels_are_had_by_name_and_gone_afterwards(places: Path) -> None:
@@ -55,7 +49,7 @@ async def test_kernels_are_had_by_name_and_gone_afterwards(places: Path) -> None
         with pytest.raises(KeyError):
             supervisor["c"]
         for name in ("a", "b"):
-            await supervisor[name].wait_ready(TIMEOUT)
+            await supervisor[name].wait_ready(DEADLINE)
         a = supervisor["a"]
         pids = [supervisor["a"].pid, supervisor["b"].pid]
         assert ("running", "up", 1, 0, None) == (a.phase, a.want, a.generation, a.restarts, a.last_death)
@@ -116,7 +110,7 @@ async def test_a_death_is_told_by_event_and_callback(places: Path) -> None:
         supervisor.add_restart_callback("a", note, "reborn")
     async with supervisor:
         a = supervisor["a"]
-        await a.wait_ready(TIMEOUT)
+        await a.wait_ready(DEADLINE)
         seen = []
         async with supervisor.events("a") as events:
             os.kill(a.pid or 0, signal.SIGSEGV)
@@ -135,9 +129,9 @@ async def test_a_death_is_told_by_event_and_callback(places: Path) -> None:
 async def test_events_end_with_the_supervisor() -> None:
     async with Supervisor(kernel("a")) as supervisor:
         events = supervisor.events()
-        await supervisor["a"].wait_ready(TIMEOUT)
+        await supervisor["a"].wait_ready(DEADLINE)
 
-    async with asyncio.timeout(TIMEOUT):
+    async with asyncio.timeout(DEADLINE):
         seen = [event["event"] async for event in events]
     assert "kernel.stopped" == seen[-1]
 
@@ -153,11 +147,11 @@ async def test_a_kernel_that_is_given_up_refuses_an_order_with_the_reason() -> N
 
 async def test_clients_reach_a_kernel() -> None:
     async with Supervisor(kernel("a")) as supervisor:
-        await supervisor["a"].wait_ready(TIMEOUT)
+        await supervisor["a"].wait_ready(DEADLINE)
         client = supervisor["a"].client()
         client.start_channels()
-        await client.wait_for_ready(timeout=TIMEOUT)
-        reply = await client.execute_interactive("1 + 1", timeout=TIMEOUT, output_hook=lambda _: None)
+        await client.wait_for_ready(timeout=DEADLINE)
+        reply = await client.execute_interactive("1 + 1", timeout=DEADLINE, output_hook=lambda _: None)
         client.stop_channels()
 
     assert "ok" == reply["content"]["status"]
@@ -166,12 +160,12 @@ async def test_clients_reach_a_kernel() -> None:
 async def test_a_reload_touches_only_what_has_changed() -> None:
     async with Supervisor(kernel("a"), kernel("b")) as supervisor:
         for each in supervisor.values():
-            await each.wait_ready(TIMEOUT)
+            await each.wait_ready(DEADLINE)
         before = supervisor["a"].pid, supervisor["b"].pid
 
         await supervisor.reload(kernel("a", max_restarts=9), kernel("b", "--exit-code", "1"), kernel("c"))
         await new_run(supervisor["b"], 1)
-        await supervisor["c"].wait_ready(TIMEOUT)
+        await supervisor["c"].wait_ready(DEADLINE)
         assert before[0] == supervisor["a"].pid
         assert before[1] != supervisor["b"].pid
 
@@ -227,7 +221,7 @@ async def test_a_file_is_taken_as_the_daemon_takes_it(places: Path) -> None:
                 pass
         file.write_text(f"{text}[kernels.b]\nargv = [{argv}]\n".replace('"keep"', '"stop"'))
         await second.reload()
-        await second["b"].wait_ready(TIMEOUT)
+        await second["b"].wait_ready(DEADLINE)
         assert (int(pid), ["a", "b"]) == (second["a"].pid, list(second))
     assert not is_running(int(pid))
 
@@ -248,7 +242,7 @@ async def test_kernels_are_gone_after_an_exception_and_after_a_cancellation() ->
 
     async def work() -> None:
         async with Supervisor(kernel("a", "--ignore", "SIGINT,SIGTERM", "--ignore-shutdown")) as supervisor:
-            await supervisor["a"].wait_ready(TIMEOUT)
+            await supervisor["a"].wait_ready(DEADLINE)
             pids.append(supervisor["a"].pid)
             await asyncio.Event().wait()
 
@@ -260,7 +254,7 @@ async def test_kernels_are_gone_after_an_exception_and_after_a_cancellation() ->
 
     async def fail() -> None:
         async with Supervisor(kernel("a")) as supervisor:
-            await supervisor["a"].wait_ready(TIMEOUT)
+            await supervisor["a"].wait_ready(DEADLINE)
             pids.append(supervisor["a"].pid)
             raise ZeroDivisionError
 

@@ -14,7 +14,7 @@ import pytest
 from supervisor.settings.config import EVENTS, HookConfig
 from supervisor.supervision import hooks
 from supervisor.supervision.hooks import MOST_AT_ONCE, MOST_WAITING, Hooks, concerns
-from tests.observe.waiting import until
+from tests.waiting import until
 
 DIED = {
     "timestamp": "2026-01-02T03:04:05.678Z",

@@ -32,8 +32,8 @@ from supervisor.kernel import run as runs
 from supervisor.kernel.subproc import KernelManager
 from supervisor.settings.config import Config, KernelConfig
 from supervisor.supervision.supervision import OrderRefused, Supervision, outcome
-from tests.kernel.hosting import config, until
-from tests.kernels.using import TIMEOUT
+from tests.kernel.hosting import config
+from tests.waiting import DEADLINE, until
 
 # The child is of another session and outlives the kernel.
 WITH_CHILD = (
@@ -75,7 +75,7 @@ class Bench:
     async def close(self) -> None:
         assert self.supervision is not None
         entries = list(self.supervision.host._entries.values())
-        await asyncio.wait_for(self.supervision.close(), TIMEOUT)
+        await asyncio.wait_for(self.supervision.close(), DEADLINE)
         self.supervision.unlock()
         # What it leaves running is reaped by the test.
         self.left += [entry.run._handle for entry in entries if entry.run is not None]
@@ -83,7 +83,7 @@ class Bench:
 
     async def running(self, name: str = "a") -> Kernel:
         assert self.supervision is not None
-        kernel = await self.supervision.runner.wait_settled(name, TIMEOUT)
+        kernel = await self.supervision.runner.wait_settled(name, DEADLINE)
         assert kernel is not None
         assert isinstance(kernel.phase, Running), kernel
         return kernel
@@ -101,7 +101,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     made = Bench(tmp_path)
     yield made
     if made.supervision is not None:
-        await asyncio.wait_for(made.supervision.stop_all(now=True), TIMEOUT)
+        await asyncio.wait_for(made.supervision.stop_all(now=True), DEADLINE)
         await made.close()
     for pid in made.pids:
         try:
@@ -110,7 +110,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
             pass
     for handle in made.left:
         if isinstance(handle, KernelManager) and isinstance(handle.kernel, subprocess.Popen):
-            handle.kernel.wait(TIMEOUT)
+            handle.kernel.wait(DEADLINE)
 
 
 def pid_of(kernel: Kernel) -> int:
@@ -156,7 +156,7 @@ async def test_what_was_stopped_or_had_failed_stays_so_after_a_detach(bench: Ben
     before = pid_of(await bench.running())
     await bench.running("stopped")
     await supervision.order(Stop("stopped"))
-    await supervision.runner.wait_settled("failed", TIMEOUT)
+    await supervision.runner.wait_settled("failed", DEADLINE)
     await bench.close()
 
     supervision = await bench.open(config(), config(name="stopped"), failing)
@@ -175,14 +175,14 @@ async def test_a_launch_under_way_at_the_end_is_on_record_before_it(
 
     def slow(*arguments: Any) -> Any:
         launching.set()
-        go_on.wait(TIMEOUT)
+        go_on.wait(DEADLINE)
         return spawn(*arguments)
 
     monkeypatch.setattr(launch, "spawn", slow)
-    await bench.open(config())
+    supervision = await bench.open(config())
     await until(launching.is_set)
     closing = asyncio.create_task(bench.close())
-    await asyncio.sleep(0.01)
+    await until(lambda: supervision.runner.order(Start("a")) is not None)
     assert not closing.done()
     go_on.set()
     await closing
@@ -203,7 +203,7 @@ async def test_children_that_left_are_named_before_an_orderly_stop_is_over(
     await until(lambda: output.exists() and output.read_text().endswith("\n"))
     child = int(output.read_text())
     try:
-        await asyncio.wait_for(supervision.stop_all(now=True), TIMEOUT)
+        await asyncio.wait_for(supervision.stop_all(now=True), DEADLINE)
 
         assert [[child]] == [line["pids"] for line in bench.told("kernel.escaped")]
     finally:
@@ -216,10 +216,10 @@ async def test_children_that_left_are_named_before_an_orderly_stop_is_over(
 async def test_an_order_waits_for_what_comes_of_it(bench: Bench) -> None:
     supervision = await bench.open(config(autostart=False))
 
-    ok, message, kernel = await supervision.order(Start("a"), timeout=TIMEOUT)
+    ok, message, kernel = await supervision.order(Start("a"), timeout=DEADLINE)
     assert kernel is not None
     assert (True, f"running (pid {pid_of(kernel)})") == (ok, message)
-    assert (True, "stopped") == (await supervision.order(Stop("a"), timeout=TIMEOUT))[:2]
+    assert (True, "stopped") == (await supervision.order(Stop("a"), timeout=DEADLINE))[:2]
 
 
 async def test_an_order_that_is_not_waited_for_is_accepted(bench: Bench) -> None:
@@ -245,18 +245,18 @@ async def test_an_order_that_a_later_one_undoes_says_so(bench: Bench) -> None:
     supervision = await bench.open(config())
     await bench.running()
 
-    restart = asyncio.create_task(supervision.order(Restart("a"), timeout=TIMEOUT))
+    restart = asyncio.create_task(supervision.order(Restart("a"), timeout=DEADLINE))
     await asyncio.sleep(0)
-    await supervision.order(Stop("a"), timeout=TIMEOUT)
+    await supervision.order(Stop("a"), timeout=DEADLINE)
 
     assert (False, "stopped by a later order") == (await restart)[:2]
 
 
 async def test_a_start_that_fails_tells_why(bench: Bench) -> None:
     supervision = await bench.open(KernelConfig(name="a", argv=("/nowhere", "{connection_file}")))
-    await supervision.runner.wait_settled("a", TIMEOUT)
+    await supervision.runner.wait_settled("a", DEADLINE)
 
-    ok, message, _ = await supervision.order(Reset("a"), timeout=TIMEOUT)
+    ok, message, _ = await supervision.order(Reset("a"), timeout=DEADLINE)
 
     assert not ok
     assert message.startswith("failed: ")
@@ -371,7 +371,7 @@ async def test_the_key_is_in_no_line_though_the_kernel_writes_it(bench: Bench) -
         name="a", argv=(sys.executable, "-c", code, "{connection_file}"), restart="never"
     )
     supervision = await bench.open(talkative)
-    await supervision.runner.wait_settled("a", TIMEOUT)
+    await supervision.runner.wait_settled("a", DEADLINE)
 
     (died,) = bench.told("kernel.died")
     key = bench.record()["address"]["key"]

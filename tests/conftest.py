@@ -1,0 +1,50 @@
+"""What every test has: a home of its own, in which nothing of the user's is found and nothing is left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# What leads a program to the user's directories, daemons, kernels and services.
+FOREIGN = (
+    "XDG_",
+    "JUPYTER_",
+    "IPYTHON",
+    "KERNEL_SUPERVISOR",
+    "STATE_DIR",
+    "RUNTIME_DIR",
+    "CONFIGURATION_DIR",
+)
+FOREIGN += ("CACHE_DIR", "LOGS_DIR", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "INVOCATION_ID", "JPY_")
+OF_THE_USER = dict(os.environ)
+
+
+def move_in(home: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have this process and its children find ``home`` in place of the user's."""
+    for variable in os.environ:
+        if variable.startswith(FOREIGN):
+            patch.delenv(variable)
+    patch.setenv("HOME", str(home))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home_of_what_tests_share(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """For fixtures that live longer than a test."""
+    move_in(tmp_path_factory.mktemp("home"), pytest.MonkeyPatch())
+
+
+@pytest.fixture(autouse=True)
+def home(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path | None:
+    """An empty home, which all places that are not named in a test are below."""
+    if request.node.get_closest_marker("systemd"):
+        # A machine of its own, which is built with the user's cache and pip.
+        for variable, value in OF_THE_USER.items():
+            monkeypatch.setenv(variable, value)
+        return None
+    made = tmp_path_factory.mktemp("home")
+    move_in(made, monkeypatch)
+    return made
