@@ -16,7 +16,7 @@ from supervisor.core.actions import Action, Effect, Publish, Refuse
 from supervisor.core.events import Event, Fact, Spawned, SpawnFailed, Tick
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Kernel, State, is_settled, process_of
-from supervisor.instants import timestamp
+from supervisor.wording import timestamp
 
 log = logging.getLogger(__name__)
 

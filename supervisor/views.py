@@ -26,8 +26,8 @@ from supervisor.core.model import (
     launched_of,
     process_of,
 )
-from supervisor.instants import written
 from supervisor.settings.config import KernelConfig
+from supervisor.wording import written
 
 PHASE_NAMES: dict[type, str] = {Queued: "starting"}
 

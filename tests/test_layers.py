@@ -19,20 +19,20 @@ PACKAGE = ROOT / "supervisor"
 # The rooms, from the ground up, and which of them each may enter: ARCHITECTURE.md has the same as a picture.
 ROOMS: dict[str, set[str]] = {
     "version": set(),
-    "instants": set(),
+    "wording": set(),
     "settings": set(),
     "disk": set(),
     "core": {"settings"},
     "output": {"disk"},
-    "observe": {"instants"},
-    "process": {"core"},
+    "observe": {"wording"},
+    "process": {"core", "wording"},
     "records": {"core", "disk", "output", "settings"},
-    "control": {"core", "instants"},
-    "runner": {"core", "instants"},
-    "views": {"core", "instants", "settings"},
+    "control": {"core", "settings", "wording"},
+    "runner": {"core", "wording"},
+    "views": {"core", "wording", "settings"},
     "kernel": {"core", "disk", "output", "process", "records", "settings"},
     "manager": {
-        *("control", "core", "instants", "kernel", "observe", "process", "records", "runner", "settings"),
+        *("control", "core", "wording", "kernel", "observe", "process", "records", "runner", "settings"),
     },
     "supervision": {
         *(
@@ -48,9 +48,9 @@ ROOMS: dict[str, set[str]] = {
             "views",
         ),
     },
-    "cli": {"control", "core", "daemon", "instants", "kernel", "observe", "output", "settings", "version"},
+    "cli": {"control", "core", "daemon", "kernel", "observe", "output", "settings", "version", "wording"},
     "daemon": {
-        *("control", "core", "disk", "instants", "observe", "settings", "supervision", "version", "views"),
+        *("control", "core", "disk", "wording", "observe", "settings", "supervision", "version", "views"),
     },
     "supervisor": {"manager", "settings", "supervision", "version"},
     "__main__": {"cli"},

@@ -81,9 +81,9 @@ def _is_named(pattern: str) -> str:
 
 
 def _instead(pattern: str, known: Sequence[str]) -> str:
-    from supervisor.cli.program import near
+    from supervisor.settings.mistakes import did_you_mean  # dear, and only a mistake needs it
 
     if not known:
         return "none is declared"
     shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
-    return near(pattern, known) or f"there are {shown}"
+    return did_you_mean(pattern, known) or f"there are {shown}"

@@ -20,8 +20,9 @@ from typing import Any
 from supervisor.cli import words
 from supervisor.cli.asking import View, client_of, get, one
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
-from supervisor.cli.screen import complain, harmless, has_colour
+from supervisor.cli.screen import complain, has_colour
 from supervisor.control.client import Broken, Client, NoDaemon, target
+from supervisor.wording import one_line
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _POLL_MS = 100
@@ -133,7 +134,7 @@ class _Watch:
             complain(f"it cannot be interrupted: {error}")
             return
         if answer.is_error:
-            complain(f"it cannot be interrupted: {harmless(answer.body.get('error'))}")
+            complain(f"it cannot be interrupted: {one_line(answer.body.get('error'))}")
 
     def _look_at_kernel(self) -> None:
         name = self._view["name"]
@@ -246,7 +247,7 @@ class _Conversation:
         if reply.get("status") == "error" and not self._showed_error:
             self._printer.show("error", reply)
         elif reply.get("status") != "error":
-            complain(f"the kernel did not execute it: {harmless(reply.get('status'))}: try again")
+            complain(f"the kernel did not execute it: {one_line(reply.get('status'))}: try again")
         return FAILED
 
     def _join(self) -> None:

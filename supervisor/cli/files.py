@@ -13,9 +13,10 @@ from typing import Any
 
 from supervisor.cli.asking import client_of, lead_of, refuse
 from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, Quit
-from supervisor.cli.screen import complain, harmless, say, say_json
+from supervisor.cli.screen import complain, say, say_json
 from supervisor.control.client import Answer, Client, NoDaemon, OtherDaemon, Unresponsive
 from supervisor.control.places import PlaceError, config_places, default_config, lead
+from supervisor.wording import one_line
 
 READING_TIMEOUT = 60.0
 """Seconds in which a daemon that is well has read its file, however many it includes."""
@@ -76,7 +77,7 @@ def check(arguments: Namespace) -> int:
         return DONE
     say(toml_file.effective_toml(loaded.config).rstrip("\n"))
     for remark in remarks:
-        complain(f"warning: {harmless(remark)}")
+        complain(f"warning: {one_line(remark)}")
     return DONE
 
 
@@ -171,7 +172,7 @@ def _tell_outcome(answer: Answer, lines_key: str, arguments: Namespace, told: tu
 
 def _line(line: dict[str, Any]) -> str:
     keys = ", ".join(line.get("keys") or [])
-    parts = [f"{line['kernel']}: {line['action']}", keys, harmless(line.get("note") or "")]
+    parts = [f"{line['kernel']}: {line['action']}", keys, one_line(line.get("note") or "")]
     return ": ".join(part for part in parts if part)
 
 
@@ -179,7 +180,7 @@ def _tell_mistakes(mistakes: Sequence[str], *, as_json: bool) -> int:
     if as_json:
         say_json({"accepted": False, "mistakes": list(mistakes)})
     for mistake in mistakes:
-        sys.stderr.write(f"{harmless(mistake)}\n")
+        sys.stderr.write(f"{one_line(mistake)}\n")
     return BAD_CONFIG
 
 

@@ -7,7 +7,8 @@ from argparse import Namespace
 from supervisor.cli import words
 from supervisor.cli.asking import View, chosen, client_of, get
 from supervisor.cli.exits import DONE, FAILED
-from supervisor.cli.screen import harmless, say, say_json
+from supervisor.cli.screen import say, say_json
+from supervisor.wording import one_line
 
 
 def health(arguments: Namespace) -> int:
@@ -18,7 +19,7 @@ def health(arguments: Namespace) -> int:
         say_json({"ok": not ill, "wrong": ill})
     else:
         for name, wrong in ill.items():
-            say(harmless(f"{name}: {wrong}"))
+            say(one_line(f"{name}: {wrong}"))
     return FAILED if ill else DONE
 
 

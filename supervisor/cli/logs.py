@@ -15,7 +15,7 @@ from typing import Any
 
 from supervisor.cli.asking import chosen, get, lead_of, refuse
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
-from supervisor.cli.screen import complain, harmless, has_colour, say
+from supervisor.cli.screen import complain, has_colour, say
 from supervisor.control.client import (
     QUICK_TIMEOUT,
     Broken,
@@ -27,7 +27,7 @@ from supervisor.control.client import (
     target,
 )
 from supervisor.control.places import Lead
-from supervisor.instants import timestamp
+from supervisor.wording import one_line, timestamp
 
 _DEFAULT_LINES = 50
 _RETRY_INTERVAL = 0.5
@@ -88,7 +88,7 @@ class _Wanted:
             except Quit as unknown:
                 if _is_pattern(pattern) and not self.follow:
                     raise
-                complain(harmless(f"{unknown.message} now: {unknown.hint}"))
+                complain(one_line(f"{unknown.message} now: {unknown.hint}"))
                 names.append(pattern)
                 self.unknown.add(pattern)
         return names

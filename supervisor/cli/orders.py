@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from supervisor.cli import words
 from supervisor.cli.asking import View, check_choice, chosen_by, client_of, get
 from supervisor.cli.exits import DONE, FAILED, USAGE
-from supervisor.cli.screen import Transient, complain, harmless, say, say_json
+from supervisor.cli.screen import Transient, complain, say, say_json
 from supervisor.control.client import (
     QUICK_TIMEOUT,
     Answer,
@@ -28,6 +28,7 @@ from supervisor.control.client import (
     Unresponsive,
     target,
 )
+from supervisor.wording import one_line
 
 _AT_ONCE = 64
 """Connections open at the same time, well below what the daemon admits."""
@@ -190,7 +191,7 @@ def _result(name: str, answer: Answer) -> Result:
 
 def _tell(result: Result) -> None:
     name, view = result["name"], result["kernel"] or {}
-    text = harmless(result["message"]) or (words.state(view) if view else "done")
+    text = one_line(result["message"]) or (words.state(view) if view else "done")
     line = text if text.startswith((f"{name} ", f"{name}:")) else f"{name}: {text}"
     if result["ok"]:
         say(line)
@@ -199,7 +200,7 @@ def _tell(result: Result) -> None:
     complain(line)
     if view.get("phase") in {"failed", "backoff"}:
         for tail_line in words.tail(view, _TAIL_LINES):
-            complain(f"  | {harmless(tail_line)}")
+            complain(f"  | {one_line(tail_line)}")
 
 
 def _leave(waiting: _Waiting, arguments: Namespace) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
 from supervisor.cli.exits import DONE, FAILED, NO_DAEMON, USAGE, Quit
-from supervisor.cli.screen import complain, harmless, say
+from supervisor.cli.screen import complain, say
 from supervisor.cli.verbs import HIDDEN, VERBS, Verb, add_arguments
+from supervisor.wording import one_line
 
 PROGRAM = "kernel-supervisor"
 _WITH_VALUE = ("--socket", "--config")
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except Quit as quit_:
         if quit_.message:
-            complain(harmless_lines(quit_))
+            complain(_lines_of(quit_))
         return quit_.code
     except KeyboardInterrupt:
         return FAILED
@@ -52,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def harmless_lines(quit_: Quit) -> str:
+def _lines_of(quit_: Quit) -> str:
     """The message with its hint, fit for a terminal."""
     text = f"{quit_.message}: {quit_.hint}" if quit_.hint else quit_.message
-    return "\n".join(harmless(line) for line in text.splitlines())
+    return "\n".join(one_line(line) for line in text.splitlines())
 
 
 def _run(argv: list[str]) -> int:
@@ -73,7 +74,9 @@ def _run(argv: list[str]) -> int:
     name = argv.pop(at)
     verb = VERBS.get(name) or HIDDEN.get(name)
     if verb is None:
-        hint = near(name, VERBS) or f"see {PROGRAM} --help"
+        from supervisor.settings.mistakes import did_you_mean
+
+        hint = did_you_mean(name, VERBS) or f"see {PROGRAM} --help"
         raise Quit(USAGE, f"{name!r} is not a verb", hint)
     if name == "systemd":  # it parses its own
         return _act(verb)(argv)
@@ -135,19 +138,13 @@ def parse(name: str, verb: Verb, argv: Sequence[str]) -> Namespace:
     options = [option for action in parser._actions for option in action.option_strings]
     arguments, unknown = parser.parse_known_intermixed_args(list(argv))
     if unknown:
-        hint = near(unknown[0].partition("=")[0], options) or f"see {parser.prog} --help"
+        from supervisor.settings.mistakes import did_you_mean
+
+        hint = did_you_mean(unknown[0].partition("=")[0], options) or f"see {parser.prog} --help"
         kind = "option" if unknown[0].startswith("-") else "argument"
         raise Quit(USAGE, f"{name}: {unknown[0]!r} is not an {kind} of it", hint)
     arguments.verb = name
     return arguments
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that is not known, or ``""``."""
-    from difflib import get_close_matches
-
-    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]!r}?" if found else ""
 
 
 def overview() -> str:

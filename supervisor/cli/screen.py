@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from supervisor.wording import one_line
+
 _COLOURS = {
     "bold": "\x1b[1m",
     "faint": "\x1b[2m",
@@ -58,14 +60,6 @@ def size(stream: TextIO) -> tuple[int, int] | None:
     return columns or 80, lines or 24
 
 
-def harmless(text: object) -> str:
-    """The text on one line, with everything escaped that a terminal would obey."""
-    line = str(text)
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-
-
 def say(text: str) -> None:
     """Write a line of the answer."""
     sys.stdout.write(f"{text}\n")
@@ -102,7 +96,7 @@ class Transient:
         """Replace the line."""
         if self._shows:
             columns, _ = size(sys.stderr) or (80, 24)
-            sys.stderr.write(f"\r\x1b[K{harmless(text)[: columns - 1]}")
+            sys.stderr.write(f"\r\x1b[K{one_line(text)[: columns - 1]}")
             sys.stderr.flush()
             self._shown = True
 

@@ -14,7 +14,6 @@ from supervisor.cli.asking import View, chosen, client_of, get
 from supervisor.cli.exits import DONE
 from supervisor.cli.screen import (
     PHASE_COLOURS,
-    harmless,
     has_colour,
     is_terminal,
     paint,
@@ -24,6 +23,7 @@ from supervisor.cli.screen import (
 )
 from supervisor.cli.table import Cell, Column, cut, render
 from supervisor.control.client import Broken, Client, NoDaemon
+from supervisor.wording import one_line
 
 _COLUMNS = (
     Column("NAME", least=12),
@@ -79,7 +79,7 @@ def report(found: dict[str, Any], patterns: Sequence[str], width: int | None, *,
 def _of_daemon(found: dict[str, Any], now: float) -> list[str]:
     config = found.get("config") or {}
     up = words.span(words.seconds_since(found.get("started_at"), now))
-    path = harmless(config.get("path", ""))
+    path = one_line(config.get("path", ""))
     lines = [f"daemon {found.get('version')}, pid {found.get('pid')}, up {up}, {path}"]
     if mistakes := config.get("mistakes"):
         since = words.ago(config.get("ahead_since"), now)
@@ -88,11 +88,11 @@ def _of_daemon(found: dict[str, Any], now: float) -> list[str]:
                 "  ", " "
             )
         )
-        lines += [f"  {harmless(mistake)}" for mistake in mistakes]
+        lines += [f"  {one_line(mistake)}" for mistake in mistakes]
     elif config.get("ahead_since"):
         since = words.ago(config["ahead_since"], now)
         lines.append(f"the file was changed {since} and is not in force: kernel-supervisor reload")
-    return lines + [f"degraded: {harmless(trouble)}" for trouble in found.get("degraded") or ()]
+    return lines + [f"degraded: {one_line(trouble)}" for trouble in found.get("degraded") or ()]
 
 
 def _row(view: View, now: float) -> list[Cell]:
@@ -122,7 +122,7 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
     name = view["name"]
     lines = []
     if view.get("phase") == "failed":
-        reason = harmless(view.get("reason") or "no reason is known")
+        reason = one_line(view.get("reason") or "no reason is known")
         lines.append(f"{name}: failed: {reason}: when it is mended: kernel-supervisor reset {name}")
     if keys := view.get("pending"):
         edited = ", ".join(keys)
@@ -130,10 +130,10 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
             f"{name}: edited, in force from its next start: {edited}: kernel-supervisor restart {name}"
         )
     if with_tail and (death := view.get("last_death")):
-        detail = f": {harmless(death['detail'])}" if death.get("detail") else ""
+        detail = f": {one_line(death['detail'])}" if death.get("detail") else ""
         how = f"{words.how_it_died(death)} after {words.span(death.get('uptime'))}"
         lines.append(f"{name}: last death {words.ago(death.get('at'), now)}: {how}{detail}")
-        lines += [f"  | {harmless(line)}" for line in words.tail(view, _TAIL_LINES)]
+        lines += [f"  | {one_line(line)}" for line in words.tail(view, _TAIL_LINES)]
     return lines
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from supervisor.cli.screen import harmless, paint
+from supervisor.cli.screen import paint
+from supervisor.wording import one_line
 
 _GAP = "  "
 
@@ -38,7 +39,7 @@ def render(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None, *, colours: bool
 ) -> list[str]:
     """The lines of the table, the titles first; ``width`` ``None`` cuts nothing."""
-    clean = [[Cell(harmless(cell.text), cell.colour) for cell in row] for row in rows]
+    clean = [[Cell(one_line(cell.text), cell.colour) for cell in row] for row in rows]
     widths = [
         max(len(column.title), *(len(row[index].text) for row in clean), 0)
         for index, column in enumerate(columns)

@@ -11,24 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-_UNITS = ((172_800.0, 86_400.0, "d"), (7_200.0, 3_600.0, "h"), (120.0, 60.0, "min"))
-_CAUSES = {
-    "oom": "out of memory",
-    "start-timeout": "not ready in time",
-    "unresponsive": "unresponsive",
-    "port-taken": "port taken",
-    "not-found": "cannot be launched",
-}
+from supervisor import wording
 
 
 def span(seconds: float | None) -> str:
-    """A span in one unit, such as "3 h" or "2 d"; rounded down, "-" when there is none."""
-    if seconds is None:
-        return "-"
-    for least, unit, name in _UNITS:
-        if seconds >= least:
-            return f"{int(seconds // unit)} {name}"
-    return f"{int(max(seconds, 0))} s"
+    """A span as everywhere; "-" when there is none."""
+    return "-" if seconds is None else wording.span(seconds)
 
 
 def seconds_since(instant: str | None, now: float) -> float | None:
@@ -50,7 +38,7 @@ def ago(instant: str | None, now: float) -> str:
 
 def how_it_died(death: Mapping[str, Any]) -> str:
     """The cause of a death in a word or two, such as "SIGKILL" or "exit 7"."""
-    if told := _CAUSES.get(str(death.get("cause"))):
+    if told := wording.CAUSES.get(str(death.get("cause"))):
         return told
     if signal := death.get("signal"):
         return str(signal)

@@ -26,7 +26,7 @@ from tornado.iostream import StreamClosedError
 from supervisor.control.requests import RequestError
 from supervisor.control.routes import Reply, answer
 from supervisor.control.steering import Fields, Steering
-from supervisor.instants import timestamp
+from supervisor.wording import timestamp
 
 _log = logging.getLogger(__name__)
 

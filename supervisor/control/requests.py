@@ -6,15 +6,16 @@ JSON body or in the query, with the same names and the same meaning.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
+
+from supervisor.settings.mistakes import did_you_mean
 
 MAX_WAIT = 3600.0
 """Seconds after which an order is no longer waited for, at most."""
@@ -96,12 +97,6 @@ class EventsRequest(Request, frozen=True, kw_only=True):
 Asked = TypeVar("Asked", bound=Request)
 
 _REPEATED = frozenset({"kernel"})
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that is not known, or ``""`` when nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from supervisor.control import requests
 from supervisor.control.requests import Request, RequestError
 from supervisor.control.steering import Fields, Steering, UnknownKernel
 from supervisor.core import events
+from supervisor.settings.mistakes import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +194,8 @@ def _near(path: str, known: Sequence[str]) -> str:
     head, _, verb = path.rpartition("/")
     if head.startswith("/v1/kernels/"):
         verbs = [place.rpartition("/")[2] for place in known if place.startswith("/v1/kernels/{name}/")]
-        return requests.did_you_mean(verb, verbs) or f"a kernel's verbs are {', '.join(verbs)}"
-    return requests.did_you_mean(path, known) or f"GET {DESCRIPTION_PATH} describes what there is"
+        return did_you_mean(verb, verbs) or f"a kernel's verbs are {', '.join(verbs)}"
+    return did_you_mean(path, known) or f"GET {DESCRIPTION_PATH} describes what there is"
 
 
 async def answer(
@@ -211,5 +212,5 @@ async def answer(
         return await route.act(steering, kernel, asked)
     except UnknownKernel as unknown:
         known = f"there are {', '.join(unknown.known)}" if unknown.known else "none is declared"
-        hint = requests.did_you_mean(unknown.name, unknown.known) or known
+        hint = did_you_mean(unknown.name, unknown.known) or known
         raise RequestError(404, str(unknown), hint[:1000]) from None

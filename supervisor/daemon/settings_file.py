@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.disk.files import remove_temporaries_of, write_atomically
-from supervisor.instants import timestamp
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError, Loaded, effective_toml, load, parse
+from supervisor.wording import timestamp
 
 LAST_GOOD = "last-good.toml"
 

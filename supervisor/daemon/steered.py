@@ -20,11 +20,11 @@ from supervisor.control.places import is_same_file
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
 from supervisor.core.model import Kernel
-from supervisor.instants import timestamp
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError, load
 from supervisor.supervision.supervision import OrderRefused
 from supervisor.version import __version__
+from supervisor.wording import timestamp
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.model import Cause
+from supervisor.settings.mistakes import closest
 
 NATIVE_NAMES = ("python3", "python")
 LOCAL_PROVISIONER = "local-provisioner"
@@ -183,11 +184,9 @@ def _native(name: str, there: Mapping[str, Path]) -> KernelSpec:
 
 
 def _unknown(name: str, there: Mapping[str, Path]) -> str:
-    import difflib
-
     if not there:
         return f'kernelspec "{name}" is not installed, nor is any other: install a kernel or give argv'
-    close = difflib.get_close_matches(name.lower(), there, n=1)
-    hint = f'did you mean "{close[0]}"? ' if close else ""
+    meant = closest(name, there)
+    hint = f'did you mean "{meant}"? ' if meant else ""
     listed = ", ".join(f'"{known}"' for known in there)
     return f'kernelspec "{name}" is not installed: {hint}installed: {listed}'

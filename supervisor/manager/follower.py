@@ -15,8 +15,8 @@ from typing import Any
 
 from supervisor.control.client import Broken, Client, Connection, NoDaemon, target
 from supervisor.core.model import Cause, Exit
-from supervisor.instants import timestamp
 from supervisor.manager.callbacks import RestartCallbacks
+from supervisor.wording import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
-from supervisor.observe.sentence import one_line, tell
+from supervisor.observe.sentence import tell
+from supervisor.wording import one_line
 
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _FAINT = "\x1b[2m"

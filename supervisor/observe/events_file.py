@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from supervisor.instants import timestamp
 from supervisor.observe.event_line import decode, encode
+from supervisor.wording import timestamp
 
 MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 5

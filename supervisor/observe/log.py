@@ -15,12 +15,12 @@ import sys
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
-from supervisor.instants import timestamp
 from supervisor.observe.console import render
 from supervisor.observe.event_line import dump
 from supervisor.observe.journald import Journal
 from supervisor.observe.line_writer import LineWriter
 from supervisor.observe.redaction import clean
+from supervisor.wording import timestamp
 
 # structlog imports rich wherever it is installed (50 ms, 12 MB), for tracebacks that we never
 # render with it: a None in sys.modules is how the import system is told "not there".

@@ -8,15 +8,9 @@ is told by its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from signal import Signals
 
-_BY_CAUSE = {
-    "oom": "out of memory",
-    "start-timeout": "it was not ready in time",
-    "unresponsive": "it did not answer",
-    "port-taken": "one of its ports was taken",
-    "not-found": "it cannot be launched",
-}
+from supervisor.wording import CAUSES, one_line, signal_name, span
+
 _CHECKS = {"heartbeat": "its heartbeat", "probe": "kernel_info on control"}
 
 
@@ -31,28 +25,6 @@ def tell(event: Mapping[str, object]) -> tuple[str, frozenset[str]]:
     word = _WORDS.get(telling.text("event"), _unknown)
     text = one_line(word(telling))
     return text, frozenset(telling.told)
-
-
-def one_line(text: str) -> str:
-    """Return the text with everything escaped that a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def span(seconds: float) -> str:
-    """Return a span of time in its two largest units: "0.41 s", "3 min 4 s", "3 h 2 min"."""
-    if seconds < 0.1:
-        thousandths = round(max(seconds, 0.0) * 1000)
-        return f"{thousandths} ms" if thousandths else "0 s"
-    if seconds < 9.95:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= length:
-            rest = whole % length // part
-            return f"{whole // length} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
 
 
 class _Telling:
@@ -113,7 +85,7 @@ def _how(e: _Telling) -> str:
         how = f"exited with code {code}"
     else:
         how = ""
-    why = _BY_CAUSE.get(cause, "")
+    why = CAUSES.get(cause, "")
     return f"{how}, {why}" if how and why else how or why or "nobody knows how"
 
 
@@ -177,14 +149,11 @@ def _rejected(e: _Telling) -> str:
 
 
 def _signalled(e: _Telling) -> str:
-    return f"{e.text('kernel')} was sent {_signal_name(e.text('signum'))}{e.run()}"
+    return f"{e.text('kernel')} was sent {_signal(e.text('signum'))}{e.run()}"
 
 
-def _signal_name(number: str) -> str:
-    try:
-        return Signals(int(number)).name
-    except ValueError:
-        return f"signal {number}"
+def _signal(number: str) -> str:
+    return signal_name(int(number)) if number.isdecimal() else f"signal {number}"
 
 
 def _reported(e: _Telling) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from supervisor.instants import timestamp
 from supervisor.observe.redaction import clean
+from supervisor.wording import timestamp
 
 LIMIT = 1000
 

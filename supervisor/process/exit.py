@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from supervisor.core.model import Cause, Exit, ProcessId
+from supervisor.wording import signal_name
 
 _CRASHES = frozenset(
     getattr(signal, name)
@@ -19,17 +20,6 @@ _CRASHES = frozenset(
     if hasattr(signal, name)
 )
 _SIGKILL = 9  # POSIX; the signal module has no such name on Windows
-
-
-def signal_name(signum: int) -> str:
-    """The name of a signal, ``SIGRTMIN+3`` for a real-time one, ``SIG32`` for one without a name."""
-    first = getattr(signal, "SIGRTMIN", None)
-    if first is not None and first < signum <= signal.SIGRTMAX:
-        return f"SIGRTMIN+{signum - first}"
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"SIG{signum}"
 
 
 def describe_exit(

@@ -17,7 +17,7 @@ import struct
 import time
 
 from supervisor.core.model import ProcessId
-from supervisor.process.exit import OomWatch, describe_exit, signal_name
+from supervisor.process.exit import OomWatch, describe_exit
 from supervisor.process.identity import (
     LINUX,
     PROC,
@@ -45,7 +45,6 @@ __all__ = [
     "marked_processes",
     "open_pidfd",
     "signal_group",
-    "signal_name",
     "stranger_returncode",
     "stranger_wait_status",
     "wait_exit",

@@ -134,3 +134,24 @@ def described(value: Any, *, secret: bool) -> str:
 def listed(words: Iterable[str]) -> str:
     """The words quoted, with commas between them."""
     return ", ".join(map(quoted, words))
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The word that was probably meant: ``stop-timeout`` and ``stopTimeout`` are ``stop_timeout``."""
+    from difflib import get_close_matches
+
+    plain = {_plain(name): name for name in known}
+    if len(word) > 200:
+        return None
+    found = get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
+    return plain[found[0]] if found else None
+
+
+def _plain(word: str) -> str:
+    return "".join(char for char in word.lower() if char.isalnum()) or word
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that is not known, or ``""`` when nothing is near."""
+    found = closest(word, known)
+    return "" if found is None else f"did you mean {found!r}?"

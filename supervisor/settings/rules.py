@@ -18,8 +18,8 @@ from typing import Any
 
 from supervisor.settings.config import CONNECTION_FILE, EVENTS, KernelConfig, PortsConfig
 from supervisor.settings.keys import keys_of
-from supervisor.settings.mistakes import dotted, listed, quoted, spelled
-from supervisor.settings.values import Path, Tell, Values, closest
+from supervisor.settings.mistakes import closest, dotted, listed, quoted, spelled
+from supervisor.settings.values import Path, Tell, Values
 
 Found = Iterator[tuple[tuple[Path, ...], str]]
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import NODEFAULT
 
 from supervisor.settings.config import File, KernelConfig, Settings, SupervisorConfig
 from supervisor.settings.keys import Key, Kind, keys_of
-from supervisor.settings.mistakes import bare_or_quoted, cut, described, listed, quoted, spelled
+from supervisor.settings.mistakes import bare_or_quoted, closest, cut, described, listed, quoted, spelled
 from supervisor.settings.text import toml_value
 
 Path = tuple[str | int, ...]
@@ -245,14 +245,3 @@ def _places(name: str, table: type[Settings]) -> list[str]:
     return [
         place for place, other in places if other is not table and name != "name" and name in keys_of(other)
     ]
-
-
-def closest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant: stop-timeout and stopTimeout are stop_timeout."""
-    import difflib  # only a mistake needs it
-
-    plain = {re.sub(r"[^a-z0-9]", "", known): known for known in names}
-    if len(name) > 64:
-        return None
-    close = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=0.65)
-    return plain[close[0]] if close else None

@@ -6,7 +6,8 @@ import pytest
 
 from supervisor.core.telling import LEVELS
 from supervisor.observe.console import render
-from supervisor.observe.sentence import _WORDS, sentence, span, tell
+from supervisor.observe.sentence import _WORDS, sentence, tell
+from supervisor.wording import span
 
 RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
 
@@ -31,7 +32,7 @@ RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
             {"event": "kernel.died", **RUN, "exit_code": 0, "cause": "exited", "uptime": 0.5},
         ),
         (
-            "analysis died: it cannot be launched (run 4): no such file: /no/python",
+            "analysis died: cannot be launched (run 4): no such file: /no/python",
             {
                 "event": "kernel.died",
                 "kernel": "analysis",

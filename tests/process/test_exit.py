@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.model import Cause, Exit, ProcessId
-from supervisor.process.exit import OomWatch, describe_exit, signal_name
+from supervisor.process.exit import OomWatch, describe_exit
+from supervisor.wording import signal_name
 
 PID = 4242
 PROCESS = ProcessId(PID, 1, "boot")

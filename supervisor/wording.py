@@ -1,0 +1,63 @@
+"""How things are written, everywhere alike: instants, spans, signals, causes, odd characters.
+
+Owns the form.  Imports nothing heavy: the command line passes here.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+CAUSES: Mapping[str, str] = {
+    "oom": "out of memory",
+    "start-timeout": "not ready in time",
+    "unresponsive": "did not answer",
+    "port-taken": "a port was taken",
+    "not-found": "cannot be launched",
+}
+"""The causes of an end that are more than its code or signal, as people read them."""
+
+
+def written(moment: datetime) -> str:
+    """An instant in UTC as the log, the API and ``status`` have it: "2026-01-02T03:04:05.678Z"."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def timestamp() -> str:
+    """Now, in that form."""
+    return written(datetime.now(UTC))
+
+
+def span(seconds: float) -> str:
+    """A span of time in its two largest units: "0.41 s", "3 min 4 s", "3 h 2 min"."""
+    if seconds < 0.1:
+        thousandths = round(max(seconds, 0.0) * 1000)
+        return f"{thousandths} ms" if thousandths else "0 s"
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            rest = whole % length // part
+            return f"{whole // length} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def signal_name(signum: int) -> str:
+    """The name of a signal, ``SIGRTMIN+3`` for a real-time one, ``SIG32`` for one without a name."""
+    first = getattr(signal, "SIGRTMIN", None)
+    if first is not None and first < signum <= signal.SIGRTMAX:
+        return f"SIGRTMIN+{signum - first}"
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"SIG{signum}"
+
+
+def one_line(text: object) -> str:
+    """The text on one line, with everything escaped that a terminal would obey."""
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
