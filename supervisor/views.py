@@ -55,7 +55,18 @@ def phase_name(phase: Phase) -> str:
     return PHASE_NAMES.get(type(phase), type(phase).__name__.lower())
 
 
-def view(kernel: Kernel, clock: Clock, connection_file: Path, output_file: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class About:
+    """What a kernel is, beside its state; ``spec_mode`` is of its kernelspec.  Empty: not known yet."""
+
+    id: str
+    language: str = ""
+    spec_mode: str = ""
+
+
+def view(
+    kernel: Kernel, clock: Clock, connection_file: Path, output_file: Path, about: About
+) -> dict[str, Any]:
     """One kernel, as ``GET /v1/kernels/NAME`` answers."""
     process = process_of(kernel)
     since = _spawned_at(kernel.phase)
@@ -77,6 +88,19 @@ def view(kernel: Kernel, clock: Clock, connection_file: Path, output_file: Path)
         "next_start_at": clock.date(kernel.phase.until) if isinstance(kernel.phase, Backoff) else None,
         "reason": kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
         "launch": launch_label(config) if config else "",
+        "id": about.id,
+        "language": about.language,
+        **_for_jupyter(kernel.name, about, kernel.declared or config),
+    }
+
+
+def _for_jupyter(name: str, about: About, config: KernelConfig | None) -> dict[str, Any]:
+    config = config or KernelConfig(name=name)
+    return {
+        "interrupt_mode": config.interrupt_mode or about.spec_mode or None,
+        "display_name": config.display_name or name,
+        "on_client_shutdown": config.on_client_shutdown,
+        "recorder": {"max_bytes": config.recorder.max_bytes, "max_age": config.recorder.max_age},
     }
 
 

@@ -28,8 +28,8 @@ from supervisor.core.model import (
     Stopping,
     Want,
 )
-from supervisor.settings.config import HeartbeatConfig, KernelConfig
-from supervisor.views import Clock, launch_label, view
+from supervisor.settings.config import HeartbeatConfig, KernelConfig, RecorderConfig
+from supervisor.views import About, Clock, launch_label, view
 
 CONFIG = KernelConfig(name="a", kernelspec="python3", heartbeat=HeartbeatConfig(misses=2))
 PROCESS = ProcessId(42, 1, "boot")
@@ -38,9 +38,9 @@ CLOCK = Clock(110.0, datetime(2025, 1, 2, 12, 15, tzinfo=UTC))
 TEN_SECONDS_AGO = "2025-01-02T12:14:50.000Z"
 
 
-def seen(phase: Phase, **fields: Any) -> dict[str, Any]:
+def seen(phase: Phase, about: About = About("u-u-i-d"), **fields: Any) -> dict[str, Any]:  # noqa: B008
     kernel = Kernel(**{"name": "a", "declared": CONFIG, "want": Want.UP, "phase": phase, **fields})
-    found = view(kernel, CLOCK, Path("/run/kernel-a.json"), Path("/state/a.log"))
+    found = view(kernel, CLOCK, Path("/run/kernel-a.json"), Path("/state/a.log"), about)
     assert found == json.loads(json.dumps(found))
     return found
 
@@ -122,6 +122,26 @@ def test_what_is_launched_is_told_in_few_words() -> None:
     assert "x 'a b'" == launch_label(KernelConfig(name="a", argv=("x", "a b")))
     found = seen(Running(CONFIG, PROCESS, 0.0), declared=None, want=Want.DOWN)
     assert "python3" == found["launch"]
+
+
+def test_what_jupyter_programs_need_is_told() -> None:
+    chosen = KernelConfig(
+        name="a",
+        argv=("x",),
+        display_name="Alpha",
+        on_client_shutdown="stop",
+        recorder=RecorderConfig(max_bytes=9),
+        interrupt_mode="message",
+    )
+    plain = seen(Stopped(), About("u-u-i-d", "python"))
+    told = seen(Running(CONFIG, PROCESS, 0.0), About("u-u-i-d", "R", "signal"), declared=chosen)
+    keys = ("id", "language", "interrupt_mode", "display_name", "on_client_shutdown")
+
+    assert ["u-u-i-d", "python", None, "a", "detach"] == [plain[key] for key in keys]
+    assert {"max_bytes": 10_485_760, "max_age": 604_800.0} == plain["recorder"]
+    assert ["u-u-i-d", "R", "message", "Alpha", "stop"] == [told[key] for key in keys]
+    assert 9 == told["recorder"]["max_bytes"]
+    assert "signal" == seen(Stopped(), About("u-u-i-d", "R", "signal"))["interrupt_mode"]
 
 
 def test_no_environment_value_is_shown() -> None:

@@ -46,6 +46,10 @@ class OrderRequest(Request, frozen=True, kw_only=True):
     timeout: Annotated[
         float, Meta(gt=0, le=MAX_WAIT, description="seconds to wait; the order stands when they are over")
     ] = MAX_WAIT
+    if_generation: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="refuse it unless this is the kernel's latest run"),
+    ] = None
 
 
 class StopRequest(OrderRequest, frozen=True, kw_only=True):

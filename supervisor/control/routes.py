@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -110,7 +110,7 @@ async def _shutdown(steering: Steering, _: str, asked: requests.ShutdownRequest)
 
 def _ordering(make: Callable[[str, Any], events.Order]) -> Act:
     async def act(steering: Steering, name: str, asked: requests.OrderRequest) -> Reply:
-        order = make(name, asked)
+        order = replace(make(name, asked), if_generation=asked.if_generation)
         outcome = await steering.order(order, wait=asked.wait, timeout=asked.timeout)
         if outcome["ok"]:
             return Reply(200 if asked.wait else 202, outcome)

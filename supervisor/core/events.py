@@ -16,49 +16,48 @@ from supervisor.settings.config import KernelConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Want the kernel up."""
+class KernelOrder:
+    """An order to one kernel; with ``if_generation`` only as long as that is its latest run."""
 
     kernel: str
+    if_generation: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Start(KernelOrder):
+    """Want the kernel up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(KernelOrder):
     """Want the kernel down; ``now`` begins the ladder at SIGKILL."""
 
-    kernel: str
     now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(KernelOrder):
     """Want a new run of the kernel; ``new_ports`` gives it a new address."""
 
-    kernel: str
     now: bool = False
     new_ports: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(KernelOrder):
     """Interrupt what the kernel executes."""
-
-    kernel: str
 
 
 @dataclass(frozen=True, slots=True)
-class SendSignal:
+class SendSignal(KernelOrder):
     """Send a signal to the kernel's process group."""
 
-    kernel: str
     signum: int
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(KernelOrder):
     """Clear the failures of the kernel and start it."""
-
-    kernel: str
 
 
 @dataclass(frozen=True, slots=True)

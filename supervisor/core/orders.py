@@ -29,6 +29,9 @@ from supervisor.core.telling import say
 
 def obey(kernel: Kernel, order: Order, now: float) -> Transition:
     """Carry out an order, or refuse it with a reason."""
+    if order.if_generation is not None and order.if_generation != kernel.generation:
+        what = f'kernel "{kernel.name}" is at run {kernel.generation}, not {order.if_generation}'
+        return kernel, [Refuse(kernel.name, f"{what}: look at it and order anew")]
     match order:
         case Start() | Restart() | Reset() if refusal := _reason_not_to_start(kernel):
             return kernel, [Refuse(kernel.name, refusal)]

@@ -14,8 +14,11 @@ import logging
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
@@ -85,6 +88,8 @@ class Entry:
         pools: Pools,
     ) -> None:
         self.name = name
+        # For its whole life, whatever runs it has; one on record takes its place.
+        self.id = str(uuid.uuid4())
         self.connection = equipment.connect(name, places)
         self.output = OutputFile(places.output_file(name))
         self.keeper = Keeper(store, name, trouble, pools.records)
@@ -96,6 +101,7 @@ class Entry:
         self._equipment = equipment
         self._launcher = equipment.launcher
         self._pools = pools
+        self._language = ""
         self._known: tuple[Kernel, State] | None = None
         self._output_from: Position | None = None
         # The last death and its date, in seconds since the epoch.
@@ -136,6 +142,7 @@ class Entry:
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         config, before = effect.config, (self.connection.address, self._spec_mode)
         command = await self._steps.do(self._launcher.resolve, config)
+        self._language = command.language
         await self._steps.do(self.connection.choose, config, command.kernel_name)
         self._spec_mode = command.interrupt_mode
         if (self.connection.address, self._spec_mode) != before:
@@ -275,8 +282,19 @@ class Entry:
         text = f"no socket to kernel {self.name}: {message}" if message is not None else None
         self._trouble(f"socket to {self.name}", text)
 
+    @property
+    def language(self) -> str:
+        """What it runs: as its kernelspec says, or else the kernel itself; "" until that is known."""
+        return self._language or (self.run.language if self.run is not None else "")
+
+    @property
+    def spec_mode(self) -> str:
+        """How the kernelspec of its latest launch is interrupted; "" until that is known."""
+        return self._spec_mode
+
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
+        self.id, self._language = record.id or self.id, record.language
         self._output_from = record.output_from
         self._spec_mode = record.interrupt_mode
         try:
@@ -341,7 +359,7 @@ class Entry:
             address = None if self.connection.is_presumed else self.connection.address
             record = record_of(kernel, state, address, self._output_from, self._dated[1], self._spec_mode)
             if record is not None:
-                self.keeper.keep(record)
+                self.keeper.keep(replace(record, id=self.id, language=self.language))
 
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""

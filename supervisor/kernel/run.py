@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
 from supervisor.core.model import Cause, Check, Exit, ProcessId
@@ -87,6 +87,8 @@ class Run:
         # What the kernelspec says.  As long as nobody knows: a kernel that does not take
         # messages ignores one, but SIGINT ends a JVM.
         self.spec_mode = "message"
+        # As the kernel itself says; "" until it has been asked.
+        self.language = ""
         self._kernel = kernel
         self._handle = handle
         self._connection = connection
@@ -127,13 +129,19 @@ class Run:
 
     async def _learn_control(self) -> None:
         """Whether the kernel serves control, which its checks depend on; it may be busy for days."""
-        await self._channel.wait_ready(LONGEST_PATIENCE)
+        self._note_language(await self._channel.wait_ready(LONGEST_PATIENCE))
 
     async def _watch_start(self) -> None:
-        await self._channel.wait_ready()
+        self._note_language(await self._channel.wait_ready())
         connect = connect_command(self._connection.path)
         self._report(Ready(self._kernel, self.generation, connect))
         self._start_monitor()
+
+    def _note_language(self, info: Mapping[str, Any]) -> None:
+        about = info.get("language_info")
+        name = about.get("name") if isinstance(about, dict) else None
+        # It goes on record: what is no text, or no name, would be refused there or fill it.
+        self.language = name[:64] if isinstance(name, str) and name.isprintable() else ""
 
     def _start_monitor(self) -> None:
         self._ready, config = True, self._config

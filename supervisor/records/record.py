@@ -54,6 +54,7 @@ class Record(Struct, frozen=True, kw_only=True):
     ``spawned_at`` and ``failures`` are monotonic instants of the boot
     ``boot_id`` and mean nothing in another.  ``launched`` is ``None`` also when
     it was written by a version whose settings this one does not understand.
+    ``id`` is a UUID for the whole life of the kernel, ``language`` what it runs, once known.
     ``address`` holds ports and key.  ``output_from`` is where the output of
     the run begins.  ``stopping`` is why the run is being stopped, if it is.
     ``interrupt_mode`` is that of the kernelspec it was launched with, empty if nobody knows.
@@ -63,6 +64,8 @@ class Record(Struct, frozen=True, kw_only=True):
 
     version: int = VERSION
     name: str
+    id: str = ""
+    language: str = ""
     generation: int = 0
     boot_id: str = ""
     want: Literal["up", "down"] | None = None

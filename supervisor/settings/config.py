@@ -74,6 +74,15 @@ class ProbeConfig(Settings, frozen=True):
     action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
 
 
+class RecorderConfig(Settings, frozen=True):
+    """What Jupyter's programs are given of the output that a kernel made while no page was open."""
+
+    max_bytes: Annotated[int, Meta(description="the oldest goes first; 0: nothing is recorded", ge=0)] = (
+        10_485_760
+    )
+    max_age: Annotated[float, _seconds("seconds after which it is forgotten")] = 604_800.0
+
+
 Port = Annotated[int, Meta(ge=0, le=65535, description="0: chosen once, then kept")]
 
 
@@ -152,6 +161,14 @@ class KernelConfig(Settings, frozen=True):
     ports: Annotated[PortsConfig, _key("restart", "0: chosen once, then kept")] = PortsConfig()
     hold_ports: Annotated[bool, _key("next-start", "keep the ports from others while it is down")] = True
     output: Annotated[OutputConfig, _key("live", "the kernel's own stdout and stderr")] = OutputConfig()
+
+    display_name: Annotated[Text | None, _key("live", "its name in Jupyter; default: its own name")] = None
+    on_client_shutdown: Annotated[
+        Literal["detach", "stop"], _key("live", "what the shutdown of it in a Jupyter program does")
+    ] = "detach"
+    recorder: Annotated[RecorderConfig, _key("live", "output recorded by the Jupyter server")] = (
+        RecorderConfig()
+    )
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The keys and values, of the environment its names only: its values may be secrets."""

@@ -44,7 +44,7 @@ from supervisor.records.record import RecordStore
 from supervisor.runner import Observer, Runner, RunnerClosed
 from supervisor.settings.config import Config
 from supervisor.supervision.hooks import Hooks
-from supervisor.views import Clock, view
+from supervisor.views import About, Clock, view
 
 log = logging.getLogger(__name__)
 
@@ -263,9 +263,10 @@ class Supervision:
     def view(self, kernel: Kernel) -> dict[str, Any]:
         """One kernel, as ``status`` shows it."""
         clock = Clock.read(asyncio.get_running_loop().time())
-        name = kernel.name
+        name, entry = kernel.name, self.host.entry(kernel.name)
+        files = (self.places.connection_file(name), self.places.output_file(name))
         # Its last words are in there, and may have the key in them.
-        return clean(view(kernel, clock, self.places.connection_file(name), self.places.output_file(name)))
+        return clean(view(kernel, clock, *files, About(entry.id, entry.language, entry.spec_mode)))
 
     # Orders
 

@@ -38,6 +38,12 @@ def view_of(name: str, tmp: Path, **fields: Any) -> dict[str, Any]:
         "next_start_at": None,
         "reason": "",
         "launch": "python3",
+        "id": "6f3e1f9e-8a2b-4b5e-9f6c-0d6c6b0f5a11",
+        "language": "python",
+        "interrupt_mode": "signal",
+        "display_name": name,
+        "on_client_shutdown": "detach",
+        "recorder": {"max_bytes": 10_485_760, "max_age": 604_800.0},
     } | fields
 
 

@@ -52,6 +52,7 @@ def test_an_unknown_kernel_gets_a_hint(daemon: FakeDaemon, path: str) -> None:
         ("restart", {}, events.Restart("robot")),
         ("restart", {"now": True, "new_ports": True}, events.Restart("robot", now=True, new_ports=True)),
         ("interrupt", {}, events.Interrupt("robot")),
+        ("restart", {"if_generation": 3}, events.Restart("robot", if_generation=3)),
         ("kill", {}, events.Stop("robot", now=True)),
         ("reset", {}, events.Reset("robot")),
         ("signal", {"signal": "SIGUSR1"}, events.SendSignal("robot", 10)),
@@ -259,7 +260,7 @@ def test_the_description_names_every_path_that_the_document_names(daemon: FakeDa
         assert path in document["paths"]
     restart = document["paths"]["/v1/kernels/{name}/restart"]["post"]
     schema = restart["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-    assert {"wait", "timeout", "now", "new_ports"} == set(
+    assert {"wait", "timeout", "if_generation", "now", "new_ports"} == set(
         document["components"]["schemas"][schema]["properties"]
     )
 

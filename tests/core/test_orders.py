@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from signal import SIGKILL, SIGUSR1
 
 import pytest
@@ -10,6 +11,7 @@ from supervisor.core.actions import AskToExit, InterruptKernel, Refuse, Renew, S
 from supervisor.core.events import (
     Event,
     Interrupt,
+    Order,
     Reset,
     Restart,
     SendSignal,
@@ -20,7 +22,7 @@ from supervisor.core.events import (
 from supervisor.core.model import Want
 from tests.core.story import CRASHED, NOT_FOUND, Story, config, process, running
 
-ORDERS: list[Event] = [Start("a"), Stop("a"), Restart("a"), Reset("a"), Interrupt("a"), SendSignal("a", 10)]
+ORDERS: list[Order] = [Start("a"), Stop("a"), Restart("a"), Reset("a"), Interrupt("a"), SendSignal("a", 10)]
 STARTS: list[Event] = [Start("a"), Restart("a"), Reset("a"), Restart("a", now=True, new_ports=True)]
 
 
@@ -30,6 +32,28 @@ def test_an_order_for_an_undeclared_kernel_is_refused(order: Event) -> None:
 
     assert [Refuse("a", 'no kernel "a" is declared')] == story.tell(order)
     assert Story().state == story.state
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_order_to_another_run_than_the_latest_is_refused(order: Order) -> None:
+    story = running()
+    before = story.state
+
+    refusal = 'kernel "a" is at run 1, not 2: look at it and order anew'
+    assert [Refuse("a", refusal)] == story.tell(replace(order, if_generation=2))
+    assert before == story.state
+    assert story.tell(replace(order, if_generation=1)) == running().tell(order)
+
+
+def test_of_two_restarts_of_one_run_there_comes_one() -> None:
+    story = running()
+    restart = Restart("a", if_generation=1)
+    assert [] != story.tell(restart)
+    assert [] == story.tell(restart)
+    story.exited()
+    assert 2 == story.kernel().generation
+
+    assert isinstance(story.tell(restart)[0], Refuse)
 
 
 @pytest.mark.parametrize("order", STARTS)

@@ -354,6 +354,17 @@ async def test_the_ports_of_a_kernel_that_nobody_runs_are_held_from_its_recall_o
     assert next_host.entry().connection.is_held
 
 
+async def test_a_kernel_keeps_its_id_and_its_language_whatever_supervisor_it_has(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    before = hosting.entry().id
+    await take_over(hosting, next_host, config())
+    after = next_host.entry()
+
+    assert 36 == len(before)
+    assert (before, "python") == (after.id, after.language)
+
+
 async def test_the_connection_file_of_an_adopted_kernel_is_there_again(
     hosting: Hosting, next_host: Hosting
 ) -> None:

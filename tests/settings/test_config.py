@@ -109,7 +109,16 @@ def test_the_example_shows_every_key() -> None:
 
 
 def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
-    examples = ("runtime_dir", "state_dir", "socket", "argv", "include", "hooks", "interrupt_mode")
+    examples = (
+        "runtime_dir",
+        "state_dir",
+        "socket",
+        "argv",
+        "include",
+        "hooks",
+        "interrupt_mode",
+        "display_name",
+    )
     text = COMMENTED.sub(
         lambda found: found[0] if found[1] in examples else found[0][1:], EXAMPLE.read_text()
     )
@@ -117,7 +126,9 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
     assert load(EXAMPLE).config == parse(text, "all.toml")
 
 
-@pytest.mark.parametrize("key", ["runtime_dir", "state_dir", "socket", "argv", "interrupt_mode"])
+@pytest.mark.parametrize(
+    "key", ["runtime_dir", "state_dir", "socket", "argv", "interrupt_mode", "display_name"]
+)
 def test_the_other_examples_can_be_uncommented(key: str) -> None:
     text = EXAMPLE.read_text().replace(f"#{key} = ", f"{key} = ")
     if key == "argv":
