@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from supervisor.settings.config import (
     SupervisorConfig,
 )
 from supervisor.settings.keys import Key, keys_of
+from supervisor.settings.lines import Lines
 from supervisor.settings.mistakes import (
     ConfigError,
     Mistake,
@@ -71,7 +72,8 @@ class Loaded:
 
     ``files`` are the file and those that it includes, in the order of reading.
     ``digest`` is the same for the same bytes in files of the same names.
-    ``patterns`` are the paths that more of them may come to match.
+    ``patterns`` are the paths that more of them may come to match.  ``origins`` tell of
+    each kernel's keys where they are set, "own" or "defaults"; the others are built in.
     """
 
     config: Config
@@ -79,6 +81,7 @@ class Loaded:
     files: tuple[Path, ...]
     digest: str
     patterns: tuple[Path, ...] = ()
+    origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def load(path: str | os.PathLike[str]) -> Loaded:
@@ -86,7 +89,8 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     reading = _Reading(Path(path))
     config = reading.config(None)
     digest = reading.digest.hexdigest()
-    return Loaded(config, reading.main, tuple(reading.files), digest, tuple(reading.patterns))
+    files, patterns = tuple(reading.files), tuple(reading.patterns)
+    return Loaded(config, reading.main, files, digest, patterns, reading.origins)
 
 
 def parse(text: str | bytes, path: str | os.PathLike[str]) -> Config:
@@ -113,9 +117,11 @@ class _Reading:
     main: Path
     files: list[Path] = field(default_factory=list)
     patterns: list[Path] = field(default_factory=list)
-    mistakes: dict[Mistake, None] = field(default_factory=dict)  # in order, each once
+    mistakes: dict[Mistake, KeyPath | None] = field(default_factory=dict)  # in order, each once
     declared: dict[str, _Declared] = field(default_factory=dict)
     digest: Any = field(default_factory=sha256)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    origins: dict[str, Mapping[str, str]] = field(default_factory=dict)
     unread: bool = False
 
     def config(self, data: bytes | None) -> Config:
@@ -127,8 +133,16 @@ class _Reading:
             what = f"more than {_MOST_MISTAKES} mistakes: mend these first"
             self.mistakes[Mistake(str(self.main), "", what)] = None
         if self.mistakes:
-            raise ConfigError(self.mistakes, self.files, self.digest.hexdigest(), self.patterns)
+            raise ConfigError(self._placed(), self.files, self.digest.hexdigest(), self.patterns)
         return config
+
+    def _placed(self) -> list[Mistake]:
+        """The mistakes with their lines; only now, as most readings find none."""
+        lines = {file: Lines(text.decode("utf-8", "replace")) for file, text in self.texts.items()}
+        return [
+            mistake if path is None else replace(mistake, line=lines[mistake.file].of(path))
+            for mistake, path in self.mistakes.items()
+        ]
 
     def _config(self, data: bytes | None) -> Config:
         tables = self._tables(self.main, data)
@@ -151,9 +165,10 @@ class _Reading:
         content = b""
         try:
             content = read_bytes(path) if data is None else data
+            self.texts[str(path)] = content
             return read_toml(content)
         except NotReadError as reason:
-            self.mistakes[Mistake(str(path), reason.place, reason.what)] = None
+            self.mistakes[Mistake(str(path), reason.place, reason.what, reason.line)] = None
             content = content or reason.what.encode("utf-8", "surrogateescape")
             self.unread = True
             return {}
@@ -269,6 +284,7 @@ class _Reading:
             bad = frozenset(own_wrong | inherited)
             draft = Draft(name, own, defaults, declared.raw, bad, tell, tell_defaults)
             drafts.append((draft, check_kernel(draft)))
+            self.origins[name] = draft.origins()
         check_together(drafts)
         return {draft.name: kernel for draft, kernel in drafts}
 
@@ -278,7 +294,7 @@ class _Reading:
     def _tell(self, file: Path, path: KeyPath, what: str) -> None:
         if len(self.mistakes) >= _MOST_MISTAKES:
             raise _EnoughError
-        self.mistakes[Mistake(str(file), dotted(path), what)] = None
+        self.mistakes.setdefault(Mistake(str(file), dotted(path), what), path)
 
 
 def _checked(raw: dict[str, Any], table: str, tell: Tell, name: str = "") -> tuple[Values, set[KeyPath]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ class Mistake:
     """One mistake: in which file, at which key (or line), and what is wrong and to be done.
 
     ``key`` is a dotted path as TOML spells it, ``line 3, column 5`` for a
-    mistake of syntax, or empty for one of the whole file.
+    mistake of syntax, or empty for one of the whole file.  ``line`` counts
+    from 1, as far as it is known.
     """
 
     file: str
     key: str
     what: str
+    line: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """Spell it on one line: ``file: key.path: what: what to do``."""

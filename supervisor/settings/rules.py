@@ -57,6 +57,10 @@ class Draft:
             merged.pop("argv", None)
         return merged
 
+    def origins(self) -> dict[str, str]:
+        """Where the keys are set that are not as built in: "own" or "defaults"."""
+        return {key: "own" if key in self.own else "defaults" for key in self.values()}
+
     def kernel(self) -> KernelConfig:
         """The settings; keys that are wrong have their default."""
         tables = {name: key.table for name, key in keys_of(KernelConfig).items() if key.table}

@@ -42,10 +42,12 @@ _HINTS = (
 class NotReadError(Exception):
     """A file has no tables for us: where in it (or nowhere), and what to do."""
 
-    def __init__(self, what: str, place: str = "") -> None:
+    def __init__(self, what: str, line: int | None = None, column: int | None = None) -> None:
         super().__init__(what)
         self.what = what
-        self.place = place
+        self.line = line
+        at = "" if column is None else f", column {column}"
+        self.place = "" if line is None else f"line {line}{at}"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -94,9 +96,9 @@ def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        place = _place(data[: error.start].count(b"\n") + 1)
+        line = data[: error.start].count(b"\n") + 1
         byte = data[error.start]
-    raise NotReadError(f"byte 0x{byte:02x} is not UTF-8: save the file in this encoding", place)
+    raise NotReadError(f"byte 0x{byte:02x} is not UTF-8: save the file in this encoding", line)
 
 
 def _syntax(text: str, problem: ValueError) -> NotReadError:
@@ -106,11 +108,11 @@ def _syntax(text: str, problem: ValueError) -> NotReadError:
     if declared := re.fullmatch(r"Cannot declare \((.*?),?\) twice", told):
         parts = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", declared[1])
         name = ".".join(bare_or_quoted(single or double) for single, double in parts)
-        return NotReadError(f"[{cut(name)}] is declared twice: put its keys together", _place(line, column))
+        return NotReadError(f"[{cut(name)}] is declared twice: put its keys together", line, column)
     if told == "Invalid value" and (line, column) == _end(text):
-        return NotReadError("the text ends where a value is due: complete it", _place(line, column))
+        return NotReadError("the text ends where a value is due: complete it", line, column)
     hint = next((hint for start, hint in _HINTS if told.startswith(start)), "mend it")
-    return NotReadError(f"{escaped(cut(told[:1].lower() + told[1:]))}: {hint}", _place(line, column))
+    return NotReadError(f"{escaped(cut(told[:1].lower() + told[1:]))}: {hint}", line, column)
 
 
 def _located(message: str, text: str) -> tuple[str, int, int]:
@@ -125,7 +127,3 @@ def _located(message: str, text: str) -> tuple[str, int, int]:
 
 def _end(text: str) -> tuple[int, int]:
     return text.count("\n") + 1, len(text) - text.rfind("\n")
-
-
-def _place(line: int, column: int | None = None) -> str:
-    return f"line {line}" if column is None else f"line {line}, column {column}"

@@ -239,3 +239,16 @@ def test_the_digest_of_a_rejected_file_changes_with_it(tmp_path: Path) -> None:
         assert (path,) == caught.value.files
 
     assert 4 == len(set(digests))
+
+
+def test_it_is_known_where_each_key_is_set(tmp_path: Path) -> None:
+    file = tmp_path / "k.toml"
+    file.write_text(
+        '[defaults]\nkernelspec = "python3"\nenv = { A = "1" }\nrestart = "never"\n'
+        '[kernels.a]\n[kernels.b]\nargv = ["x", "{connection_file}"]\nenv = { B = "2" }\n'
+    )
+
+    assert {
+        "a": {"kernelspec": "defaults", "env": "defaults", "restart": "defaults"},
+        "b": {"argv": "own", "env": "own", "restart": "defaults"},
+    } == load(file).origins
