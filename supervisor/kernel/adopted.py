@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.local import LocalKernel
-from supervisor.process.group import identify, is_running, stranger_returncode, stranger_wait_status
+from supervisor.process.exit import stranger_returncode, stranger_wait_status
+from supervisor.process.identity import identify, is_running
 
 
 class AdoptedKernel(LocalKernel):

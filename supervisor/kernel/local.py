@@ -18,7 +18,9 @@ from pathlib import Path
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.managerabc import KernelManagerABC
-from supervisor.process.group import has_ended, open_pidfd, signal_group, wait_exit
+from supervisor.process.exit import wait_exit
+from supervisor.process.group import signal_group
+from supervisor.process.identity import has_ended, open_pidfd
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.local import LocalKernel
-from supervisor.process.group import identify, is_running, stranger_wait_status
+from supervisor.process.exit import stranger_wait_status
+from supervisor.process.identity import identify, is_running
 
 # How long whoever reaps the ended child may take to tell its exit status, in seconds.
 _REAPER_PATIENCE = 2.0

@@ -1,18 +1,29 @@
-"""How a process ended, put into the words of the core.
+"""The end of a process: the wait for it, its status, and its cause in the words of the core.
 
-Owns the names of signals, the cause of an exit, and the evidence that the
-operating system ran out of memory.  Never waits for a process, never signals
-one, and decides nothing about what follows.
+Owns the wait for a pidfd, the wait status of strangers, the cause of an exit,
+and the evidence that the operating system ran out of memory.  Never signals a
+process, never reaps a child, and decides nothing about what follows.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import struct
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from supervisor.core.model import Cause, Exit, ProcessId
+from supervisor.process.identity import LINUX, PROC, has_ended, read_proc
 from supervisor.wording import signal_name
+
+# linux/pidfd.h: struct pidfd_info begins with the mask (u64) and ends, in its
+# first version of 64 bytes, with the exit code (s32).
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=Q52xi")
 
 _CRASHES = frozenset(
     getattr(signal, name)
@@ -47,6 +58,98 @@ def _cause_of(signum: int, oom: bool) -> Cause:
     if oom and signum == _SIGKILL:
         return Cause.OOM
     return Cause.CRASHED if signum in _CRASHES else Cause.KILLED
+
+
+async def wait_exit(pidfd: int) -> None:
+    """Wait until the process of a pidfd has ended; any number of tasks may, at a time.
+
+    The pidfd may be closed meanwhile.  Uses no thread.
+    """
+    if has_ended(pidfd):
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    own = os.dup(pidfd)  # a loop has one reader for a descriptor
+    try:
+        loop.add_reader(own, _resolve, ended)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(own)
+    finally:
+        os.close(own)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def stranger_wait_status(pidfd: int) -> int | None:
+    """The return code of a process that has ended and was reaped, whoever its parent is.
+
+    In the form of ``Popen.returncode``.  ``None`` if it is not known: not
+    ended, not reaped yet, or Linux before 6.15.
+    """
+    told, returncode = _ask_exit(pidfd)
+    return returncode if told else None
+
+
+async def stranger_returncode(pidfd: int, patience: float = 2.0) -> int | None:
+    """The same for a process that has ended, waiting up to ``patience`` seconds for its parent to reap it."""
+    deadline = time.monotonic() + patience
+    pause = 0.001
+    while True:
+        told, returncode = _ask_exit(pidfd)
+        if told or time.monotonic() >= deadline:
+            return returncode
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
+def _ask_exit(pidfd: int) -> tuple[bool, int | None]:
+    """Whether this is all that will ever be told, and the return code."""
+    if not LINUX:
+        return True, None
+    import fcntl
+
+    if (status := _zombie_status(pidfd)) is not None:
+        return True, os.waitstatus_to_exitcode(status)
+    try:
+        answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, _PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    except OSError:  # ENOTTY before Linux 6.13, ESRCH before 6.15
+        return True, None
+    mask, status = _PIDFD_INFO.unpack(answer)
+    if not mask & _PIDFD_INFO_EXIT:
+        return False, None
+    return True, os.waitstatus_to_exitcode(status)
+
+
+def _zombie_status(pidfd: int) -> int | None:
+    """The wait status of a process that its parent has not reaped yet (proc(5): field 52 of ``stat``).
+
+    Shown to whoever may trace the process: its own user, if with no fewer
+    capabilities.  To others it is 0, so they are not told.
+    """
+    try:
+        pid = _pid_of(pidfd)
+        if (PROC / str(pid)).stat().st_uid not in (os.geteuid(), os.getuid()) and os.geteuid() != 0:
+            return None
+        fields = read_proc(pid, "stat").rpartition(b")")[2].split()
+        # Still the same, so what was read in between was about it and not about the pid's next owner.
+        if fields[0] != b"Z" or _pid_of(pidfd) != pid:
+            return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return int(fields[49])
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid that a pidfd stands for, -1 once it is reaped (pidfd_open(2))."""
+    for line in (PROC / "self/fdinfo" / str(pidfd)).read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise ProcessLookupError
 
 
 class OomWatch:

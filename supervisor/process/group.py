@@ -1,10 +1,6 @@
-"""What is done with a process: signals to its group, waiting for its end, its exit status.
+"""The group of a process: signals to it, and what an ended process leaves behind in it or outside.
 
-Owns group signals, the wait for a pidfd, the wait status of strangers, and the
-search for what an ended process leaves behind.  Never starts a process, never
-reaps a child, and decides nothing.
-
-Offers the names of ``identity`` and ``exit`` as well, for its callers.
+Never starts a process, never reaps a child, and decides nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +9,10 @@ import asyncio
 import errno
 import os
 import signal
-import struct
 import time
 
 from supervisor.core.model import ProcessId
-from supervisor.process.exit import OomWatch, describe_exit
+from supervisor.process.exit import wait_exit
 from supervisor.process.identity import (
     LINUX,
     PROC,
@@ -33,28 +28,6 @@ from supervisor.process.identity import (
     read_stat,
 )
 
-__all__ = [
-    "OomWatch",
-    "continue_group",
-    "current_boot_id",
-    "describe_exit",
-    "end_group",
-    "has_ended",
-    "identify",
-    "is_running",
-    "marked_processes",
-    "open_pidfd",
-    "signal_group",
-    "stranger_returncode",
-    "stranger_wait_status",
-    "wait_exit",
-]
-
-# linux/pidfd.h: struct pidfd_info begins with the mask (u64) and ends, in its
-# first version of 64 bytes, with the exit code (s32).
-_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
-_PIDFD_INFO_EXIT = 1 << 3
-_PIDFD_INFO = struct.Struct("=Q52xi")
 _PIDFD_SIGNALPROCESS_GROUP = 1 << 2  # Linux 6.9
 
 
@@ -106,101 +79,6 @@ def _send(pid: int, pidfd: int | None, signum: int) -> None:
         if error.errno != errno.EINVAL:  # before Linux 6.9 there is no such flag
             raise
         os.killpg(pid, signum)
-
-
-# The end
-
-
-async def wait_exit(pidfd: int) -> None:
-    """Wait until the process of a pidfd has ended; any number of tasks may, at a time.
-
-    The pidfd may be closed meanwhile.  Uses no thread.
-    """
-    if has_ended(pidfd):
-        return
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    own = os.dup(pidfd)  # a loop has one reader for a descriptor
-    try:
-        loop.add_reader(own, _resolve, ended)
-        try:
-            await ended
-        finally:
-            loop.remove_reader(own)
-    finally:
-        os.close(own)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def stranger_wait_status(pidfd: int) -> int | None:
-    """The return code of a process that has ended and was reaped, whoever its parent is.
-
-    In the form of ``Popen.returncode``.  ``None`` if it is not known: not
-    ended, not reaped yet, or Linux before 6.15.
-    """
-    told, returncode = _ask_exit(pidfd)
-    return returncode if told else None
-
-
-async def stranger_returncode(pidfd: int, patience: float = 2.0) -> int | None:
-    """The same for a process that has ended, waiting up to ``patience`` seconds for its parent to reap it."""
-    deadline = time.monotonic() + patience
-    pause = 0.001
-    while True:
-        told, returncode = _ask_exit(pidfd)
-        if told or time.monotonic() >= deadline:
-            return returncode
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, 0.05)
-
-
-def _ask_exit(pidfd: int) -> tuple[bool, int | None]:
-    """Whether this is all that will ever be told, and the return code."""
-    if not LINUX:
-        return True, None
-    import fcntl
-
-    if (status := _zombie_status(pidfd)) is not None:
-        return True, os.waitstatus_to_exitcode(status)
-    try:
-        answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, _PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
-    except OSError:  # ENOTTY before Linux 6.13, ESRCH before 6.15
-        return True, None
-    mask, status = _PIDFD_INFO.unpack(answer)
-    if not mask & _PIDFD_INFO_EXIT:
-        return False, None
-    return True, os.waitstatus_to_exitcode(status)
-
-
-def _zombie_status(pidfd: int) -> int | None:
-    """The wait status of a process that its parent has not reaped yet (proc(5): field 52 of ``stat``).
-
-    Shown to whoever may trace the process: its own user, if with no fewer
-    capabilities.  To others it is 0, so they are not told.
-    """
-    try:
-        pid = _pid_of(pidfd)
-        if (PROC / str(pid)).stat().st_uid not in (os.geteuid(), os.getuid()) and os.geteuid() != 0:
-            return None
-        fields = read_proc(pid, "stat").rpartition(b")")[2].split()
-        # Still the same, so what was read in between was about it and not about the pid's next owner.
-        if fields[0] != b"Z" or _pid_of(pidfd) != pid:
-            return None
-    except (OSError, ValueError, IndexError):
-        return None
-    return int(fields[49])
-
-
-def _pid_of(pidfd: int) -> int:
-    """The pid that a pidfd stands for, -1 once it is reaped (pidfd_open(2))."""
-    for line in (PROC / "self/fdinfo" / str(pidfd)).read_text().splitlines():
-        if line.startswith("Pid:"):
-            return int(line.split()[1])
-    raise ProcessLookupError
 
 
 # What an ended process leaves behind

@@ -28,7 +28,6 @@ from supervisor.output.stream import Position
 from supervisor.settings.config import NAME_PATTERN, KernelConfig
 
 VERSION = 1
-DEATHS_KEPT = 10
 MARK_VARIABLE = "KERNEL_SUPERVISOR_RUN"
 
 _SUFFIX = ".json"
@@ -86,10 +85,6 @@ class Record(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # Never the key, never an environment value: a repr ends up in logs.
         return f"Record(name={self.name!r}, generation={self.generation}, process={self.process!r})"
-
-    def with_death(self, death: RecordedDeath) -> Record:
-        """The record with one more death, of which the last ten are kept."""
-        return replace(self, deaths=(*self.deaths, death)[-DEATHS_KEPT:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +232,6 @@ def marked_run(value: str, state_dir: Path) -> tuple[str, int] | None:
     if digest != _digest(state_dir) or not re.fullmatch("[0-9]{1,18}", generation):
         return None
     return (name, int(generation)) if _VALID_NAME.fullmatch(name) else None
-
-
-def marked_generation(value: str, state_dir: Path, name: str) -> int | None:
-    """The generation that a mark is of, ``None`` if it is of another kernel or state directory."""
-    found = marked_run(value, state_dir)
-    return found[1] if found is not None and found[0] == name else None
 
 
 def _digest(state_dir: Path) -> str:

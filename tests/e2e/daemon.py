@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from jupyter_client import BlockingKernelClient
 
 from supervisor.control.client import Answer, Client
-from supervisor.records.record import MARK_VARIABLE, marked_generation
+from supervisor.records.record import MARK_VARIABLE, marked_run
 from tests.waiting import DEADLINE, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -261,9 +261,8 @@ class Scene:
         try:
             content = Path(f"/proc/{pid}/environ").read_bytes()
             value = next(v for v in content.split(b"\0") if v.startswith(prefix)).decode()
-            name = value.split("/")[1]
-            generation = marked_generation(value[len(prefix) :], self.state_dir, name)
-            return None if generation is None else Marked(pid, name, generation, os.getsid(pid) == pid)
+            run = marked_run(value[len(prefix) :], self.state_dir)
+            return None if run is None else Marked(pid, *run, os.getsid(pid) == pid)
         except (OSError, StopIteration):
             return None
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 import pytest
 
 from supervisor.kernel.adopted import AdoptedKernel
-from supervisor.process.group import identify
-from supervisor.process.identity import LINUX
+from supervisor.process.identity import LINUX, identify
 from tests.kernel.programs import SLEEPER, SUCCESSFUL, Stranger, end, open_files, start, state_of
 from tests.process.test_group import TELLS_STRANGERS
 from tests.waiting import DEADLINE

@@ -13,7 +13,7 @@ from supervisor.kernel import local
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.managerabc import KernelManagerABC
 from supervisor.kernel.subproc import KernelManager
-from supervisor.process.group import identify
+from supervisor.process.identity import identify
 from tests.kernel.contract import Kernels, ManagerContract, Program
 from tests.kernel.fake import FakeKernel
 from tests.kernel.programs import (

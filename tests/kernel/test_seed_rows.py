@@ -15,7 +15,7 @@ import pytest
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.managerabc import KernelManagerABC
 from supervisor.kernel.subproc import KernelManager
-from supervisor.process.group import identify
+from supervisor.process.identity import identify
 from tests.kernel.programs import EXITS_7, SLEEPER, end, name_of, start, start_async
 from tests.waiting import wait_for
 

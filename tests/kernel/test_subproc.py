@@ -18,7 +18,7 @@ import pytest
 
 from supervisor.kernel import local, subproc
 from supervisor.kernel.subproc import KernelManager
-from supervisor.process.group import identify, is_running
+from supervisor.process.identity import identify, is_running
 from tests.kernel.programs import (
     EXITS_7,
     ROOT,

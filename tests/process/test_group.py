@@ -18,20 +18,9 @@ import pytest
 
 from supervisor.core.model import ProcessId
 from supervisor.process import group as process
-from supervisor.process.group import (
-    continue_group,
-    current_boot_id,
-    end_group,
-    has_ended,
-    identify,
-    is_running,
-    marked_processes,
-    open_pidfd,
-    signal_group,
-    stranger_returncode,
-    stranger_wait_status,
-    wait_exit,
-)
+from supervisor.process.exit import stranger_returncode, stranger_wait_status, wait_exit
+from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
+from supervisor.process.identity import current_boot_id, has_ended, identify, is_running, open_pidfd
 from tests.kernel.programs import (
     EXITS_7,
     ROOT,
@@ -115,7 +104,8 @@ def test_a_signal_reaches_only_the_process_if_its_group_is_ours() -> None:
 def test_our_own_group_is_never_signalled_even_if_the_process_leads_it() -> None:
     script = (
         "import os, signal, subprocess, sys\n"
-        "from supervisor.process.group import identify, signal_group\n"
+        "from supervisor.process.group import signal_group\n"
+        "from supervisor.process.identity import identify\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "child = subprocess.Popen(['sleep', '600'])\n"
         "signal_group(identify(os.getpid()), signal.SIGTERM)\n"

@@ -17,16 +17,8 @@ import pytest
 from supervisor.core.model import ProcessId
 from supervisor.process import group as process
 from supervisor.process import identity
-from supervisor.process.group import (
-    continue_group,
-    end_group,
-    has_ended,
-    identify,
-    is_running,
-    marked_processes,
-    open_pidfd,
-    signal_group,
-)
+from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
+from supervisor.process.identity import has_ended, identify, is_running, open_pidfd
 from tests.kernel.programs import SLEEPER, SUCCESSFUL, end, name_of, open_files, start, state_of
 from tests.waiting import DEADLINE, wait_for
 

@@ -24,7 +24,7 @@ from supervisor.records.record import (
     RecordedDeath,
     RecordStore,
     mark,
-    marked_generation,
+    marked_run,
 )
 from supervisor.settings.config import BackoffConfig, KernelConfig
 
@@ -290,14 +290,6 @@ def test_a_removed_record_is_gone_with_the_one_before_it(store: RecordStore) -> 
     assert [] == list(store.directory.iterdir())
 
 
-def test_only_the_last_ten_deaths_are_kept() -> None:
-    record = Record(name="a")
-    for generation in range(15):
-        record = record.with_death(RecordedDeath(at_wall=0.0, generation=generation))
-
-    assert list(range(5, 15)) == [death.generation for death in record.deaths]
-
-
 def test_neither_key_nor_environment_is_in_the_repr() -> None:
     assert "secret" not in repr(FULL)
     assert "hidden" not in repr(FULL)
@@ -308,10 +300,8 @@ def test_a_mark_is_of_one_run_of_one_kernel_of_one_state_directory(tmp_path: Pat
     link.symlink_to(tmp_path)
     value = mark(tmp_path, "a.b-c", 12)
 
-    assert 12 == marked_generation(value, tmp_path, "a.b-c")
-    assert 12 == marked_generation(value, link, "a.b-c")
-    assert None is marked_generation(value, tmp_path, "a")
-    assert None is marked_generation(value, tmp_path / "other", "a.b-c")
-    assert None is marked_generation(value + "x", tmp_path, "a.b-c")
+    assert ("a.b-c", 12) == marked_run(value, tmp_path) == marked_run(value, link)
+    assert None is marked_run(value, tmp_path / "other")
+    assert None is marked_run(value + "x", tmp_path)
     assert "a.b-c" in value
     assert str(tmp_path) not in value
