@@ -53,6 +53,7 @@ ROOMS: dict[str, set[str]] = {
         *("control", "core", "disk", "wording", "observe", "settings", "supervision", "version", "views"),
     },
     "supervisor": {"manager", "settings", "supervision", "version"},
+    "page": set(),
     "__main__": {"cli"},
 }
 MOST_FLOORS = 8
