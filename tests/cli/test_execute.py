@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -225,30 +224,3 @@ def test_a_kernel_that_is_not_running_is_told(owner: Owner, tmp_path: Path) -> N
         code,
         err,
     )
-
-
-def test_console_becomes_the_jupyter_console(
-    kernel: tuple[subprocess.Popen[bytes], Path],
-    owner: Owner,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    from supervisor.cli import program, using
-
-    became: list[list[str]] = []
-    monkeypatch.setattr(os, "execvp", lambda _file, command: became.append(command))
-    monkeypatch.setattr(using, "console_command", lambda: ["jupyter-console"])
-    program.main(["console", "robot", "--socket", str(tmp_path / "s")])
-
-    assert [["jupyter-console", "--existing", str(kernel[1])]] == became
-
-
-def test_a_console_that_is_not_installed_is_told(
-    owner: Owner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from supervisor.cli import program, using
-
-    monkeypatch.setattr(using, "console_command", lambda: None)
-
-    assert 1 == program.main(["console", "robot", "--socket", str(tmp_path / "s")])
-    assert "jupyter-console is not installed: pip install jupyter-console" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from supervisor.cli.health import wrong_with
 from supervisor.cli.program import main
-from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.control.fake_steering import FakeSteering
 
 DEATH = {"at": "2025-01-31T12:00:00Z", "cause": "oom", "signal": "SIGKILL"}
 
@@ -33,13 +32,7 @@ def test_what_is_wrong_with_a_kernel(fields: dict[str, Any], wrong: str) -> None
     assert wrong == wrong_with({"name": "a", "want": "up", "pid": 42, **fields})
 
 
-@pytest.fixture
-def steering(tmp_path: Path) -> Iterator[FakeSteering]:
-    steering = FakeSteering(tmp_path)
-    with FakeDaemon(steering, tmp_path / "s"):
-        yield steering
-
-
+@pytest.mark.usefixtures("daemon")
 def test_the_exit_code_tells_whether_all_is_well(
     steering: FakeSteering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,6 +21,9 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Cli = Callable[..., Done]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -69,3 +74,21 @@ def read_until(stream: IO[str] | None, text: str) -> str:
         if text in line:
             return found
     raise AssertionError(f"{text!r} never came; but {found!r}")
+
+
+def on_terminal(home: Path, *words: str, **env: str) -> str:
+    """What a command writes to a terminal."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command(*words), env=environment(home, **env), cwd=home, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    text = b""
+    try:
+        while piece := os.read(master, 65536):
+            text += piece
+    except OSError:
+        pass  # EIO: the other side is closed
+    os.close(master)
+    assert 0 == process.wait(30)
+    return text.decode()

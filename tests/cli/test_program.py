@@ -1,0 +1,74 @@
+"""The command line without a daemon: help, mistakes, where it looks, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.verbs import VERBS
+from tests.cli.tools import begin, environment, run
+from tests.control.fake_steering import FakeDaemon, FakeSteering
+
+
+def test_no_argument_is_help(tmp_path: Path) -> None:
+    code, out, err = run(tmp_path)
+
+    assert (0, "") == (code, err)
+    for verb in VERBS:
+        assert f"  {verb} " in out
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "systemd"])
+def test_each_verb_has_help(tmp_path: Path, verb: str) -> None:
+    code, out, _ = run(tmp_path, verb, "--help")
+
+    assert 0 == code
+    assert out.startswith(f"usage: kernel-supervisor {verb}")
+
+
+def test_version_is_told(tmp_path: Path) -> None:
+    assert run(tmp_path, "--version").out.startswith("kernel-supervisor ")
+
+
+def test_options_may_come_before_the_verb(tmp_path: Path) -> None:
+    assert (3, "") == run(tmp_path, "--json", "--socket", "/nowhere", "status")[:2]
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["stop", "--all"], ["connection", "robot"], ["logs"], ["__names"], ["reload"]]
+)
+def test_the_light_verbs_import_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
+    with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s") as daemon:
+        script = (
+            "import sys\n"
+            "from supervisor.__main__ import main\n"
+            f"code = main({[*words, '--socket', str(daemon.path)]!r})\n"
+            "heavy = {'zmq', 'tornado', 'structlog', 'msgspec', 'asyncio', 'watchdog', 'psutil', 'email',\n"
+            "         'jupyter_client', 'platformdirs', 'http.client', 'dataclasses', 'inspect'}\n"
+            "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert "0 []\n" == done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    process = begin(tmp_path, "schema")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.wait(30)
+    process.stderr.close()
+
+    assert "" == err
