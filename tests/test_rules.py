@@ -15,7 +15,7 @@ SLEEPERS = {
     "faults/daemon_with_faults.py": "a fault that stalls",
     "fuzz/hostile.py": "a kernel",
     "kernel/closing.py": "a program that floods a kernel",
-    "kernel/test_channel_lies.py": "libzmq looks again only after some milliseconds",
+    "kernel/test_channel.py": "libzmq looks again only after some milliseconds",
     "kernel/test_monitor.py": "the loop that stands still",
     "kernels/mini.py": "a kernel",
     "manager/test_stopping.py": "one of many interleavings",

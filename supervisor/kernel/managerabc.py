@@ -1,7 +1,7 @@
 """The interface of one run of a kernel, whoever started it.
 
 Owns the contract, as jupyter_kernel_mgmt published it, sharpened where that
-left a choice; ``tests/kernel/contract.py`` is the same contract as tests.
+left a choice; ``tests/kernel/test_managerabc.py`` is the same contract as tests.
 Does nothing itself.
 """
 

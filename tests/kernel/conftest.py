@@ -14,6 +14,9 @@ from tests.kernel.kernels import (
     Talk,
     connection,
 )
+from tests.process.conftest import sleeper
+
+__all__ = ["sleeper"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from supervisor.process.identity import LINUX
 from tests.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]  # of the project, for scripts that import it
@@ -17,6 +18,9 @@ SLEEPER = ("sleep", "600")
 SUCCESSFUL = ("true",)
 EXITS_7 = ("sh", "-c", "exit 7")
 STUBBORN = ("sh", "-c", "trap '' TERM INT HUP; exec sleep 600")  # what is ignored stays so after exec
+
+# How they ended is told of strangers, too, since Linux 6.15.
+TELLS_STRANGERS = LINUX and tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
 
 
 def default_signals() -> None:

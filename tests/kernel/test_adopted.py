@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,8 +13,16 @@ import pytest
 
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.process.identity import LINUX, identify
-from tests.kernel.programs import SLEEPER, SUCCESSFUL, Stranger, end, open_files, start, state_of
-from tests.process.test_group import TELLS_STRANGERS
+from tests.kernel.programs import (
+    SLEEPER,
+    SUCCESSFUL,
+    TELLS_STRANGERS,
+    Stranger,
+    end,
+    open_files,
+    start,
+    state_of,
+)
 from tests.waiting import DEADLINE
 
 
@@ -53,6 +62,7 @@ async def test_it_tells_which_process_it_is(stranger: Stranger) -> None:
         kernel.pid,
         kernel.process,
     )
+    assert uuid.UUID(AdoptedKernel(kernel.process).kernel_id)
 
 
 @pytest.mark.skipif(not LINUX, reason="the status of a zombie is read from /proc")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
 from msgspec.structs import replace as replace_config
@@ -24,6 +26,8 @@ from tests.kernel.kernels import IPYKERNEL, connection, running
 from tests.waiting import DEADLINE
 
 CONFIG = KernelConfig(name="a")
+
+
 LOCAL = "127.0.0.1"
 
 
@@ -44,9 +48,6 @@ def a_free_port(tmp_path: Path) -> int:
     port = chooser.choose(CONFIG, "x").shell_port
     chooser.close()
     return port
-
-
-# Choosing
 
 
 def test_a_first_address_has_five_ports_outside_the_ephemeral_range_and_a_key(tmp_path: Path) -> None:
@@ -279,9 +280,6 @@ def test_an_earlier_address_is_adopted_and_kept(tmp_path: Path) -> None:
     assert first == later.choose(CONFIG, "python3")
 
 
-# The file
-
-
 def test_the_file_has_the_standard_fields_and_is_private(tmp_path: Path) -> None:
     kept = Connection("a", tmp_path / "runtime" / "kernel-a.json", tmp_path / "ipc")
     address = kept.choose(CONFIG, "python3")
@@ -365,9 +363,6 @@ def test_jupyter_finds_the_file_by_name(tmp_path: Path) -> None:
     kept.close()
 
 
-# Holding
-
-
 def test_holding_ends_with_release_and_with_close(tmp_path: Path) -> None:
     kept = connection(tmp_path)
     assert kept.is_held
@@ -428,3 +423,124 @@ def test_a_real_kernel_binds_held_ports_and_its_address_outlives_it(tmp_path: Pa
     finally:
         client.stop_channels()
         kept.close()
+
+
+@given(
+    st.tuples(*[st.integers(1, 65_535)] * 5),
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_an_address_survives_its_file(five: tuple[int, ...], key: str, kernel_name: str) -> None:
+    address = Address("tcp", LOCAL, *five, key=key, kernel_name=kernel_name)
+
+    assert address == Address.from_mapping(json.loads(address.to_json()))
+    assert address.to_json() == address.to_json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("key", None),
+        ("shell_port", "1"),
+        ("hb_port", True),
+        ("iopub_port", 0),
+        ("stdin_port", 65536),
+        ("ip", 7),
+        ("transport", "udp"),
+        ("signature_scheme", "hmac-md5"),
+    ],
+)
+def test_what_is_no_address_is_refused_without_telling_the_key(field: str, value: object) -> None:
+    good = Address("tcp", LOCAL, 1, 2, 3, 4, 5, key="secret").to_mapping()
+
+    with pytest.raises(ValueError, match=field) as refusal:
+        Address.from_mapping(good | {field: value})
+
+    assert "secret" not in str(refusal.value)
+
+
+def test_the_key_is_not_in_the_repr(tmp_path: Path) -> None:
+    address = new(tmp_path).choose(CONFIG, "python3")
+
+    assert address.key not in repr(address)
+
+
+@pytest.mark.parametrize(
+    ("transport", "ip", "endpoint"),
+    [
+        ("tcp", LOCAL, "tcp://127.0.0.1:5"),
+        ("tcp", "*", "tcp://127.0.0.1:5"),
+        ("tcp", "0.0.0.0", "tcp://127.0.0.1:5"),
+        ("tcp", "::", "tcp://[::1]:5"),
+        ("tcp", "::1", "tcp://[::1]:5"),
+        ("ipc", "/run/k/a", "ipc:///run/k/a-5"),
+    ],
+)
+def test_we_connect_to_loopback_or_to_the_given_address(transport: str, ip: str, endpoint: str) -> None:
+    address = Address(transport, ip, 1, 2, 3, 4, 5, key="k")  # type: ignore[arg-type]
+
+    assert endpoint == address.endpoint("hb")
+
+
+IPC = KernelConfig(name="a", transport="ipc")
+
+
+def test_an_ipc_address_is_a_path_in_a_private_directory(tmp_path: Path) -> None:
+    kept = new(tmp_path)
+
+    address = kept.choose(IPC, "python3")
+
+    assert [1, 2, 3, 4, 5] == ports(address)
+    assert str(tmp_path / "ipc" / "a") == address.ip
+    assert 0o700 == stat.S_IMODE((tmp_path / "ipc").stat().st_mode)
+    kept.hold()
+    assert not kept.is_held
+    assert address == kept.choose(IPC, "python3")
+
+
+def test_an_ipc_path_is_shortened_or_refused(tmp_path: Path) -> None:
+    room = 100 - len(str(tmp_path)) - 1
+    long = Connection("n" * 64, tmp_path / "file", tmp_path / ("d" * (room - 20)))
+    assert len(long.choose(IPC, "python3").ip) <= 100
+
+    with pytest.raises(OSError, match="shorter"):
+        Connection("a", tmp_path / "file", tmp_path / ("d" * room)).choose(IPC, "python3")
+
+
+def test_a_kernel_that_changes_to_ipc_and_back_keeps_its_key(tmp_path: Path) -> None:
+    kept = connection(tmp_path)
+    key = kept.address and kept.address.key
+
+    assert key == kept.choose(IPC, "python3").key
+    assert not kept.is_held
+    assert key == kept.choose(CONFIG, "python3").key
+    kept.close()
+
+
+def test_stale_socket_files_are_removed_and_live_ones_are_not(tmp_path: Path) -> None:
+    kept = new(tmp_path)
+    address = kept.choose(IPC, "python3")
+    for channel in ("shell", "control"):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(address.ipc_path(channel)))  # type: ignore[arg-type]
+    kept.remove_stale_sockets()
+    assert [] == list((tmp_path / "ipc").iterdir())
+
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(address.ipc_path("control")))
+        live.listen()
+        with pytest.raises(PortTaken, match="port 4"):
+            kept.remove_stale_sockets()
+        assert ("control", 4) == kept.taken_port()
+        assert address.ipc_path("control").exists()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    kept = new(tmp_path)
+    path = kept.choose(IPC, "python3").ipc_path("hb")
+    path.write_text("precious")
+
+    with pytest.raises(PortTaken, match="not a socket"):
+        kept.remove_stale_sockets()
+
+    assert "precious" == path.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from tests.kernel.programs import (
     SLEEPER,
     SUCCESSFUL,
     end,
+    name_of,
     open_files,
     start,
     start_async,
@@ -35,13 +36,6 @@ from tests.waiting import DEADLINE, until, wait_for
 CYCLES = 500
 
 
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    popen = start(SLEEPER)
-    yield popen
-    end(popen)
-
-
 def reap(popen: subprocess.Popen[bytes]) -> None:
     """Reap a child that is about to end, without its process object learning of it."""
     os.waitpid(popen.pid, 0)
@@ -50,6 +44,15 @@ def reap(popen: subprocess.Popen[bytes]) -> None:
 def test_the_id_is_the_name_that_it_was_given_else_a_uuid(sleeper: subprocess.Popen[bytes]) -> None:
     assert "analysis" == KernelManager(sleeper, kernel_id="analysis").kernel_id
     assert uuid.UUID(KernelManager(sleeper).kernel_id)
+
+
+def test_the_constructor_has_the_signature_that_is_documented(sleeper: subprocess.Popen[bytes]) -> None:
+    parameters = list(inspect.signature(KernelManager).parameters.values())[:3]
+
+    assert ["popen", "files_to_cleanup", "win_interrupt_evt"] == [each.name for each in parameters]
+    assert [None, None] == [each.default for each in parameters[1:]]
+    # By position, too.
+    assert KernelManager(sleeper, [], None).kernel is sleeper
 
 
 def test_it_tells_which_process_it_is(sleeper: subprocess.Popen[bytes]) -> None:
@@ -247,6 +250,26 @@ async def test_an_end_that_does_not_come_is_logged_and_not_waited_for(
 
     assert f"kernel analysis: pid {sleeper.pid} has not ended 0.02 s after SIGKILL" in caplog.text
     assert await kernel.is_alive() is True
+
+
+async def test_the_windows_event_is_ignored_elsewhere(sleeper: subprocess.Popen[bytes]) -> None:
+    wait_for(lambda: name_of(sleeper.pid) == "sleep")
+    kernel = KernelManager(sleeper, win_interrupt_evt=object())
+
+    await kernel.interrupt()
+
+    assert await kernel.wait() is False
+    assert -signal.SIGINT == kernel.returncode
+
+
+async def test_cleanup_takes_texts_and_paths(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    text, path = tmp_path / "text", tmp_path / "path"
+    text.touch()
+    path.touch()
+
+    await KernelManager(sleeper, [str(text), path, tmp_path / "missing"]).cleanup()
+
+    assert not any(file.exists() for file in (text, path))
 
 
 async def test_a_file_that_cannot_be_removed_is_logged(

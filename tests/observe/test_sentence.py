@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from supervisor.core.telling import LEVELS
-from supervisor.observe.console import render
-from supervisor.observe.sentence import _WORDS, sentence, tell
+from supervisor.observe.sentence import _WORDS, sentence
 from supervisor.wording import span
 
 RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
@@ -133,38 +132,3 @@ def test_a_sentence_obeys_nothing_that_a_kernel_wrote() -> None:
 )
 def test_a_span_is_told_in_its_two_largest_units(expected: str, seconds: float) -> None:
     assert expected == span(seconds)
-
-
-def test_what_the_sentence_tells_is_not_told_twice_on_the_console() -> None:
-    event = {
-        "event": "kernel.died",
-        **RUN,
-        "signal": "SIGKILL",
-        "cause": "killed",
-        "restarts": 2,
-        "word": "a b",
-    }
-
-    assert {"pid", "signal", "generation"} <= tell(event)[1]
-    line = render(event, colour=False)
-
-    assert line.endswith('(run 4, pid 4242)  restarts=2 word="a b"')
-
-
-def test_the_console_shows_the_tail_below_with_escapes_made_harmless() -> None:
-    event = {
-        "event": "kernel.died",
-        "level": "warning",
-        "kernel": "a",
-        "output_tail": ["one", "\x1b]0;title\x07"],
-    }
-
-    lines = render(event, colour=False).splitlines()
-
-    assert ["         | one", "         | \\x1b]0;title\\x07"] == lines[1:]
-    assert "warning kernel.died" in lines[0]
-
-
-def test_the_console_colours_by_level() -> None:
-    assert "\x1b[31m" in render({"event": "kernel.failed", "level": "error", "kernel": "a"}, colour=True)
-    assert "\x1b" not in render({"event": "kernel.failed", "level": "error", "kernel": "a"}, colour=False)

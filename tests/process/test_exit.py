@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import fcntl
+import os
 import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from supervisor.core.model import Cause, Exit, ProcessId
-from supervisor.process.exit import OomWatch, describe_exit
+from supervisor.process.exit import (
+    OomWatch,
+    describe_exit,
+    stranger_returncode,
+    stranger_wait_status,
+    wait_exit,
+)
+from supervisor.process.identity import has_ended, identify, open_pidfd
 from supervisor.wording import signal_name
+from tests.kernel.programs import (
+    EXITS_7,
+    SLEEPER,
+    SUCCESSFUL,
+    TELLS_STRANGERS,
+    Stranger,
+    open_files,
+)
+from tests.waiting import DEADLINE, wait_for
 
 PID = 4242
+
+
 PROCESS = ProcessId(PID, 1, "boot")
 
 
@@ -54,9 +78,6 @@ def test_every_signal_has_a_name() -> None:
         signal_name(signum) for signum in (1, signal.SIGRTMIN, signal.SIGRTMIN + 1)
     )
     assert "SIG32" == signal_name(32)
-
-
-# The OOM killer
 
 
 class Machine:
@@ -186,3 +207,104 @@ def test_a_count_that_goes_away_is_no_evidence(machine: Machine) -> None:
 
 def test_a_process_that_is_gone_is_no_error(tmp_path: Path) -> None:
     assert OomWatch(PROCESS, cgroups=tmp_path, proc=tmp_path).struck() is False
+
+
+async def test_several_tasks_wait_for_one_pidfd_and_may_be_cancelled(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    pidfd = open_pidfd(identify(sleeper.pid))
+    files = open_files()
+    waiting = [asyncio.create_task(wait_exit(pidfd)) for _ in range(3)]
+    await asyncio.wait(waiting, timeout=0.02)
+    waiting[1].cancel()
+    await asyncio.wait([waiting[1]])
+    assert [False, True, False] == [task.done() for task in waiting]
+
+    sleeper.kill()
+
+    await asyncio.wait_for(asyncio.gather(waiting[0], waiting[2]), DEADLINE)
+    await wait_exit(pidfd)
+    assert files == open_files()
+    os.close(pidfd)
+
+
+async def test_a_wait_goes_on_when_its_pidfd_is_closed(sleeper: subprocess.Popen[bytes]) -> None:
+    pidfd = open_pidfd(identify(sleeper.pid))
+    waiting = asyncio.create_task(wait_exit(pidfd))
+    await asyncio.wait([waiting], timeout=0.02)
+
+    os.close(pidfd)
+    sleeper.kill()
+
+    await asyncio.wait_for(waiting, DEADLINE)
+
+
+@pytest.mark.skipif(not TELLS_STRANGERS, reason="Linux tells how strangers ended since 6.15")
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (SUCCESSFUL, 0),
+        (EXITS_7, 7),
+        (("sh", "-c", "exit 255"), 255),
+        (("sh", "-c", "kill -KILL $$"), -signal.SIGKILL),
+        (("sh", "-c", "kill -SEGV $$"), -signal.SIGSEGV),
+    ],
+)
+async def test_the_exit_status_of_a_stranger_is_told_before_and_after_its_parent_has_reaped_it(
+    argv: tuple[str, ...], expected: int
+) -> None:
+    stranger = Stranger(argv, reap=False)
+    try:
+        pidfd = open_pidfd(identify(stranger.pid))
+        wait_for(lambda: has_ended(pidfd))
+
+        assert expected == await stranger_returncode(pidfd, 0.0)
+        stranger.reap()
+
+        assert expected == await stranger_returncode(pidfd, DEADLINE)
+        assert expected == stranger_wait_status(pidfd)
+        os.close(pidfd)
+    finally:
+        stranger.close()
+
+
+@pytest.mark.parametrize("error", [errno.ENOTTY, errno.ESRCH])
+async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_asked_twice(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    asked = []
+
+    def refuse(*arguments: object) -> bytes:
+        asked.append(arguments)
+        raise OSError(error, "older")
+
+    stranger = Stranger(SLEEPER)
+    try:
+        pidfd = open_pidfd(identify(stranger.pid))
+        os.kill(stranger.pid, signal.SIGKILL)
+        wait_for(lambda: not is_there(stranger.pid))
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+
+        assert await stranger_returncode(pidfd) is None
+        assert 1 == len(asked)
+        assert stranger_wait_status(pidfd) is None
+        os.close(pidfd)
+    finally:
+        stranger.close()
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_waiting_uses_no_thread(sleeper: subprocess.Popen[bytes]) -> None:
+    threads = threading.active_count()
+    pidfd = open_pidfd(identify(sleeper.pid))
+    waiting = asyncio.create_task(wait_exit(pidfd))
+    await asyncio.wait([waiting], timeout=0.02)
+
+    assert threads == threading.active_count()
+
+    sleeper.kill()
+    await asyncio.wait_for(waiting, DEADLINE)
+    os.close(pidfd)

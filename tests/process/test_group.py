@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +16,12 @@ import pytest
 
 from supervisor.core.model import ProcessId
 from supervisor.process import group as process
-from supervisor.process.exit import stranger_returncode, stranger_wait_status, wait_exit
 from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
-from supervisor.process.identity import current_boot_id, has_ended, identify, is_running, open_pidfd
+from supervisor.process.identity import current_boot_id, identify, is_running
 from tests.kernel.programs import (
-    EXITS_7,
     ROOT,
     SLEEPER,
     SUCCESSFUL,
-    Stranger,
     end,
     name_of,
     open_files,
@@ -35,24 +30,7 @@ from tests.kernel.programs import (
 )
 from tests.waiting import DEADLINE, wait_for
 
-LINUX = sys.platform == "linux"
-TELLS_STRANGERS = LINUX and tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
 FOREVER = "sleep 600 & sleep 600 & "  # two children in the group, before what the leader does
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    popen = start(SLEEPER)
-    yield popen
-    end(popen)
-
-
-@pytest.fixture
-def zombie() -> Iterator[subprocess.Popen[bytes]]:
-    popen = start(SUCCESSFUL)
-    wait_for(lambda: state_of(popen.pid) == "Z")
-    yield popen
-    end(popen)
 
 
 @pytest.fixture
@@ -73,9 +51,6 @@ def group_of(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
     rows = (line.split() for line in listed.stdout.splitlines())
     return [int(row[0]) for row in rows if int(row[1]) == pid and row[2][0] != "Z"]
-
-
-# Signals
 
 
 def test_a_signal_reaches_the_whole_group(family: list[subprocess.Popen[bytes]]) -> None:
@@ -194,100 +169,6 @@ def test_groups_are_signalled_without_pidfds(
         signal_group(found, 0)
 
 
-# The end
-
-
-async def test_several_tasks_wait_for_one_pidfd_and_may_be_cancelled(
-    sleeper: subprocess.Popen[bytes],
-) -> None:
-    pidfd = open_pidfd(identify(sleeper.pid))
-    files = open_files()
-    waiting = [asyncio.create_task(wait_exit(pidfd)) for _ in range(3)]
-    await asyncio.wait(waiting, timeout=0.02)
-    waiting[1].cancel()
-    await asyncio.wait([waiting[1]])
-    assert [False, True, False] == [task.done() for task in waiting]
-
-    sleeper.kill()
-
-    await asyncio.wait_for(asyncio.gather(waiting[0], waiting[2]), DEADLINE)
-    await wait_exit(pidfd)
-    assert files == open_files()
-    os.close(pidfd)
-
-
-async def test_a_wait_goes_on_when_its_pidfd_is_closed(sleeper: subprocess.Popen[bytes]) -> None:
-    pidfd = open_pidfd(identify(sleeper.pid))
-    waiting = asyncio.create_task(wait_exit(pidfd))
-    await asyncio.wait([waiting], timeout=0.02)
-
-    os.close(pidfd)
-    sleeper.kill()
-
-    await asyncio.wait_for(waiting, DEADLINE)
-
-
-@pytest.mark.skipif(not TELLS_STRANGERS, reason="Linux tells how strangers ended since 6.15")
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (SUCCESSFUL, 0),
-        (EXITS_7, 7),
-        (("sh", "-c", "exit 255"), 255),
-        (("sh", "-c", "kill -KILL $$"), -signal.SIGKILL),
-        (("sh", "-c", "kill -SEGV $$"), -signal.SIGSEGV),
-    ],
-)
-async def test_the_exit_status_of_a_stranger_is_told_before_and_after_its_parent_has_reaped_it(
-    argv: tuple[str, ...], expected: int
-) -> None:
-    stranger = Stranger(argv, reap=False)
-    try:
-        pidfd = open_pidfd(identify(stranger.pid))
-        wait_for(lambda: has_ended(pidfd))
-
-        assert expected == await stranger_returncode(pidfd, 0.0)
-        stranger.reap()
-
-        assert expected == await stranger_returncode(pidfd, DEADLINE)
-        assert expected == stranger_wait_status(pidfd)
-        os.close(pidfd)
-    finally:
-        stranger.close()
-
-
-@pytest.mark.parametrize("error", [errno.ENOTTY, errno.ESRCH])
-async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_asked_twice(
-    monkeypatch: pytest.MonkeyPatch, error: int
-) -> None:
-    asked = []
-
-    def refuse(*arguments: object) -> bytes:
-        asked.append(arguments)
-        raise OSError(error, "older")
-
-    stranger = Stranger(SLEEPER)
-    try:
-        pidfd = open_pidfd(identify(stranger.pid))
-        os.kill(stranger.pid, signal.SIGKILL)
-        wait_for(lambda: not is_there(stranger.pid))
-        monkeypatch.setattr(fcntl, "ioctl", refuse)
-
-        assert await stranger_returncode(pidfd) is None
-        assert 1 == len(asked)
-        assert stranger_wait_status(pidfd) is None
-        os.close(pidfd)
-    finally:
-        stranger.close()
-
-
-def is_there(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-# What an ended process leaves behind
-
-
 async def test_an_empty_group_costs_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     popen = start(SUCCESSFUL)
     found = identify(popen.pid)
@@ -381,16 +262,3 @@ def test_an_escapee_is_found_by_its_mark(family: list[subprocess.Popen[bytes]], 
         os.kill(escapee, signal.SIGKILL)
     wait_for(lambda: state_of(escapee) in {"", "Z"})
     assert [] == marked_processes("MARK", "one/kernel/3")
-
-
-async def test_waiting_uses_no_thread(sleeper: subprocess.Popen[bytes]) -> None:
-    threads = threading.active_count()
-    pidfd = open_pidfd(identify(sleeper.pid))
-    waiting = asyncio.create_task(wait_exit(pidfd))
-    await asyncio.wait([waiting], timeout=0.02)
-
-    assert threads == threading.active_count()
-
-    sleeper.kill()
-    await asyncio.wait_for(waiting, DEADLINE)
-    os.close(pidfd)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,23 +18,8 @@ from supervisor.process import group as process
 from supervisor.process import identity
 from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
 from supervisor.process.identity import has_ended, identify, is_running, open_pidfd
-from tests.kernel.programs import SLEEPER, SUCCESSFUL, end, name_of, open_files, start, state_of
+from tests.kernel.programs import SLEEPER, end, name_of, open_files, start, state_of
 from tests.waiting import DEADLINE, wait_for
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    popen = start(SLEEPER)
-    yield popen
-    end(popen)
-
-
-@pytest.fixture
-def zombie() -> Iterator[subprocess.Popen[bytes]]:
-    popen = start(SUCCESSFUL)
-    wait_for(lambda: state_of(popen.pid) == "Z")
-    yield popen
-    end(popen)
 
 
 def test_an_identity_is_pid_start_time_and_boot(sleeper: subprocess.Popen[bytes]) -> None:
