@@ -48,7 +48,10 @@ ROOMS: dict[str, set[str]] = {
             "views",
         ),
     },
-    "cli": {"control", "core", "daemon", "kernel", "observe", "output", "settings", "version", "wording"},
+    "cli": {
+        *("control", "core", "daemon", "disk", "kernel", "observe", "output", "process", "settings"),
+        *("version", "wording"),
+    },
     "daemon": {
         *("control", "core", "disk", "wording", "observe", "settings", "supervision", "version", "views"),
     },

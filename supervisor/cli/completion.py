@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from supervisor.cli.asking import client_of, get
 from supervisor.cli.exits import DONE
@@ -119,7 +119,7 @@ complete -c {program} -f
 """
 
 # The first words of verbs that take neither kernels nor files.
-_WORDS = {"completion": "bash zsh fish", "systemd": "install print"}
+_WORDS = {"completion": "bash zsh fish", "systemd": "install print uninstall"}
 
 
 def script(arguments: Namespace) -> int:
@@ -142,18 +142,10 @@ def options_of(verb: str) -> list[tuple[str, str]]:
     """The long options of a verb and their help."""
     return [
         (option, str(action.help or ""))
-        for action in _parser_of(verb)._actions
+        for action in parser_of(verb, VERBS[verb])._actions
         for option in action.option_strings
         if option.startswith("--")
     ]
-
-
-def _parser_of(verb: str) -> ArgumentParser:
-    if verb == "systemd":
-        from supervisor.cli import systemd
-
-        return systemd.parser()
-    return parser_of(verb, VERBS[verb])
 
 
 def _verbs_with(names: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The verbs about configurations: ``run``, ``check``, ``schema``, ``plan``, ``reload``, ``systemd``."""
+"""The verbs about configurations: ``run``, ``check``, ``schema``, ``plan``, ``reload``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from supervisor.cli.asking import client_of, lead_of, refuse
-from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, Quit
+from supervisor.cli.exits import BAD_CONFIG, DONE, Quit
 from supervisor.cli.screen import complain, say, say_json
 from supervisor.control.client import Answer, Client, NoDaemon, OtherDaemon, Unresponsive
 from supervisor.control.places import PlaceError, config_places, default_config, lead
@@ -59,7 +58,11 @@ def _config_of(arguments: Namespace) -> Path:
 
 def check(arguments: Namespace) -> int:
     """Validate a configuration, and print what is in force with it."""
-    path = _config_of(arguments)
+    path = _config_of(arguments).absolute()
+    if arguments.run_as:
+        from supervisor.cli.account import become
+
+        become(arguments.run_as)
     from supervisor.settings import file as toml_file
 
     try:
@@ -182,14 +185,3 @@ def _tell_mistakes(mistakes: Sequence[str], *, as_json: bool) -> int:
     for mistake in mistakes:
         sys.stderr.write(f"{one_line(mistake)}\n")
     return BAD_CONFIG
-
-
-def systemd(arguments: list[str]) -> int:
-    """Hand over to the systemd units, which parse their own arguments."""
-    try:
-        unit = import_module("supervisor.cli.systemd")
-    except ModuleNotFoundError:
-        raise Quit(
-            FAILED, "this installation has no systemd units", "copy them from the documentation"
-        ) from None
-    return int(unit.main(arguments) or 0)

@@ -78,8 +78,6 @@ def _run(argv: list[str]) -> int:
 
         hint = did_you_mean(name, VERBS) or f"see {PROGRAM} --help"
         raise Quit(USAGE, f"{name!r} is not a verb", hint)
-    if name == "systemd":  # it parses its own
-        return _act(verb)(argv)
     arguments = parse(name, verb, argv)
     from supervisor.control.client import Broken, NoDaemon
     from supervisor.control.places import PlaceError

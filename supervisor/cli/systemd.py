@@ -1,95 +1,57 @@
-"""``kernel-supervisor systemd``: prints or installs a unit for this very installation.
+"""``kernel-supervisor systemd``: prints, installs or removes the unit of this very installation.
 
-Owns the paths that a unit needs and the words about what to type next; the
-text of the units is ``unit_text``'s.  Starts, enables and reloads nothing:
-that is the person's to type.
+Owns what becomes of files that are there already, and the words about what to
+type next; what is in a unit is ``unit``'s.  Starts, enables and reloads
+nothing: that is the person's to type.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
-import re
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import unified_diff
+from itertools import count
 from pathlib import Path
-from typing import NoReturn
 
-from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
+from supervisor.cli.account import account_exists
+from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import complain, say
-from supervisor.cli.unit_text import NAME, USER, Unit, literal
+from supervisor.cli.unit import NAME, Unit, drop_in_text, read
+from supervisor.core.model import ProcessId
+from supervisor.disk.files import write_atomically
+from supervisor.process.identity import is_running
 
-SYSTEM_UNITS = Path("/etc/systemd/system")
-_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?")
+_HOME_OF_ITS_OWN = "--create-home --key HOME_MODE=0700 --shell /usr/sbin/nologin"
 
 
-def main(args: list[str]) -> int:
-    """Carry out ``print`` or ``install``; returns the exit code.
+def systemd(arguments: Namespace) -> int:
+    """Carry out ``print``, ``install`` or ``uninstall``."""
+    unit = Unit(arguments.user, arguments.instance)
+    if arguments.action == "uninstall":
+        return _uninstall(unit, arguments)
+    wanted = _wanted(unit, arguments)
+    if arguments.action == "print":
+        sys.stdout.write("\n".join(wanted.values()))
+        return DONE
+    return _install(unit, wanted, arguments)
 
-    Raises Quit, and SystemExit(2) for arguments that do not parse.
-    """
-    arguments = parser().parse_args(args)
-    unit = _unit(arguments)
+
+def _wanted(unit: Unit, arguments: Namespace) -> dict[Path, str]:
+    """The files of an installation: the unit, and what is chosen for this one."""
+    config = str(Path(arguments.config).absolute()) if arguments.config else None
     try:
-        text = unit.render()
+        texts = unit.text(program()), drop_in_text(arguments.run_as, config)
+        "".join(texts).encode()
     except ValueError as mistake:
         raise Quit(FAILED, f"systemd: {mistake}") from None
-    if arguments.action == "print":
-        sys.stdout.write(text)
-        return DONE
-    path = unit_directory(os.environ, for_user=unit.for_user) / unit.file_name
-    try:
-        _write(path, text)
-    except OSError as error:
-        hint = "" if unit.for_user else f'become root, or use "{NAME} systemd install --user"'
-        raise Quit(FAILED, f"systemd: cannot write {path}: {error.strerror}", hint) from None
-    say(f"{path} is written.\n\n{next_steps(unit, arguments.instance)}")
-    for remark in _remarks(unit):
-        complain(f"warning: {remark}")
-    return DONE
-
-
-def parser() -> argparse.ArgumentParser:
-    """The arguments of the verb."""
-    found = argparse.ArgumentParser(
-        prog=f"{NAME} systemd",
-        description="Print or install a systemd unit with the paths of this installation.",
-        allow_abbrev=False,
-    )
-    found.add_argument("action", choices=("print", "install"), help="to stdout, or to where systemd looks")
-    found.add_argument("--user", action="store_true", help="a unit for your own systemd, not the system's")
-    found.add_argument("--config", metavar="FILE", help="the configuration that it runs")
-    found.add_argument(
-        "--instance", metavar="NAME", help="the template instead: one service for each file beside NAME.toml"
-    )
-    found.add_argument("--run-as", metavar="ACCOUNT", help=f"the account of the kernels ({USER})")
-    return found
-
-
-def _unit(arguments: argparse.Namespace) -> Unit:
-    """The unit that is meant.  Raises Quit where that makes no sense."""
-    instance, config, run_as = arguments.instance, arguments.config, arguments.run_as
-    if instance is not None and not _INSTANCE.fullmatch(instance):
-        _refuse(f"--instance: {instance!r} has other signs than letters, digits, '.', '_' and '-'")
-    if instance is not None and config is not None:
-        _refuse("--config: the file of an instance is named by the instance", "leave one of them out")
-    if arguments.user and run_as is not None:
-        _refuse("--run-as: a user's own systemd runs everything as that user", "leave it out")
-    if run_as is not None and not _ACCOUNT.fullmatch(run_as):
-        _refuse(f"--run-as: {run_as!r} is not the name of an account")
-    return Unit(
-        for_user=arguments.user,
-        is_template=instance is not None,
-        program=program(),
-        config=literal(str(Path(config).absolute())) if config is not None else None,
-        run_as=run_as or USER,
-    )
-
-
-def _refuse(message: str, hint: str = "") -> NoReturn:
-    raise Quit(USAGE, f"systemd: {message}", hint)
+    return {path: text for path, text in zip(unit.files, texts, strict=True) if text}
 
 
 def program() -> tuple[str, ...]:
@@ -99,78 +61,111 @@ def program() -> tuple[str, ...]:
     return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-m", "supervisor")
 
 
-def unit_directory(environ: Mapping[str, str], *, for_user: bool) -> Path:
-    """Where systemd looks for units that an administrator, or a user, put there (systemd.unit(5))."""
-    if not for_user:
-        return SYSTEM_UNITS
-    return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
+# Install
 
 
-def _write(path: Path, text: str) -> None:
-    """Put the whole file in place, or nothing."""
+def _install(unit: Unit, wanted: dict[Path, str], arguments: Namespace) -> int:
+    account = unit.account(wanted)
+    differing = {path: text for path, text in wanted.items() if read(path) != text}
+    edited = [path for path in differing if os.path.lexists(path)]
+    owner = _other_owner(unit, account) if differing else ""
+    if arguments.dry_run or ((edited or owner) and not arguments.replace):
+        sys.stdout.write("".join(_diff(path, text) for path, text in differing.items()))
+    if owner:
+        complain(
+            f"warning: it has run as {owner} and would run as {account}, which cannot take up the kernels "
+            f'of {owner}: have none left: "systemctl stop {unit.name}" comes first'
+        )
+    if arguments.dry_run:
+        say("nothing is written" if differing else "all is as it would be written")
+        return DONE
+    if (edited or owner) and not arguments.replace:
+        which = " and ".join(map(str, edited)) or f"the account of {unit.name}"
+        raise Quit(FAILED, f"systemd: {which} would change", "--replace does it, and keeps the old file")
+    for path, text in differing.items():
+        with _told(path, "install", unit):
+            say(f"{path} is written{_write(path, text)}.")
+    say(f"\n{next_steps(unit, account, wanted)}" if differing else f"{unit.path} is as it is to be.")
+    for remark in _remarks(unit, account, arguments.run_as):
+        complain(f"warning: {remark}")
+    return DONE
+
+
+@contextmanager
+def _told(path: Path, what: str, unit: Unit) -> Iterator[None]:
+    """Say of an OSError which file it is about, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        hint = "" if unit.for_user else f'become root, or use "{NAME} systemd {what} --user"'
+        raise Quit(FAILED, f"systemd: {what}: {path}: {error.strerror}", hint) from None
+
+
+def _diff(path: Path, text: str) -> str:
+    old = read(path)
+    was, is_ = ((lines or "").splitlines(keepends=True) for lines in (old, text))
+    return "".join(unified_diff(was, is_, "/dev/null" if old is None else str(path), str(path)))
+
+
+def _other_owner(unit: Unit, account: str) -> str:
+    """Whose the service's files are, if they are another account's than it would run as."""
+    try:
+        owner = unit.state_dir.owner()
+    except (OSError, KeyError):
+        return ""
+    return "" if unit.for_user or owner == account else owner
+
+
+def _write(path: Path, text: str) -> str:
+    """Put the file in place; tells where the one before it is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_text(text, "utf-8")
-        new.chmod(0o644)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    kept = ""
+    if os.path.lexists(path):
+        # As `cp --backup=numbered` has it; systemd reads no files of such names.
+        old = next(place for n in count(1) if not os.path.lexists(place := Path(f"{path}.~{n}~")))
+        shutil.copy2(path, old, follow_symlinks=False)
+        kept = f", what was there is {old}"
+    write_atomically(path, text.encode(), 0o644)
+    return kept
 
 
-def next_steps(unit: Unit, instance: str | None = None) -> str:
+def next_steps(unit: Unit, account: str, wanted: Mapping[Path, str]) -> str:
     """What to type after ``install``, one step a line."""
-    name = f"{NAME}@{instance}" if instance else NAME
-    manager = " --user" if unit.for_user else ""
-    config = _readable(unit, instance)
+    manager, name, config = " --user" if unit.for_user else "", unit.name, unit.config(wanted)
     there = "" if os.path.exists(config) else ", which is not there yet: write it first"  # noqa: PTH110
-    steps = [f"{shlex.join(unit.program)} check {shlex.quote(config)}"]
+    first, judge = f"  useradd --system {_HOME_OF_ITS_OWN} {shlex.quote(account)}\n", ["--run-as", account]
     if unit.for_user:
-        steps.append("loginctl enable-linger    # so that it does not end when you log out")
-    elif not _account_exists(unit.run_as):
-        steps.append(f"useradd --system --create-home --shell /usr/sbin/nologin {shlex.quote(unit.run_as)}")
-    steps += [
-        f"systemctl{manager} daemon-reload",
-        f"systemctl{manager} enable --now {name}",
-        f"systemctl{manager} status {name}",
-        f"journalctl{manager} --unit {name} --follow",
-    ]
-    lines = [f"It runs the kernels of {config}{there}.", "What to type next:", ""]
-    lines += [f"  {step}" for step in steps]
-    lines += [
-        "",
-        f'"systemctl{manager} restart {name}" leaves the kernels running, "stop" stops them.',
-        f'To change the unit, use "systemctl{manager} edit {name}": another install writes the file anew.',
-    ]
-    return "\n".join(lines)
+        first, judge = "  loginctl enable-linger    # so that it does not end when you log out\n", []
+    elif account_exists(account):
+        first = ""
+    return f"""\
+It runs the kernels of {config}{there}.
+What to type next:
+
+{first}\
+  {shlex.join([*program(), "check", *judge, config])}
+  systemctl{manager} daemon-reload
+  systemctl{manager} enable --now {name}
+  systemctl{manager} status {name}
+  journalctl{manager} --unit {name} --follow
+
+"systemctl{manager} restart {name}" leaves the kernels running, "stop" stops them.
+To change the unit, use "systemctl{manager} edit {name}"."""
 
 
-def _readable(unit: Unit, instance: str | None) -> str:
-    """The configuration's path as a person types it."""
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    path = unit.config_path.replace("%E", home)
-    return path.replace("%i", instance or "NAME").replace("%%", "%")
-
-
-def _account_exists(name: str) -> bool:
-    try:
-        import pwd
-
-        pwd.getpwnam(name)
-    except (ImportError, KeyError):
-        return False
-    return True
-
-
-def _remarks(unit: Unit) -> list[str]:
-    """What will keep the unit from working."""
-    place = Path(unit.program[0])
-    if unit.for_user or unit.run_as == "root" or not _is_closed(place):
+def _remarks(unit: Unit, account: str, wanted: str | None) -> list[str]:
+    """What will keep the unit from working as it is meant."""
+    if unit.for_user or account == "root":
         return []
-    return [
-        f"{place}: not everyone gets there, and the unit runs as {unit.run_as}: "
-        f"install {NAME} where everyone may read it, such as /opt/{NAME}, or give --run-as"
-    ]
+    remarks, place = [], Path(program()[0])
+    if wanted not in (None, account):
+        remarks.append(f"{unit.name} runs as {account}, as another drop-in says: systemctl cat {unit.name}")
+    if _is_closed(place):
+        remarks.append(
+            f"{place}: not everyone gets there, and the unit runs as {account}: "
+            f"install {NAME} where everyone may read it, such as /opt/{NAME}, or give --run-as"
+        )
+    return remarks
 
 
 def _is_closed(place: Path) -> bool:
@@ -181,3 +176,69 @@ def _is_closed(place: Path) -> bool:
         return any(not parent.stat().st_mode & 0o001 for way in ways for parent in way.parents)
     except OSError:
         return True
+
+
+# Uninstall
+
+
+def _uninstall(unit: Unit, arguments: Namespace) -> int:
+    manager = " --user" if unit.for_user else ""
+    if _is_up(unit) or any(unit.place.glob(f"*.wants/{unit.name}.service")):
+        hint = f"systemctl{manager} disable --now {unit.name}"
+        raise Quit(FAILED, f"systemd: {unit.name} is up, or is to be", hint)
+    if arguments.purge and (living := _living(unit.state_dir)):
+        hint = f'"systemctl{manager} start {unit.name}" and then "stop" end them in order'
+        raise Quit(FAILED, f"systemd: kernels live on: {', '.join(living)}", hint)
+    doomed = [path for path in _doomed(unit, purge=arguments.purge) if os.path.lexists(path)]
+    for path in doomed:
+        if not arguments.dry_run:
+            with _told(path, "uninstall", unit):
+                _remove(path)
+        say(f"{path} {'would be' if arguments.dry_run else 'is'} removed")
+    if not doomed:
+        say(f"there is nothing of {unit.name}")
+    elif not arguments.dry_run:
+        say(f"systemctl{manager} daemon-reload    # is what to type next")
+    return DONE
+
+
+def _doomed(unit: Unit, *, purge: bool) -> Iterator[Path]:
+    """What is to be removed; the template stays as long as another instance is enabled or has settings."""
+    yield from (unit.drop_in, *unit.drop_in.parent.glob("*~"))
+    mine = unit.drop_in.parent.name
+    others = [*unit.place.glob(f"{NAME}@?*.service.d"), *unit.place.glob(f"*.wants/{NAME}@?*.service")]
+    if unit.instance is None or not [path for path in others if path.name != mine]:
+        yield from (unit.path, *unit.place.glob(f"{unit.path.name}.~*~"))
+    if purge:
+        yield from (unit.drop_in.parent, unit.state_dir, unit.runtime_dir)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _is_up(unit: Unit) -> bool:
+    """Whether systemd has it, or will have it in a moment; not, where there is no systemd."""
+    manager = ["--user"] if unit.for_user else []
+    words = ["systemctl", *manager, "show", "--property=ActiveState", "--value", f"{unit.name}.service"]
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.stdout.strip() not in ("inactive", "failed", "")
+
+
+def _living(state_dir: Path) -> list[str]:
+    """The kernels whose process on record lives."""
+    living = []
+    for file in sorted((state_dir / "kernels").glob("*.json")):
+        try:
+            process = json.loads(file.read_bytes())["process"]
+            if process and is_running(ProcessId(**process)):
+                living.append(file.stem)
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # nothing is known of a process
+    return living

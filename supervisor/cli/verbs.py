@@ -40,6 +40,7 @@ def _run(parser: ArgumentParser) -> None:
 def _check(parser: ArgumentParser) -> None:
     _config(parser, "the configuration; default: the first of the usual places")
     parser.add_argument("--config", dest="config_option", metavar="FILE", help="the same as CONFIG")
+    parser.add_argument("--run-as", metavar="ACCOUNT", help="judge as this account, as its service would")
     _json(parser)
 
 
@@ -124,6 +125,22 @@ def _completion(parser: ArgumentParser) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
 
 
+def _systemd(parser: ArgumentParser) -> None:
+    parser.add_argument("action", choices=("print", "install", "uninstall"), help="to stdout, or for systemd")
+    whose, which = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
+    whose.add_argument("--user", action="store_true", help="a unit for your own systemd, not the system's")
+    whose.add_argument(
+        "--run-as", type=_account, metavar="ACCOUNT", help="of the kernels (kernel-supervisor)"
+    )
+    which.add_argument("--instance", type=_instance, metavar="NAME", help="one service for each NAME.toml")
+    which.add_argument("--config", metavar="FILE", help="the configuration that it runs")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be written or removed")
+    parser.add_argument(
+        "--replace", action="store_true", help="over a unit that differs, which is kept beside it"
+    )
+    parser.add_argument("--purge", action="store_true", help="uninstall: records, events and output as well")
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 1e9:
@@ -142,6 +159,29 @@ def _count(text: str) -> int:
 
 
 _count.__name__ = "number"
+
+
+def _account(text: str) -> str:
+    return _matching(text, r"[A-Za-z0-9_][A-Za-z0-9_.-]*[$]?")
+
+
+_account.__name__ = "account"
+
+
+def _instance(text: str) -> str:
+    return _matching(text, r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+_instance.__name__ = "name of letters, digits, '.', '_' and '-'"
+
+
+def _matching(text: str, pattern: str) -> str:
+    import re
+
+    if not re.fullmatch(pattern, text):
+        raise ValueError
+    return text
+
 
 _PACKAGE = "supervisor.cli"
 
@@ -218,7 +258,11 @@ VERBS: Mapping[str, Verb] = {
         asks_daemon=False,
     ),
     "systemd": Verb(
-        "install or print a systemd unit", _nothing, _own("files", "systemd"), "daemon", asks_daemon=False
+        "print, install or remove a systemd unit of this installation",
+        _systemd,
+        _own("systemd", "systemd"),
+        "daemon",
+        asks_daemon=False,
     ),
 }
 HIDDEN: Mapping[str, Verb] = {

@@ -58,6 +58,6 @@ def test_bash_completes_verbs_options_and_names(tmp_path: Path) -> None:
             check=True,
         )
 
-    told = ["status start", "--no-wait --now --new-ports", "analysis", "zsh", "install", "--run-as"]
+    told = ["status start", "--no-wait --now --new-ports", "analysis", "zsh", "install", "--run-as --replace"]
     assert [*told, "", *["analysis"] * 3] == done.stdout.splitlines()
     assert "" == done.stderr

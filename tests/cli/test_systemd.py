@@ -1,7 +1,7 @@
-"""The units as text, and the verb that prints and installs them."""
+"""The verb that prints, installs and removes the unit."""
 
-import configparser
-import re
+import os
+import pwd
 import signal
 import sys
 import types
@@ -10,124 +10,45 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli import systemd
-from supervisor.cli.exits import Quit
+from supervisor.cli import systemd, unit
 from supervisor.cli.program import main
-from supervisor.cli.unit_text import Unit, all_units, command, literal, quoted, write_all
-
-SHIPPED = Path(__file__).resolve().parents[2] / "systemd"
-UNITS = list(all_units().items())
-
-
-def directives(text: str) -> list[tuple[str, str]]:
-    return [
-        (line.partition("=")[0], line.partition("=")[2]) for line in text.splitlines() if "=" in line[:40]
-    ]
-
-
-@pytest.mark.parametrize(("path", "unit"), UNITS, ids=[path for path, _ in UNITS])
-class TestShippedUnit:
-    def test_the_file_is_what_the_program_would_print(self, path: str, unit: Unit) -> None:
-        assert (SHIPPED / path).read_text() == unit.render(), "python -m supervisor.cli.unit_text systemd"
-
-    def test_it_keeps_the_kernels_when_the_daemon_goes(self, path: str, unit: Unit) -> None:
-        found = dict(directives(unit.render()))
-
-        assert {
-            "Type": "notify",
-            "NotifyAccess": "main",
-            "KillMode": "process",
-            "KillSignal": "SIGTERM",
-            "RestartKillSignal": "SIGUSR2",
-            "Restart": "on-failure",
-            "RestartPreventExitStatus": "78",
-            "OOMPolicy": "continue",
-            "RuntimeDirectoryPreserve": "yes",
-            "StartLimitIntervalSec": "0",
-        }.items() <= found.items()
-        assert float(found["WatchdogSec"]) > 0
-
-    def test_it_has_nothing_that_a_restart_would_take_from_the_kernels(self, path: str, unit: Unit) -> None:
-        # A private /tmp is emptied, the others go with a namespace or an account of one life of the daemon.
-        keys = {key for key, _ in directives(unit.render())}
-
-        assert not keys & {"PrivateTmp", "DynamicUser", "RemoveIPC", "PrivateNetwork", "PrivateIPC"}
-
-    def test_nothing_but_itself_brings_no_new_privileges(self, path: str, unit: Unit) -> None:
-        # systemd.exec(5): these override "NoNewPrivileges=no", and sudo would not work for all that.
-        keys = {key for key, _ in directives(unit.render())}
-        listed = {"DynamicUser", "LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices"}
-
-        assert not keys & (listed | {"ProtectClock", "ProtectHostname"})
-        assert not [key for key in keys if key.startswith(("ProtectKernel", "Restrict", "SystemCall"))]
-
-    def test_every_directive_of_the_service_has_a_reason_above_it(self, path: str, unit: Unit) -> None:
-        for paragraph in unit.render().split("[Service]\n")[1].split("[Install]")[0].split("\n\n"):
-            reasoned = False
-            for line in filter(None, paragraph.splitlines()):
-                assert reasoned or line.startswith("#"), line
-                reasoned = True
-
-    def test_nothing_is_left_to_be_filled_in(self, path: str, unit: Unit) -> None:
-        text = unit.render().replace("${KERNEL_SUPERVISOR_CONFIG}", "")
-
-        assert not re.search(r"[{}]", text)
-        configparser.RawConfigParser(strict=False, delimiters=("=",)).read_string(text)
-
-
-def test_all_of_them_are_written_where_they_are_shipped(tmp_path: Path) -> None:
-    write_all(tmp_path)
-
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.service")}
-    assert {str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.service")} == written
-
-
-def test_instances_share_no_directory() -> None:
-    for for_user in (False, True):
-        text = Unit(for_user=for_user, is_template=True).render()
-        assert "RuntimeDirectory=kernel-supervisor-%i" in text
-        assert "JUPYTER_RUNTIME_DIR=%t/kernel-supervisor-%i/jupyter" in text
-        assert re.search(r"STATE_DIRECTORY=.*-%i$|^StateDirectory=kernel-supervisor-%i$", text, re.MULTILINE)
-
-
-def test_words_are_quoted_as_systemd_reads_them() -> None:
-    assert "/opt/x-1.2/%i~" == quoted("/opt/x-1.2/%i~")
-    assert '"/opt/my kernels/x"' == quoted("/opt/my kernels/x")
-    assert r'"a\"b\\c"' == quoted('a"b\\c')
-    assert '"it\'s"' == quoted("it's")
-    assert "100%%" == literal("100%")
-    assert '"/a b/c" -m 50%% $$HOME' == command(("/a b/c", "-m", "50%", "$HOME"))
-    with pytest.raises(ValueError, match="control character"):
-        quoted("a\nExecStartPre=/bin/false")
-
-
-# The verb
+from supervisor.cli.unit import Unit, drop_in_text
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc"))
-    monkeypatch.setattr(systemd, "SYSTEM_UNITS", tmp_path / "system")
+    monkeypatch.setattr(unit, "SYSTEM_UNITS", tmp_path / "system")
+    monkeypatch.setattr(unit, "SYSTEM_STATE", tmp_path / "state")
     return tmp_path
 
 
-def test_print_prints_the_unit_of_this_installation(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 0 == main(["systemd", "print"])
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ([], Unit()),
+        (["--user"], Unit(for_user=True)),
+        (["--instance", "a"], Unit(instance="a")),
+        (["--user", "--instance", "a"], Unit(for_user=True, instance="a")),
+    ],
+)
+def test_print_prints_the_unit_of_this_installation(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], kind: Unit
+) -> None:
+    assert 0 == main(["systemd", "print", *arguments])
 
-    assert Unit(program=systemd.program()).render() == capsys.readouterr().out
+    assert kind.text(systemd.program()) == capsys.readouterr().out
 
 
-def test_print_knows_all_four_kinds(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, for_user, is_template in [
-        (["--user"], True, False),
-        (["--instance", "a"], False, True),
-        (["--user", "--instance", "a"], True, True),
-    ]:
-        assert 0 == main(["systemd", "print", *arguments])
+def test_print_has_what_is_chosen_at_its_end_where_it_wins(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
 
-        unit = Unit(for_user=for_user, is_template=is_template, program=systemd.program())
-        assert unit.render() == capsys.readouterr().out
+    assert 0 == main(["systemd", "print", "--config", "my.toml", "--run-as", "alice"])
+
+    assert capsys.readouterr().out.endswith("\n" + drop_in_text("alice", f"{tmp_path}/my.toml"))
 
 
 def test_the_program_is_the_script_of_this_environment_or_its_interpreter(
@@ -142,16 +63,7 @@ def test_the_program_is_the_script_of_this_environment_or_its_interpreter(
     assert (str(script),) == systemd.program()
 
 
-def test_the_configuration_and_the_account_can_be_chosen(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    assert 0 == main(["systemd", "print", "--config", "my 100%.toml", "--run-as", "alice"])
-
-    text = capsys.readouterr().out
-    assert f'Environment="KERNEL_SUPERVISOR_CONFIG={tmp_path}/my 100%%.toml"\n' in text
-    assert "\nUser=alice\n" in text
+# Install
 
 
 def test_install_writes_the_users_unit_and_tells_what_to_type(
@@ -160,8 +72,8 @@ def test_install_writes_the_users_unit_and_tells_what_to_type(
     assert 0 == main(["systemd", "install", "--user"])
 
     written = home / "etc/systemd/user/kernel-supervisor.service"
-    assert Unit(for_user=True, program=systemd.program()).render() == written.read_text()
-    assert [written] == list(written.parent.iterdir())
+    assert Unit(for_user=True).text(systemd.program()) == written.read_text()
+    assert (0o644, [written]) == (written.stat().st_mode & 0o777, list(written.parent.iterdir()))
     told = capsys.readouterr().out
     assert f"{home}/etc/kernel-supervisor/kernels.toml, which is not there yet" in told
     for step in [
@@ -174,24 +86,19 @@ def test_install_writes_the_users_unit_and_tells_what_to_type(
         assert step in told
 
 
-def test_install_writes_the_template_and_names_the_instance(
+def test_an_account_is_a_drop_in_of_its_instance_and_no_others(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert 0 == main(["systemd", "install", "--instance", "team", "--run-as", "root"])
+    assert 0 == main(["systemd", "install", "--instance", "lab", "--run-as", "nobody-has-this-name"])
 
-    assert (home / "system/kernel-supervisor@.service").exists()
+    assert "User=root" in (home / "system/kernel-supervisor@team.service.d/install.conf").read_text()
+    template = (home / "system/kernel-supervisor@.service").read_text()
+    assert Unit(instance="team").text(systemd.program()) == template
     told = capsys.readouterr().out
-    assert "check /etc/kernel-supervisor/team.toml" in told
+    assert "check --run-as root /etc/kernel-supervisor/team.toml" in told
     assert "systemctl enable --now kernel-supervisor@team" in told
-    assert "useradd" not in told
-
-
-def test_install_tells_how_to_make_an_account_that_is_missing(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert 0 == main(["systemd", "install", "--run-as", "nobody-has-this-name"])
-
-    assert "useradd --system --create-home" in capsys.readouterr().out
+    assert 1 == told.count("useradd --system --create-home --key HOME_MODE=0700")
 
 
 def test_install_warns_of_an_installation_that_the_account_cannot_read(
@@ -202,17 +109,83 @@ def test_install_warns_of_an_installation_that_the_account_cannot_read(
 
     assert 0 == main(["systemd", "install", "--run-as", "nobody"])
 
-    assert "warning" in capsys.readouterr().err
+    assert "not everyone gets there, and the unit runs as nobody" in capsys.readouterr().err
 
 
-def test_an_install_again_writes_the_unit_anew(home: Path) -> None:
-    assert 0 == main(["systemd", "install", "--user"])
-    written = home / "etc/systemd/user/kernel-supervisor.service"
-    written.write_text("of an older version")
+def test_install_warns_of_another_drop_in_that_says_another_account(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = home / "system/kernel-supervisor.service.d/override.conf"
+    edited.parent.mkdir(parents=True)
+    edited.write_text("[Service]\nUser=carol\n")
 
-    assert 0 == main(["systemd", "install", "--user"])
+    assert 0 == main(["systemd", "install", "--run-as", "nobody"])
 
-    assert "of an older version" not in written.read_text()
+    assert "kernel-supervisor runs as carol, as another drop-in says" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_unit_that_differs_is_shown_and_replaced_only_when_told_and_kept(
+    home: Path, capsys: pytest.CaptureFixture[str], is_masked: bool
+) -> None:
+    there = home / "etc/systemd/user/kernel-supervisor.service"
+    there.parent.mkdir(parents=True)
+    if is_masked:
+        there.symlink_to(os.devnull)
+    else:
+        there.write_text("[Service]\nNice=5\n")
+
+    assert 1 == main(["systemd", "install", "--user"])
+
+    shown = capsys.readouterr()
+    assert f"+++ {there}" in shown.out
+    assert "--replace" in shown.err
+    assert is_masked == there.is_symlink()
+    assert is_masked or "-Nice=5" in shown.out
+
+    for n in (1, 2):
+        assert 0 == main(["systemd", "install", "--user", "--replace"])
+        assert Unit(for_user=True).text(systemd.program()) == there.read_text()
+        kept = there.with_name(f"{there.name}.~{n}~")
+        assert kept.is_symlink() if n == 1 and is_masked else "Nice=5" in kept.read_text()
+        assert f"what was there is {kept}" in capsys.readouterr().out
+        there.write_text("[Service]\nNice=5\n")
+
+
+def test_an_install_again_changes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["systemd", "install", "--run-as", "nobody"])
+    capsys.readouterr()
+
+    assert 0 == main(["systemd", "install", "--run-as", "nobody"])
+    assert 0 == main(["systemd", "install"]), "what was chosen before stays"
+
+    assert 2 == capsys.readouterr().out.count("kernel-supervisor.service is as it is to be.")
+    assert "User=nobody" in (home / "system/kernel-supervisor.service.d/install.conf").read_text()
+
+
+def test_a_dry_run_shows_all_and_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["systemd", "install", "--run-as", "nobody", "--dry-run"])
+
+    shown = capsys.readouterr().out
+    assert "--- /dev/null" in shown
+    assert "+User=nobody" in shown
+    assert not (home / "system").exists()
+
+
+def test_another_account_than_that_of_the_kernels_takes_replace_and_is_warned_of(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert 0 == main(["systemd", "install", "--run-as", me])
+    (home / "state/kernel-supervisor").mkdir(parents=True)
+    capsys.readouterr()
+
+    assert 1 == main(["systemd", "install", "--run-as", "nobody"])
+
+    told = capsys.readouterr()
+    assert f"-User={me}\n+User=nobody" in told.out
+    assert f"it has run as {me} and would run as nobody, which cannot take up the kernels of {me}" in told.err
+    assert 0 == main(["systemd", "install", "--run-as", "nobody", "--replace"])
 
 
 def test_what_cannot_be_written_is_told_with_a_way_out(
@@ -223,32 +196,90 @@ def test_what_cannot_be_written_is_told_with_a_way_out(
     assert 1 == main(["systemd", "install"])
 
     told = capsys.readouterr().err
-    assert "cannot write" in told
-    assert "become root" in told
+    assert f"install: {home}/system/kernel-supervisor.service: File exists: become root" in told
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--instance", "a/b"],
-        ["--instance", "a", "--config", "x.toml"],
-        ["--user", "--run-as", "alice"],
-        ["--run-as", "alice\nExecStartPre=/bin/false"],
+        [],
+        ["remove"],
+        ["print", "--nonsense"],
+        ["print", "--instance", "a/b"],
+        ["print", "--instance", "a", "--config", "x.toml"],
+        ["print", "--user", "--run-as", "alice"],
+        ["print", "--run-as", "alice\nExecStartPre=/bin/false"],
     ],
 )
 def test_what_makes_no_sense_is_wrong_usage(arguments: list[str]) -> None:
-    with pytest.raises(Quit) as quit_:
-        systemd.main(["print", *arguments])
-
-    assert 2 == quit_.value.code
+    assert 2 == main(["systemd", *arguments])
 
 
-@pytest.mark.parametrize("arguments", [[], ["remove"], ["print", "--nonsense"]])
-def test_arguments_that_do_not_parse_are_wrong_usage(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        systemd.main(arguments)
+# Uninstall
 
-    assert 2 == left.value.code
+
+def test_uninstall_removes_what_install_wrote_and_purge_what_the_service_kept(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+    output = home / ".local/state/kernel-supervisor/output"
+    output.mkdir(parents=True)
+    units = home / "etc/systemd/user"
+    for arguments in (["--config", "a.toml"], ["--config", "b.toml", "--replace"]):
+        assert 0 == main(["systemd", "install", "--user", *arguments])
+    before = sorted(units.rglob("*"))
+
+    assert 0 == main(["systemd", "uninstall", "--user", "--dry-run", "--purge"])
+    assert before == sorted(units.rglob("*"))
+    assert 0 == main(["systemd", "uninstall", "--user"])
+
+    assert [units / "kernel-supervisor.service.d"] == list(units.rglob("*"))
+    assert output.is_dir()
+    assert "systemctl --user daemon-reload" in capsys.readouterr().out
+    assert 0 == main(["systemd", "uninstall", "--user", "--purge"])
+    assert [] == [*units.iterdir(), *(home / ".local/state").iterdir()]
+    assert 0 == main(["systemd", "uninstall", "--user", "--purge"])
+    assert "there is nothing of kernel-supervisor" in capsys.readouterr().out
+
+
+def test_the_template_stays_as_long_as_another_instance_needs_it(home: Path) -> None:
+    for name in ("a", "b"):
+        assert 0 == main(["systemd", "install", "--instance", name, "--run-as", "nobody"])
+    template = home / "system/kernel-supervisor@.service"
+
+    assert 0 == main(["systemd", "uninstall", "--instance", "a", "--purge"])
+    assert template.exists()
+    assert 0 == main(["systemd", "uninstall", "--instance", "b", "--purge"])
+
+    assert [] == list((home / "system").iterdir())
+
+
+def test_what_is_enabled_is_not_removed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["systemd", "install"])
+    link = home / "system/multi-user.target.wants/kernel-supervisor.service"
+    link.parent.mkdir()
+    link.symlink_to(home / "system/kernel-supervisor.service")
+
+    assert 1 == main(["systemd", "uninstall"])
+
+    assert "systemctl disable --now kernel-supervisor" in capsys.readouterr().err
+
+
+def test_records_of_living_kernels_are_not_purged(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from supervisor.process.identity import identify
+
+    process = identify(os.getpid())
+    records = home / ".local/state/kernel-supervisor/kernels"
+    records.mkdir(parents=True)
+    fields = f'"pid":{process.pid},"start_time":{process.start_time},"boot_id":"{process.boot_id}"'
+    (records / "robot.json").write_text(f'{{"process":{{{fields}}}}}')
+    for n, text in enumerate(["", "[]", '{"process":null}', '{"process":{"pid":1}}', f"{{{fields}}}"]):
+        (records / f"none{n}.json").write_text(text)
+
+    assert 1 == main(["systemd", "uninstall", "--user", "--purge"])
+
+    assert "kernels live on: robot" in capsys.readouterr().err
+    assert records.is_dir()
 
 
 # The service, from its first moment
