@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Scene, printed, send, table
-from tests.e2e.faulty import POINTS
 from tests.waiting import wait_for
 
 DENO = shutil.which("deno", path=str(Path(sys.executable).parent)) or shutil.which("deno")
@@ -327,29 +326,6 @@ def test_a_damaged_record_is_set_aside_and_its_kernel_lives_on(scene: Scene) -> 
     assert pids == scene.pids()
     assert sorted(pids.values()) == sorted(scene.leaders())
     assert 1 == len(list(record.parent.glob("a.json.damaged-*")))
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_between_two_steps_of_a_launch_the_next_start_has_one_process_and_no_orphan(
-    scene: Scene, point: str
-) -> None:
-    scene.write(scene.mini("a"))
-    daemon = scene.begin(program=(str(Path(__file__).with_name("faulty.py")), point))
-    assert -signal.SIGKILL == daemon.wait(30), scene.log_end()
-    born = scene.leaders("a")
-
-    scene.start("a")
-
-    assert [scene.pids()["a"]] == scene.leaders("a")
-    # One that had been born is the one that is taken up.
-    assert born in ([], scene.leaders("a"))
-    if point in POINTS[POINTS.index("after the spawn") :]:
-        assert 1 == len(born), "the point is after the spawn"
-        assert 1 == len(scene.events("kernel.adopted"))
-    assert "2" == scene.run("a", "print(1 + 1)")
-    assert 200 == scene.order("restart", "a").status
-    assert 0 == scene.stop()
-    assert [] == scene.processes()
 
 
 def _at_random(scene: Scene, rounds: int, seed: int) -> None:

@@ -22,6 +22,7 @@ hook, no test and no cost in what users run.
 ``record.ready``       the record of a process that is ready
 ``record.rest``        any other record (dead, stopped, failed)
 ``….rename``           of each of them: its bytes are on disk beside it, not yet in its place
+``address``            the choice of its address
 ``connection.write``   the connection file
 ``spawn``              the process itself: fork and exec
 ``watch``              taking hold of a new process (its identity, its pidfd)
@@ -115,6 +116,7 @@ def install(faults: Faults) -> None:
     faults.wrap(record.RecordStore, "write", kind_of)
     # Called between the temporary file and the rename.
     faults.wrap(record, "_keep_previous", lambda _path: f"{_current.kind}.rename")
+    faults.wrap(connection.Connection, "choose", "address")
     faults.wrap(connection.Connection, "write", "connection.write")
     faults.wrap(launch, "_start", "spawn")
     faults.wrap(entry, "KernelManager", "watch")

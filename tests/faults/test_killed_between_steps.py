@@ -13,6 +13,7 @@ from tests.waiting import DEADLINE, wait_for
 
 # In the order in which a launch comes to them.
 STEPS = [
+    ("address", "before"),
     ("record.intent", "before"),
     ("record.intent.rename", "before"),
     ("record.intent.rename", "after"),
@@ -63,6 +64,11 @@ def test_a_daemon_killed_during_the_first_launch_is_followed_by_one_that_converg
     # Once it was there to be read, it is for good.
     assert address in (None, file.read_bytes())
     assert [f"{point} {when}"] == faults.struck()
+    if (point, when) in STEPS[STEPS.index(("spawn", "after")) :]:
+        assert 1 == len(left) == len(scene.events("kernel.adopted"))
+    assert 200 == scene.order("restart", "a").status
+    assert 0 == scene.stop()
+    assert [] == scene.processes()
 
 
 @pytest.mark.parametrize(("point", "when"), STEPS, ids=NAMES)

@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,66 @@ async def test_a_death_is_told_by_event_and_callback(places: Path) -> None:
         assert (Cause.CRASHED, "SIGSEGV") == (a.last_death.exit.cause, a.last_death.exit.signal)
         assert (2, 1) == (a.generation, a.restarts)
     assert ["kernel.restarting"] == told
+
+
+async def test_a_death_calls_restart_once_and_giving_up_calls_dead_once() -> None:
+    called: list[str] = []
+    async with Supervisor(kernel("a", max_restarts=1)) as supervisor:
+        supervisor.add_restart_callback("a", lambda: called.append("restart"), "restart")
+        supervisor.add_restart_callback("a", lambda: called.append("dead"), "dead")
+        await supervisor["a"].wait_ready(DEADLINE)
+        os.kill(supervisor["a"].pid or 0, signal.SIGKILL)
+        await new_run(supervisor["a"], 1)
+        assert ["restart"] == called
+
+        os.kill(supervisor["a"].pid or 0, signal.SIGKILL)
+        await until(lambda: called[1:])
+        assert ("failed", None) == (supervisor["a"].phase, supervisor["a"].pid)
+    assert ["restart", "dead"] == called
+
+
+def _raise() -> None:
+    raise ValueError("a mistake of the program")
+
+
+def _exit() -> None:
+    sys.exit("a callback that wants to end the program")
+
+
+@pytest.mark.parametrize("callback", [_raise, _exit])
+async def test_a_callback_that_raises_delays_no_restart_and_the_next_one_is_called(
+    callback: Callable[[], object],
+) -> None:
+    called = threading.Event()
+    await _dies_twice(callback, called.set)
+
+    assert called.is_set()
+
+
+async def test_a_callback_that_hangs_delays_no_restart_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.supervision.supervision.CALLBACK_PATIENCE", 0.05)
+    release, begun = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(DEADLINE)
+
+    try:
+        await _dies_twice(hang)
+        assert begun.is_set()
+    finally:
+        release.set()
+
+
+async def _dies_twice(*callbacks: Callable[[], object]) -> None:
+    supervisor = Supervisor(kernel("a"))
+    for callback in callbacks:
+        supervisor.add_restart_callback("a", callback)
+    async with asyncio.timeout(DEADLINE), supervisor:
+        await supervisor["a"].wait_ready(DEADLINE)
+        for generation in (1, 2):
+            os.kill(supervisor["a"].pid or 0, signal.SIGKILL)
+            await new_run(supervisor["a"], generation)
 
 
 async def test_events_end_with_the_supervisor() -> None:
