@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "views": {"core", "wording", "settings"},
     "kernel": {"core", "disk", "output", "process", "records", "settings"},
     "manager": {
-        *("control", "core", "wording", "kernel", "observe", "process", "records", "runner", "settings"),
+        *("control", "core", "disk", "kernel", "observe", "process", "records", "runner", "settings"),
     },
     "supervision": {
         *(

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from supervisor.cli.asking import chosen, get, lead_of, refuse
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
@@ -24,18 +23,15 @@ from supervisor.control.client import (
     NoDaemon,
     OtherDaemon,
     Unresponsive,
-    target,
 )
+from supervisor.control.follow import GAP, Event, Place, Refused, follow, open_events
 from supervisor.control.places import Lead
-from supervisor.wording import one_line, timestamp
+from supervisor.wording import one_line
 
 _DEFAULT_LINES = 50
 _RETRY_INTERVAL = 0.5
-_GAP = "stream.gap"
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|w)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-
-Event = dict[str, Any]
 
 
 def logs(arguments: Namespace) -> int:
@@ -95,7 +91,7 @@ class _Wanted:
 
     def matches(self, event: Event) -> bool:
         """Whether an event is about the kernels that are meant; one about the stream itself always is."""
-        if not self.patterns or event.get("event") == _GAP:
+        if not self.patterns or event.get("event") == GAP:
             return True
         return any(fnmatchcase(str(event.get("kernel", "")), pattern) for pattern in self.patterns)
 
@@ -141,17 +137,10 @@ def _past(found: Lead, wanted: _Wanted) -> Iterator[Event]:
 
 def _open(client: Client, wanted: _Wanted, names: list[str], **place: str | int | bool | None) -> Connection:
     """A stream of events from the daemon, at this place of it."""
-    query = {"kernel": names or None, "event": wanted.event, **place}
-    connection = client.connect()
     try:
-        connection.send("GET", target("/v1/events", query))
-        refusal = connection.open_stream()
-        if refusal is not None:
-            refuse(refusal)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        return open_events(client, {"kernel": names or None, "event": wanted.event, **place})
+    except Refused as refused:
+        refuse(refused.answer)
 
 
 def _from_file(found: Lead, wanted: _Wanted, missing: NoDaemon) -> Iterator[Event]:
@@ -192,10 +181,7 @@ class _Following:
         self._client = Client.at(found)
         self._wanted = wanted
         self._printer = printer
-        # Where to go on: at the last event that was shown, before any at the moment that we began.
-        self._began = timestamp()
-        self._latest = ""
-        self._at_latest: list[Event] = []
+        self._place = Place()
         self._has_begun = False
         self._waits = False
         self._instance = ""
@@ -204,45 +190,40 @@ class _Following:
         """Follow until Ctrl-C."""
         if self._wanted.has_patterns:
             self._show_past(_past(self._found, self._wanted))
-        while True:
-            try:
-                with self._connect() as connection:
-                    self._tell_daemon(connection.stream_instance)
-                    for event in connection.lines():
-                        self._take(event)
-                self._wait("the daemon ended the stream; waiting for it to answer again")
-            except NoDaemon as missing:
-                if not self._has_begun:
-                    self._show_past(_from_file(self._found, self._wanted, missing))
-                self._wait("waiting for a daemon")
-            except Broken:
-                self._wait("the daemon has gone; waiting for it to answer again")
-            time.sleep(_RETRY_INTERVAL)
+        for event in follow(self._place, self._connect, self._lost):
+            self._show(event)
 
     def _connect(self) -> Connection:
         wanted = self._wanted
         if self._has_begun:
             # Patterns are looked at here: a kernel that is declared later is followed as well.
             names = [] if wanted.has_patterns else wanted.patterns
-            return _open(self._client, wanted, names, follow=True, since=self._latest or self._began)
-        names = wanted.names(self._client)
-        connection = _open(self._client, wanted, names, follow=True, since=wanted.since, last=wanted.last)
-        self._has_begun = True
+            connection = _open(self._client, wanted, names, follow=True, since=self._place.since)
+        else:
+            names = wanted.names(self._client)
+            place = {"since": wanted.since, "last": wanted.last}
+            connection = _open(self._client, wanted, names, follow=True, **place)
+            self._has_begun = True
+        self._tell_daemon(connection.stream_instance)
         return connection
 
     def _show_past(self, events: Iterator[Event]) -> None:
         """Show what there is of the past; what comes next is what happened since we began."""
         for event in events:
-            self._take(event)
-        if self._latest < self._began:
-            self._latest, self._at_latest = self._began, []
+            if self._place.is_new(event):
+                self._show(event)
+        self._place.reach(self._place.began)
         self._has_begun = True
 
-    def _wait(self, why: str) -> None:
-        """Tell, once, that a daemon is waited for."""
+    def _lost(self, why: NoDaemon | Broken | None) -> bool:
+        """Tell, once, that a daemon is waited for, and wait a moment."""
+        if isinstance(why, NoDaemon) and not self._has_begun:
+            self._show_past(_from_file(self._found, self._wanted, why))
         if not self._waits:
-            complain(why)
+            complain(_reason(why))
         self._waits = True
+        time.sleep(_RETRY_INTERVAL)
+        return True
 
     def _tell_daemon(self, instance: str) -> None:
         self._waits = False
@@ -252,20 +233,16 @@ class _Following:
             complain("the daemon answers again; what follows is since the last event above")
         self._instance = instance
 
-    def _take(self, event: Event) -> None:
-        """Show an event that is meant, unless it was shown before the stream began again."""
-        if not self._wanted.matches(event):
-            return
-        stamp = str(event.get("timestamp") or "")
-        if event.get("event") == _GAP:
-            pass  # its instant is not a place to go on at: what is missing happened before it
-        elif stamp and stamp == self._latest:
-            if event in self._at_latest:
-                return
-            self._at_latest.append(event)
-        elif stamp > self._latest:
-            self._latest, self._at_latest = stamp, [event]
-        self._printer.show(event)
+    def _show(self, event: Event) -> None:
+        if self._wanted.matches(event):
+            self._printer.show(event)
+
+
+def _reason(why: NoDaemon | Broken | None) -> str:
+    if isinstance(why, NoDaemon):
+        return "waiting for a daemon"
+    happened = "has gone" if why else "ended the stream"
+    return f"the daemon {happened}; waiting for it to answer again"
 
 
 def instant(text: str) -> str:

@@ -1,68 +1,89 @@
-"""A ``KernelManager`` of a kernel that a running daemon supervises.
+"""The orders of a manager, carried out by a daemon; ``own`` has the same interface.
 
-Owns the way from the manager's methods to the daemon's control door, and a
-thread that follows its events while there are callbacks.  Starts, signals and
-ends nothing itself.
+Owns the way to the daemon's control door, and a thread that follows its events
+while there are callbacks.  Starts, signals and ends nothing itself.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import socket
+import threading
 import time
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from supervisor.control.client import Answer, Broken, Client, NoDaemon, target
+from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, target
+from supervisor.control.follow import GAP, Place, Refused, follow, open_events
 from supervisor.control.places import PlaceError, lead
-from supervisor.core.model import Exit, ProcessId
+from supervisor.core.model import Cause, Exit, ProcessId
+from supervisor.disk.errand import begin
 from supervisor.kernel.connection import Address
-from supervisor.manager.callbacks import Callback
-from supervisor.manager.follower import Follower, exit_of
-from supervisor.manager.kernel_manager import KernelManager
+from supervisor.manager.launch import Launch
+from supervisor.manager.thread import Work
+from supervisor.observe.callbacks import Callback, Callbacks
 from supervisor.process.identity import identify, is_running
+from supervisor.settings.config import KernelConfig
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 View = Mapping[str, Any]
+AnyPath = str | os.PathLike[str] | None
 
 # How often a view is asked for while one is waited for, in seconds.
 _LOOK_INTERVAL = 0.05
+# The next daemon is looked for this often, in seconds.
+_RETRY_INTERVAL = 0.2
 
 
-class AttachedKernelManager(KernelManager):
-    """From ``KernelManager.attach``: the same methods, carried out by the daemon.
+class Attached:
+    """One kernel that a running daemon supervises.
 
-    Its file says what is launched and how it is restarted; so the launch
-    keywords of ``start_kernel`` and ``restart_kernel`` are refused.  Any of the
-    methods raises ConnectionError while no daemon answers, but ``is_alive`` and
-    ``pid``, which then tell of the process as last known.
+    Any of them raises ConnectionError while no daemon answers, but ``process``, which
+    then tells of the one that was last known.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        socket: str | os.PathLike[str] | None = None,
-        config: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, name: str, socket: AnyPath, config: AnyPath, callbacks: Callbacks) -> None:
         try:
             found = lead(os.environ, socket=_text(socket), config=_text(config))
         except PlaceError as error:
             raise ConnectionError(str(error)) from None
+        self.name = name
         self._client = Client.at(found)
-        self._name = name
+        self._callbacks = callbacks
         self._last_process: ProcessId | None = None
         self._last_address: Address | None = None
-        view = self._view()
-        super().__init__(kernel_id=name, connection_file=str(view["connection_file"]))
-        self._follower: Follower | None = None
+        self._lock = threading.Lock()
+        # The thread that follows the events, its connection, and whether it listens and is to end.
+        self._follower: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._listens = threading.Event()
+        self._ended = threading.Event()
+        self.connection_file = str(self._view()["connection_file"])
+
+    def block(self, work: Work[T]) -> T:
+        """Carry out an order; blocks the calling thread."""
+        # There is nothing in it to be awaited.
+        try:
+            work.send(None)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        raise AssertionError("an order to a daemon is asked in one go")
+
+    async def wait(self, work: Work[T]) -> T:
+        """Carry out an order; blocks nobody."""
+        return await begin(self.block, work)
 
     # What is so
 
     def _view(self) -> View:
-        answer = self._ask("GET", f"/v1/kernels/{self._name}")
+        answer = self._ask("GET", f"/v1/kernels/{self.name}")
         if answer.status == 404:
             raise LookupError(f"{answer.body.get('error')}: {answer.body.get('hint')}")
         if answer.is_error:
@@ -90,8 +111,9 @@ class AttachedKernelManager(KernelManager):
         except Broken as error:
             raise ConnectionError(f"the daemon broke off: {error}") from None
 
-    def _process(self) -> ProcessId | None:
-        self._here()
+    @property
+    def process(self) -> ProcessId | None:
+        """The process of the kernel, as far as it is known."""
         try:
             self._view()
         except LookupError:
@@ -104,7 +126,7 @@ class AttachedKernelManager(KernelManager):
         return self._last_process
 
     @property
-    def has_kernel(self) -> bool:
+    def is_managing(self) -> bool:
         """Whether the daemon has the kernel up, or is to have it up, and has not given it up."""
         try:
             view = self._view()
@@ -113,23 +135,16 @@ class AttachedKernelManager(KernelManager):
         return view["want"] == "up" and view["phase"] not in ("stopped", "failed")
 
     @property
-    def autorestart(self) -> bool:
-        """Whether a kernel that dies is started again is in the daemon's file; setting it: TypeError."""
-        return self._autorestart
-
-    @autorestart.setter
-    def autorestart(self, autorestart: bool) -> None:
-        raise TypeError(f"autorestart: {autorestart}: whether it is started again is in the daemon's file")
-
-    @property
     def last_exit(self) -> Exit | None:
         """How the last run that died ended; within a callback, the end that it is called for."""
-        if (told := self._callbacks.told_exit) is not None:
-            return told
+        if (told := self._callbacks.told) is not None:
+            return exit_of(told)
         death = self._view()["last_death"]
         return None if death is None else exit_of(death)
 
-    def _known_address(self) -> Address | None:
+    @property
+    def address(self) -> Address | None:
+        """Where the kernel listens, if that is known."""
         try:
             content = Path(self.connection_file).read_bytes()
             self._last_address = Address.from_mapping(json.loads(content))
@@ -137,88 +152,163 @@ class AttachedKernelManager(KernelManager):
             pass  # stopped: the address that it had is the one that it will have
         return self._last_address
 
-    def _address(self) -> Address:
-        address = self._known_address()
-        if address is None:
-            raise RuntimeError(f"kernel {self._name} has no connection file: start it first")
+    def choose_address(self, config: KernelConfig, kernel_name: str) -> Address:  # noqa: ARG002
+        """The address; it is the daemon that chooses it.  RuntimeError if there is none yet."""
+        if (address := self.address) is None:
+            raise RuntimeError(f"kernel {self.name} has no connection file: start it first")
         return address
 
-    def wait_ready(self, timeout: float | None = 60.0) -> None:
-        """Wait until the kernel answers.  TimeoutError after so many seconds, RuntimeError if it will not."""
-        deadline = inf if timeout is None else time.monotonic() + timeout
-        while (view := self._view())["phase"] != "running":
-            if view["phase"] in ("stopped", "failed"):
-                raise RuntimeError(f"kernel {self._name} is {view['phase']}: {view['reason']}")
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"kernel {self._name} was not ready within {timeout:g} s")
-            time.sleep(_LOOK_INTERVAL)
+    def formatted(self, launch: Launch, extra_arguments: list[str] | None) -> list[str]:  # noqa: ARG002
+        """Not known here: RuntimeError."""
+        raise RuntimeError(
+            "the command of a supervised kernel is in the daemon's file: see kernel-supervisor check"
+        )
+
+    def change(self, config: KernelConfig) -> None:
+        """Not ours to change: TypeError."""
+        raise TypeError(f"restart: {config.restart}: whether it is started again is in the daemon's file")
 
     # Orders
 
     def _order(self, verb: str, **fields: Any) -> None:
-        self._here()
-        answer = self._ask("POST", f"/v1/kernels/{self._name}/{verb}", fields)
+        answer = self._ask("POST", f"/v1/kernels/{self.name}/{verb}", fields)
         if answer.is_error:
-            raise RuntimeError(f"kernel {self._name}: {answer.body.get('error')}")
+            raise RuntimeError(f"kernel {self.name}: {answer.body.get('error')}")
 
-    def start_kernel(self, **kw: Any) -> None:
-        """Have the daemon start the kernel; returns when it is ready.  RuntimeError if it runs, or fails."""
-        _refuse(kw)
+    async def start(self, launch: Launch, config: KernelConfig, keywords: Mapping[str, Any]) -> Launch:  # noqa: ARG002
+        """Have it started; returns when it is ready.  RuntimeError if it runs, or fails."""
+        _refuse(keywords)
         if self._view()["pid"] is not None:
-            raise RuntimeError(f"kernel {self._name} runs already")
+            raise RuntimeError(f"kernel {self.name} runs already")
         self._order("start")
+        return launch
 
-    def restart_kernel(self, now: bool = False, **kw: Any) -> None:
-        """Have the daemon restart the kernel; returns when it is ready.  ``newports=True``: elsewhere."""
-        new_ports = bool(kw.pop("newports", False))
-        _refuse(kw)
+    async def restart(
+        self,
+        launch: Launch,
+        config: KernelConfig,  # noqa: ARG002
+        keywords: Mapping[str, Any],
+        *,
+        now: bool,
+    ) -> Launch:
+        """Have it restarted; returns when it is ready.  ``newports=True``: elsewhere."""
+        new_ports = bool(keywords.get("newports"))
+        _refuse({name: value for name, value in keywords.items() if name != "newports"})
         self._order("restart", now=now, new_ports=new_ports)
+        return launch
 
-    def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:  # noqa: ARG002
-        """Have the daemon stop the kernel; it stays stopped.  The address is kept in any case."""
+    async def shut_down(self, patience: float, *, now: bool, restart: bool) -> None:  # noqa: ARG002
+        """Have it stopped; it stays so.  The address is kept in any case."""
         self._order("stop", now=now)
 
-    def request_shutdown(self, restart: bool = False) -> None:  # noqa: ARG002
-        """Have the daemon stop the kernel, and return; signals follow after its ``stop_timeout``."""
+    async def request_shutdown(self, *, restart: bool) -> None:  # noqa: ARG002
+        """Have it stopped, without waiting; signals follow after its ``stop_timeout``."""
         self._order("stop", wait=False)
 
-    def finish_shutdown(self, waittime: float | None = 1, pollinterval: float = 0.1) -> None:
-        """Wait ``waittime`` seconds for the end of the kernel, then have it killed."""
-        deadline = time.monotonic() + (self.shutdown_wait_time if waittime is None else waittime)
-        while self.is_alive():
+    async def finish_shutdown(self, patience: float) -> None:
+        """Wait so many seconds for its end, then have it killed."""
+        deadline = time.monotonic() + patience
+        while (process := self.process) is not None and is_running(process):
             if time.monotonic() >= deadline:
                 self._order("kill")
                 return
-            time.sleep(pollinterval)
+            time.sleep(_LOOK_INTERVAL)  # noqa: ASYNC251 - in a thread of its own, or the caller's
 
-    def cleanup(self, connection_file: bool = True) -> None:  # noqa: ARG002
-        """Follow the daemon's events no longer.  The connection file is the daemon's, and stays."""
-        follower, self._follower = self._follower, None
-        if follower is not None:
-            follower.stop()
+    async def clean_up(self, *, connection_file: bool) -> None:  # noqa: ARG002
+        """Follow the events no longer; the connection file is the daemon's."""
+        with self._lock:
+            follower, self._follower = self._follower, None
+            if follower is not None:
+                self.abandon()
+                follower.join()
 
-    def interrupt_kernel(self) -> None:
-        """Have the kernel interrupted.  RuntimeError if nothing runs."""
+    async def interrupt(self) -> None:
+        """Have it interrupted.  RuntimeError if nothing runs."""
         self._order("interrupt")
 
-    def signal_kernel(self, signum: int) -> None:
-        """Have a signal sent to the process group.  RuntimeError if nothing runs."""
-        self._order("signal", signal=int(signum))
+    async def signal(self, signum: int) -> None:
+        """Have its process group signalled.  RuntimeError if nothing runs."""
+        self._order("signal", signal=signum)
 
-    def format_kernel_cmd(self, extra_arguments: Sequence[str] | None = None) -> list[str]:  # noqa: ARG002
-        """Not known here: RuntimeError.  ``kernel-supervisor check`` tells it."""
-        raise RuntimeError("the command of a supervised kernel is in the daemon's file")
+    async def wait_ready(self, timeout: float | None) -> None:
+        """Wait until it answers.  TimeoutError, or RuntimeError if it will not."""
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        while (view := self._view())["phase"] != "running":
+            if view["phase"] in ("stopped", "failed"):
+                raise RuntimeError(f"kernel {self.name} is {view['phase']}: {view['reason']}")
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"kernel {self.name} was not ready within {timeout:g} s")
+            time.sleep(_LOOK_INTERVAL)  # noqa: ASYNC251 - as above
 
-    def add_restart_callback(self, callback: Callback, event: str = "restart") -> None:
-        """As of a kernel of one's own; events come from the daemon, also from the next one."""
-        super().add_restart_callback(callback, event)
+    # Callbacks
+
+    def add_callback(self, callback: Callback, event: str) -> None:
+        """Call ``callback()`` at each ``event``; those of the next daemon are told, too."""
+        self._callbacks.add(None, callback, event)
         with self._lock:
             if self._follower is None:
-                self._follower = Follower(self._client, self._name, self._callbacks)
-                weakref.finalize(self, self._follower.abandon).atexit = False
+                self._place = Place()
+                self._ended.clear()
+                self._listens.clear()
+                name = f"events of {self.name}"
+                self._follower = threading.Thread(target=self._follow, name=name, daemon=True)
+                self._follower.start()
+        # From here on nothing is missed; a daemon that is away is waited for in the thread only.
+        self._listens.wait(5.0)
+
+    def remove_callback(self, callback: Callback, event: str) -> None:
+        """Undo one ``add_callback``."""
+        self._callbacks.remove(None, callback, event)
+
+    def abandon(self) -> None:
+        """Nobody holds the manager any more: follow the events no longer; returns at once."""
+        self._ended.set()
+        if (connection := self._connection) is not None:
+            try:
+                # Not close: the thread that reads from it would not wake up.
+                with socket.socket(fileno=os.dup(connection.fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # closed in the meantime
+
+    def _follow(self) -> None:
+        for event in follow(self._place, self._connect, self._lost):
+            if event.get("event") != GAP:
+                self._callbacks(event)
+
+    def _connect(self) -> Connection:
+        # At first nothing that was told before, not even in the same millisecond.
+        place: dict[str, Any] = {"since": self._place.since} if self._listens.is_set() else {"last": 0}
+        try:
+            connection = open_events(self._client, {"kernel": [self.name], "follow": True, **place})
+        except Refused as error:
+            raise Broken(str(error)) from None
+        self._connection = connection
+        if self._ended.is_set():
+            self.abandon()
+        self._listens.set()
+        return connection
+
+    def _lost(self, why: NoDaemon | Broken | None) -> bool:
+        self._connection = None
+        self._listens.set()
+        log.debug("the events of kernel %s are not told: %s", self.name, why)
+        return not self._ended.wait(_RETRY_INTERVAL)
 
 
-def _text(path: str | os.PathLike[str] | None) -> str | None:
+def exit_of(told: Mapping[str, Any]) -> Exit:
+    """How a run ended, from an event or a view."""
+    causes = {cause.value: cause for cause in Cause}
+    return Exit(
+        causes.get(str(told.get("cause")), Cause.UNKNOWN),
+        told.get("exit_code"),
+        told.get("signal"),
+        tuple(told.get("output_tail") or ()),
+        str(told.get("detail") or ""),
+    )
+
+
+def _text(path: AnyPath) -> str | None:
     return None if path is None else os.fspath(path)
 
 

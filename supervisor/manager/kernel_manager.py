@@ -1,37 +1,59 @@
 """``KernelManager``: one kernel across its runs, for programs without a daemon.
 
 Owns the API that IPython's and jupyter_client's managers have.  Every method is an
-order to a runner with a single kernel; it has no restart logic of its own.
+order, carried out by this process or by a daemon; it has no restart logic of its own.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from supervisor.kernel.kernelspec import LaunchError
-from supervisor.manager.base import SETTINGS, ManagerBase
-from supervisor.manager.callbacks import Callback
-from supervisor.manager.session import Farewell
-from supervisor.manager.thread import Gone
+import msgspec
+
+from supervisor.core.model import Exit
+from supervisor.kernel.connection import CHANNELS, Address, Connection
+from supervisor.manager.attached import Attached
+from supervisor.manager.connection_file import ConnectionFileMixin
+from supervisor.manager.launch import Launch
+from supervisor.manager.own import Own
+from supervisor.observe.callbacks import Callback, Callbacks
+from supervisor.process.identity import is_running
+from supervisor.settings.config import NAME_PATTERN, KernelConfig, OutputConfig, PortsConfig
 
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
 
-    from supervisor.manager.attached import AttachedKernelManager
+SETTINGS = (
+    "max_restarts",
+    "restart_window",
+    "backoff",
+    "start_timeout",
+    "heartbeat",
+    "probe",
+    "interrupt_mode",
+    "hold_ports",
+    "output",
+)
+"""The keys of a ``[kernels.NAME]`` table that ``settings=`` takes."""
 
-__all__ = ["SETTINGS", "KernelManager", "run_kernel", "start_new_kernel"]
+# Who carries out the orders: this process, or a daemon.
+Orders = Own | Attached
 
 # A kernel that comes back may take this long, however little patience there is at the start; in seconds.
 _LEAST_PATIENCE = 60.0
 
 
-class KernelManager(ManagerBase):
+class KernelManager(ConnectionFileMixin):
     """Manages one kernel on this host, and starts it again at the same address when it dies.
 
     May be used from any thread, also beside a running event loop; not in a
@@ -39,21 +61,161 @@ class KernelManager(ManagerBase):
     ``SETTINGS``).  ``kernel_cmd`` stands in for the command of the kernelspec.
     """
 
+    def __init__(
+        self,
+        *,
+        kernel_name: str = "python3",
+        kernel_cmd: Sequence[str] = (),
+        extra_arguments: Sequence[str] = (),
+        connection_file: str | os.PathLike[str] = "",
+        kernel_id: str | None = None,
+        ip: str = "127.0.0.1",
+        transport: Literal["tcp", "ipc"] = "tcp",
+        shell_port: int = 0,
+        iopub_port: int = 0,
+        stdin_port: int = 0,
+        control_port: int = 0,
+        hb_port: int = 0,
+        key: bytes | str = b"",
+        autorestart: bool = True,
+        shutdown_wait_time: float = 1.0,
+        client_class: str | type[BlockingKernelClient] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_name = kernel_name
+        self.kernel_cmd = list(kernel_cmd)
+        self.extra_arguments = list(extra_arguments)
+        self.transport = transport
+        self.shutdown_wait_time = shutdown_wait_time
+        if client_class is not None:
+            self.client_class = client_class
+        ports = (shell_port, iopub_port, stdin_port, control_port, hb_port)
+        self._wished_ports.update(zip(CHANNELS, ports, strict=True))
+        self._wished_ip = ip
+        self._autorestart = autorestart
+        self._settings = _checked(settings or {})
+        self._kernel_id = kernel_id or str(uuid.uuid4())
+        connection = _connection(self._kernel_id, connection_file)
+        if key:
+            connection.adopt(_without_ports(transport, ip, key))
+        self._order_by(Own(connection, Callbacks(coroutines=False)), str(connection.path))
+
+    def _order_by(self, orders: Orders, connection_file: str) -> None:
+        """Have the orders carried out by these."""
+        self._carrier = orders
+        self._file = connection_file
+        self._pid = os.getpid()
+        weakref.finalize(self, orders.abandon).atexit = False
+
     @classmethod
     def attach(
         cls,
         name: str,
         socket: str | os.PathLike[str] | None = None,
         config: str | os.PathLike[str] | None = None,
-    ) -> AttachedKernelManager:
+    ) -> Self:
         """A manager of a kernel that a running daemon supervises; its methods are orders to the daemon.
 
-        The daemon is found as the command line finds it.  Raises
-        ConnectionError if none answers, LookupError if it has no such kernel.
+        The daemon is found as the command line finds it.  Its file says what is
+        launched and how it is restarted: launch keywords, and setting ``autorestart``,
+        raise TypeError.  Raises ConnectionError if no daemon answers, as most methods do
+        later, and LookupError if it has no such kernel.
         """
-        from supervisor.manager.attached import AttachedKernelManager
+        orders = Attached(name, socket, config, Callbacks(coroutines=False))
+        made = cls(kernel_id=name)
+        made._order_by(orders, orders.connection_file)
+        return made
 
-        return AttachedKernelManager(name, socket=socket, config=config)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kernel_id} pid={self.pid}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"cannot pickle {type(self).__name__}: it manages a process of this one; "
+            "pass its connection_file, from which clients can be made"
+        )
+
+    @property
+    def _orders(self) -> Orders:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"this {type(self).__name__} belongs to process {self._pid}, of which this is a fork: "
+                "make another one here, or a client from its connection_file"
+            )
+        return self._carrier
+
+    # What is so
+
+    @property
+    def kernel_id(self) -> str:
+        """The id of the kernel; part of the default connection file's name."""
+        return self._kernel_id
+
+    @property
+    def connection_file(self) -> str:
+        """The path of the connection file, which never changes."""
+        return self._file
+
+    @property
+    def autorestart(self) -> bool:
+        """Whether a kernel that dies is started again; may be changed at any time."""
+        return self._autorestart
+
+    @autorestart.setter
+    def autorestart(self, autorestart: bool) -> None:
+        former, self._autorestart = self._autorestart, autorestart
+        try:
+            self._orders.change(self._config())
+        except TypeError:
+            self._autorestart = former
+            raise
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a kernel was started and is managed: not shut down, and not given up."""
+        return self._orders.is_managing
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the kernel's process, if there is one."""
+        process = self._orders.process
+        return None if process is None else process.pid
+
+    @property
+    def last_exit(self) -> Exit | None:
+        """How the last run ended; within a callback, the end that it is called for."""
+        return self._orders.last_exit
+
+    def is_alive(self) -> bool:
+        """Whether the process is there and has not ended."""
+        process = self._orders.process
+        return process is not None and is_running(process)
+
+    def _config(self) -> KernelConfig:
+        settings = dict(self._settings)
+        if not self._autorestart:
+            # Nobody is to start it again, so nobody is to end a slow start.
+            settings.setdefault("start_timeout", inf)
+        return KernelConfig(
+            name=_name(self._kernel_id),
+            autostart=False,
+            restart="always" if self._autorestart else "never",
+            stop_timeout=self.shutdown_wait_time,
+            transport=self.transport,
+            ip=self._wished_ip,
+            ports=PortsConfig(**self._wished_ports),
+            **{"output": OutputConfig(max_bytes=1_048_576, backups=0), **settings},
+        )
+
+    def _launch(self) -> Launch:
+        return Launch(self.kernel_name, tuple(self.kernel_cmd), tuple(self.extra_arguments))
+
+    def _known_address(self) -> Address | None:
+        return self._carrier.address
+
+    def _address(self) -> Address:
+        return self._known_address() or self._orders.choose_address(self._config(), self.kernel_name)
 
     # Orders
 
@@ -70,14 +232,8 @@ class KernelManager(ManagerBase):
         the command cannot be executed; TypeError or ValueError for a keyword that is
         of no use.  Nothing is left behind then, nor remembered.
         """
-        new_ports = bool(kw.pop("newports", False))
-        self._here()
-        with self._lock:
-            if self.has_kernel:
-                raise RuntimeError("a kernel runs already: use restart_kernel, or shut it down first")
-            self._refuse_elsewhere()
-            wait = self._order_launch(self._launch().updated(kw), now=False, new_ports=new_ports)
-        wait()
+        orders = self._orders
+        self._note(orders.block(orders.start(self._launch(), self._config(), kw)))
 
     def restart_kernel(self, now: bool = False, **kw: Any) -> None:
         """Stop the kernel and launch it again at the same address; returns when the new process is there.
@@ -87,14 +243,11 @@ class KernelManager(ManagerBase):
         ``newports=True`` gives it another address.  Raises RuntimeError if
         none was ever started, and as ``start_kernel`` does.
         """
-        new_ports = bool(kw.pop("newports", False))
-        self._here()
-        with self._lock:
-            if self._launcher is None:
-                raise RuntimeError("no kernel was started: call start_kernel first")
-            launch = self._launcher.launch.updated({**self._own(), **kw})
-            wait = self._order_launch(launch, now=now, new_ports=new_ports)
-        wait()
+        orders = self._orders
+        self._note(orders.block(orders.restart(self._launch(), self._config(), kw, now=now)))
+
+    def _note(self, launch: Launch) -> None:
+        self.kernel_name, self.kernel_cmd = launch.kernel_name, list(launch.kernel_cmd)
 
     def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
         """Ask the kernel to exit, then signal it: SIGTERM after ``shutdown_wait_time`` s, SIGKILL 2 s later.
@@ -103,13 +256,8 @@ class KernelManager(ManagerBase):
         on the ports stay.  No error if nothing runs; RuntimeError if it
         does not end even so.
         """
-        session = self._here()
-        if session is not None:
-            patience = self.shutdown_wait_time
-            self._stop(session, Farewell(restart=restart, keep_file=restart), patience, now=now)
-            self._wait_stopped(session, patience)
-        if not restart:
-            self._retire()
+        orders = self._orders
+        orders.block(orders.shut_down(self.shutdown_wait_time, now=now, restart=restart))
 
     def request_shutdown(self, restart: bool = False) -> None:
         """Send a ``shutdown_request`` on control, and return; the kernel is not started again.
@@ -117,32 +265,24 @@ class KernelManager(ManagerBase):
         What it executes is not interrupted, and no signal follows.  Returns once it
         has answered, after half a second at most.  No error if nothing runs.
         """
-        if (session := self._here()) is not None:
-            try:
-                session.thread.call(session.request(restart=restart))
-            except Gone:
-                pass  # shut down by another thread meanwhile
+        orders = self._orders
+        orders.block(orders.request_shutdown(restart=restart))
 
     def finish_shutdown(self, waittime: float | None = 1, pollinterval: float = 0.1) -> None:  # noqa: ARG002
         """Wait ``waittime`` seconds for the end of the kernel, then signal it; sends no request.
 
         ``pollinterval`` has no effect: nothing is polled.
         """
-        if (session := self._here()) is not None:
-            patience = self.shutdown_wait_time if waittime is None else waittime
-            self._stop(session, Farewell(ask=False, keep_file=True), patience)
-            self._wait_stopped(session, patience)
+        orders = self._orders
+        orders.block(orders.finish_shutdown(self.shutdown_wait_time if waittime is None else waittime))
 
     def cleanup(self, connection_file: bool = True) -> None:
         """Close sockets, let go of the ports, and remove the connection file unless told not to.
 
         May be repeated.  A kernel that runs goes on, and stays supervised.
         """
-        session = self._here()
-        if session is not None and session.is_managing:
-            session.thread.call(session.let_go(connection_file=connection_file))
-        else:
-            self._retire(keep_file=not connection_file)
+        orders = self._orders
+        orders.block(orders.clean_up(connection_file=connection_file))
 
     def interrupt_kernel(self) -> None:
         """Interrupt what the kernel executes, in the way that its kernelspec asks for.
@@ -150,37 +290,73 @@ class KernelManager(ManagerBase):
         One that is starting is interrupted once it is ready, at most 5 s
         later.  RuntimeError if nothing runs.
         """
-        session = self._running()
-        session.thread.call(session.interrupt())
+        orders = self._orders
+        orders.block(orders.interrupt())
 
     def signal_kernel(self, signum: int) -> None:
         """Send a signal to the process group; 0 only asks.  RuntimeError if nothing runs."""
-        session = self._running()
         if signum != 0 and signum not in signal.valid_signals():
             raise ValueError(f"signum: {signum} is not a signal")
-        session.thread.call(session.signal(int(signum)))
+        orders = self._orders
+        orders.block(orders.signal(int(signum)))
+
+    def wait_ready(self, timeout: float | None = 60.0) -> None:
+        """Wait until the kernel answers; ``None``: for as long as it takes.
+
+        TimeoutError after ``timeout`` seconds; RuntimeError if nothing runs or it was given up.
+        """
+        orders = self._orders
+        orders.block(orders.wait_ready(timeout))
 
     def format_kernel_cmd(self, extra_arguments: Sequence[str] | None = None) -> list[str]:
         """The command as it is launched.  Raises NoSuchKernel."""
-        launch = self._launch() if self._launcher is None else self._launcher.launch.updated(self._own())
-        try:
-            return launch.formatted(self._connection.path, extra_arguments)
-        except LaunchError as error:
-            raise launch.missing(error) from None
+        extra = None if extra_arguments is None else list(extra_arguments)
+        return self._orders.formatted(self._launch(), extra)
 
     def add_restart_callback(self, callback: Callback, event: str = "restart") -> None:
-        """Have ``callback()`` called at each ``event``: "restart" before a relaunch, "dead" when given up.
+        """Have ``callback()`` called at each ``event``.
 
-        An ordered restart counts, too.  In a thread of their own, in order; what they raise is
-        logged.  ValueError for another event.
+        "restart" after a death, before the relaunch; "dead" when given up; "restarted"
+        when the process of an ordered restart is there.  In a thread of their own, in
+        order; what they raise is logged.  ValueError for another event.
         """
-        self._here()
-        self._callbacks.add(callback, event)
+        self._orders.add_callback(callback, event)
 
     def remove_restart_callback(self, callback: Callback, event: str = "restart") -> None:
         """Undo one ``add_restart_callback``; no error if there was none.  ValueError for another event."""
-        self._here()
-        self._callbacks.remove(callback, event)
+        self._orders.remove_callback(callback, event)
+
+
+def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    for name in settings:
+        if name not in SETTINGS:
+            raise ValueError(f"settings: {name!r} is not one of {', '.join(SETTINGS)}")
+    try:
+        whole = msgspec.convert({"name": "checked", **settings}, KernelConfig, from_attributes=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"settings: {error}") from None
+    return {name: getattr(whole, name) for name in settings}
+
+
+def _without_ports(transport: Literal["tcp", "ipc"], ip: str, key: bytes | str) -> Address:
+    text = key.decode() if isinstance(key, bytes) else key
+    return Address(transport, ip, 0, 0, 0, 0, 0, key=text)
+
+
+def _name(kernel_id: str) -> str:
+    """The name of the kernel within: its id where that is one."""
+    return (
+        kernel_id if re.fullmatch(NAME_PATTERN, kernel_id) else str(uuid.uuid5(uuid.NAMESPACE_OID, kernel_id))
+    )
+
+
+def _connection(kernel_id: str, connection_file: str | os.PathLike[str]) -> Connection:
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    name = _name(kernel_id)
+    runtime_dir = Path(jupyter_runtime_dir())
+    path = Path(connection_file).expanduser() if connection_file else runtime_dir / f"kernel-{name}.json"
+    return Connection(name, path.absolute(), runtime_dir / "ipc")
 
 
 def start_new_kernel(

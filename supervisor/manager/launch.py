@@ -75,6 +75,7 @@ class Launch:
     def updated(self, keywords: Mapping[str, Any]) -> Launch:
         """The same with the keywords of ``start_kernel``; raises ValueError for a pipe."""
         options = {**self.options, **keywords}
+        options.pop("newports", None)  # no matter of the process
         if keywords.get("env") is not None:
             options["env"] = without_ours(keywords["env"])
         for stream in _STREAMS:
@@ -88,6 +89,10 @@ class Launch:
             bool(options.pop("independent", self.independent)),
             options,
         )
+
+    def named_as(self, other: Launch) -> Launch:
+        """The same, but for the kernelspec and the command."""
+        return replace(self, kernel_name=other.kernel_name, kernel_cmd=other.kernel_cmd)
 
     def holding(self) -> Launch:
         """The same with streams of its own.  Raises ValueError for one that is closed."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import errno
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import zmq
@@ -19,43 +21,56 @@ import zmq
 from supervisor.kernel.line import Context
 
 T = TypeVar("T")
+Work = Coroutine[Any, Any, T]
 
-
-class Gone(Exception):
-    """The thread has ended, or was asked for something that it can only do itself."""
+# What a loop and a zmq context with a socket take, and a few to spare.
+DESCRIPTORS = 16
+# How long each kernel may take to end when the interpreter does, in seconds.
+FAREWELL_PATIENCE = 3.0
 
 
 class LoopThread:
     """A thread with an event loop: begun by the first ``acquire``, ended by the last ``release``.
 
     One for all managers: what they do on it is short, everything slow has a
-    thread of its own.  A forked child has none, and begins another.
+    thread of its own.  A forked child has none, and begins another.  Raises
+    OSError if the machine has no room for it.
     """
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop
         self.context: Context = zmq.Context()
+        # What is to be done on the loop before the interpreter ends.
+        self.farewells: set[Callable[[], Coroutine[Any, Any, None]]] = set()
         self._users = 0
         self._stop: asyncio.Event
-        begun = threading.Event()
+        begun: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(
             target=self._run, args=(begun,), name="kernel-supervisor", daemon=True
         )
-        self._thread.start()
-        begun.wait()
-
-    def _run(self, begun: threading.Event) -> None:
         try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread for the supervision of kernels: {error}") from None
+        begun.result()
+
+    def _run(self, begun: concurrent.futures.Future[None]) -> None:
+        try:
+            _refuse_without_descriptors()
             with asyncio.Runner() as runner:
                 runner.run(self._serve(begun))
+        except BaseException as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)
         finally:
-            # All sockets are closed by now: each session closes its own before it lets go.
+            # All sockets are closed by now: each supervision closes its own before it lets go.
             self.context.destroy(linger=0)
 
-    async def _serve(self, begun: threading.Event) -> None:
+    async def _serve(self, begun: concurrent.futures.Future[None]) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        begun.set()
+        begun.set_result(None)
         await self._stop.wait()
 
     @property
@@ -63,36 +78,30 @@ class LoopThread:
         """Whether the caller runs on this thread."""
         return threading.current_thread() is self._thread
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and return its result; blocks the calling thread."""
+    def begin(self, work: Work[T]) -> concurrent.futures.Future[T]:
+        """Begin a coroutine on the loop."""
         try:
-            if self.is_current:
-                raise Gone("called on the supervisor's own thread, which would wait for itself")
-            self.hold()
-        except Gone:
+            return asyncio.run_coroutine_threadsafe(work, self.loop)
+        except RuntimeError:
             work.close()
             raise
+
+    def call(self, work: Work[T]) -> T:
+        """Run a coroutine on the loop and return its result; blocks the calling thread."""
+        if self.is_current:
+            work.close()
+            raise RuntimeError("called on the supervisor's own thread, which would wait for itself")
+        future = self.begin(work)
         try:
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
-            try:
-                return future.result()
-            except concurrent.futures.CancelledError:
-                raise Gone("the supervision ended meanwhile") from None
-            except BaseException:
-                future.cancel()  # KeyboardInterrupt in the calling thread
-                raise
-        finally:
-            self.release()
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise RuntimeError("the supervision of kernels has ended: this program does") from None
+        except BaseException:
+            future.cancel()  # KeyboardInterrupt in the calling thread
+            raise
 
-    def hold(self) -> None:
-        """Keep the thread until ``release``.  Raises Gone if it is on its way out."""
-        with _lock:
-            if self._users == 0:
-                raise Gone("the thread has ended")
-            self._users += 1
-
-    def release(self) -> None:
-        """Give it back; the last one ends it, and returns when it has ended."""
+    def release(self, *, join: bool = True) -> None:
+        """Give it back; the last one ends it, and returns when it has ended, unless told not to."""
         global _current  # noqa: PLW0603
         with _lock:
             self._users -= 1
@@ -100,16 +109,46 @@ class LoopThread:
                 return
             if _current is self:
                 _current = None
-        self._end()
+        self._end(join=join)
 
-    def _end(self) -> None:
-        self.loop.call_soon_threadsafe(self._stop.set)
-        if not self.is_current:
+    def _end(self, *, join: bool) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._stop.set)
+        except RuntimeError:
+            return  # it has ended
+        if join and not self.is_current:
             self._thread.join()
 
     def begin_use(self) -> None:
-        """The first user; called under the lock."""
+        """One more user; called under the lock."""
         self._users += 1
+
+    def leave(self) -> None:
+        """Do what is to be done before the interpreter ends, for a bounded time."""
+        future = self.begin(self._say_farewell())
+        try:
+            future.result(2 * FAREWELL_PATIENCE)
+        except concurrent.futures.TimeoutError:
+            pass
+        self._end(join=True)
+
+    async def _say_farewell(self) -> None:
+        if tasks := [asyncio.ensure_future(farewell()) for farewell in self.farewells]:
+            await asyncio.wait(tasks, timeout=FAREWELL_PATIENCE)
+
+
+def _refuse_without_descriptors() -> None:
+    """Raise OSError where a loop and a zmq context would not have what they need.
+
+    libzmq does not tell: it ends the process (``epoll_t::epoll_t``).
+    """
+    try:
+        with ExitStack() as taken:
+            for _ in range(DESCRIPTORS):
+                taken.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        what = f"no descriptors for the supervision of kernels: {error.strerror}"
+        raise OSError(error.errno, what) from None
 
 
 _lock = threading.Lock()
@@ -117,7 +156,7 @@ _current: LoopThread | None = None
 
 
 def acquire() -> LoopThread:
-    """The thread, begun if need be, for as long as ``release`` is not called."""
+    """The thread, begun if need be, for as long as ``release`` is not called.  Raises OSError."""
     global _current  # noqa: PLW0603
     with _lock:
         if _current is None:
@@ -136,7 +175,7 @@ def _forget() -> None:
 def _leave() -> None:
     """At the end of the interpreter: stop before what the loop needs is torn down."""
     if (thread := _current) is not None and thread.loop.is_running():
-        thread._end()
+        thread.leave()
 
 
 if hasattr(os, "register_at_fork"):

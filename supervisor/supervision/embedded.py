@@ -311,10 +311,12 @@ class Supervisor(Mapping[str, SupervisedKernel]):
         return self.supervision.stream.subscribe(wanted=lambda event: event.get("kernel") in wanted)
 
     def add_restart_callback(self, kernel: str | None, callback: Callback, event: str = "restart") -> None:
-        """Call ``callback`` at each ``event`` (restart or dead) of the kernel, or of all for ``None``.
+        """Call ``callback`` at each ``event`` of the kernel, or of all for ``None``.
 
-        A function (in a thread) or a coroutine function (on the loop); one that
-        needs an argument gets the event.  May be registered before entering.  ValueError, TypeError.
+        Events: "restart" after a death, before the relaunch; "dead" when given up;
+        "restarted" when the process of an ordered restart is there.  A function (in a thread) or a
+        coroutine function (on the loop); one that needs an argument gets the event.  May be registered
+        before entering.  ValueError, TypeError.
         """
         # Checked at once, also where it is registered for later.
         (Callbacks() if self._entered is None else self._entered.callbacks).add(kernel, callback, event)

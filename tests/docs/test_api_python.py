@@ -77,7 +77,6 @@ from supervisor.core.model import Death, Exit
 from supervisor.supervision.embedded import SupervisedKernel
 from supervisor.kernel.managerabc import KernelManagerABC
 from supervisor.kernel.subproc import KernelManager as Run
-from supervisor.manager.attached import AttachedKernelManager
 
 manager = KernelManager(kernel_name="python3", autorestart=False)
 assert_type(manager.is_alive(), bool)
@@ -88,7 +87,7 @@ assert_type(manager.key, bytes)
 assert_type(manager.pid, int | None)
 assert_type(manager.last_exit, Exit | None)
 assert_type(manager.format_kernel_cmd(), list[str])
-assert_type(KernelManager.attach("a"), AttachedKernelManager)
+assert_type(KernelManager.attach("a"), KernelManager)
 manager.start_kernel(cwd="/")
 manager.restart_kernel(now=True)
 manager.shutdown_kernel(now=True, restart=False)

@@ -15,7 +15,6 @@ import pytest
 
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
-from supervisor.manager.attached import AttachedKernelManager
 from tests.kernels.using import MINI
 from tests.manager.managing import is_ready
 from tests.waiting import wait_for
@@ -55,7 +54,7 @@ class Daemon:
 
         wait_for(answers)
 
-    def attach(self, name: str = "analysis") -> AttachedKernelManager:
+    def attach(self, name: str = "analysis") -> KernelManager:
         return KernelManager.attach(name, socket=self.socket)
 
     def end(self, signum: int = signal.SIGTERM) -> None:
@@ -72,7 +71,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def manager(daemon: Daemon) -> Iterator[AttachedKernelManager]:
+def manager(daemon: Daemon) -> Iterator[KernelManager]:
     made = daemon.attach()
     if not made.has_kernel:
         made.start_kernel()
@@ -88,7 +87,7 @@ def pid_in(client: Any) -> int:
     return int("".join(message["content"]["text"] for message in told if message["msg_type"] == "stream"))
 
 
-def test_it_is_a_kernel_manager_of_that_kernel(manager: AttachedKernelManager) -> None:
+def test_it_is_a_kernel_manager_of_that_kernel(manager: KernelManager) -> None:
     assert isinstance(manager, KernelManager)
     assert "analysis" == manager.kernel_id
     assert manager.connection_file.endswith("/runtime/kernel-analysis.json")
@@ -97,7 +96,7 @@ def test_it_is_a_kernel_manager_of_that_kernel(manager: AttachedKernelManager) -
     assert manager.key == manager.session.key
 
 
-def test_its_clients_survive_a_restart(manager: AttachedKernelManager) -> None:
+def test_its_clients_survive_a_restart(manager: KernelManager) -> None:
     client = manager.client()
     client.start_channels()
     before = pid_in(client)
@@ -110,7 +109,7 @@ def test_its_clients_survive_a_restart(manager: AttachedKernelManager) -> None:
     client.stop_channels()
 
 
-def test_orders_reach_the_daemon(manager: AttachedKernelManager, daemon: Daemon) -> None:
+def test_orders_reach_the_daemon(manager: KernelManager, daemon: Daemon) -> None:
     manager.interrupt_kernel()
     manager.signal_kernel(0)
     with pytest.raises(RuntimeError, match="runs already"):
@@ -133,16 +132,14 @@ def test_orders_reach_the_daemon(manager: AttachedKernelManager, daemon: Daemon)
     assert daemon.attach().is_alive() is False
 
 
-def test_what_the_file_says_is_not_to_be_said_again(manager: AttachedKernelManager) -> None:
+def test_what_the_file_says_is_not_to_be_said_again(manager: KernelManager) -> None:
     with pytest.raises(TypeError, match="cwd: what is launched"):
         manager.restart_kernel(cwd="/")
     with pytest.raises(RuntimeError, match="daemon's file"):
         manager.format_kernel_cmd()
 
 
-def test_deaths_are_told_through_a_crash_of_the_daemon(
-    manager: AttachedKernelManager, daemon: Daemon
-) -> None:
+def test_deaths_are_told_through_a_crash_of_the_daemon(manager: KernelManager, daemon: Daemon) -> None:
     told: list[str | None] = []
     manager.add_restart_callback(lambda: told.append(manager.last_exit.signal if manager.last_exit else None))
     _kill(manager, signal.SIGSEGV)
@@ -170,10 +167,11 @@ def _kill(manager: KernelManager, signum: int) -> None:
     manager.wait_ready(30)
 
 
-def test_an_ordered_restart_tells_how_the_run_that_it_ended_did(manager: AttachedKernelManager) -> None:
+def test_an_ordered_restart_tells_how_the_run_that_it_ended_did(manager: KernelManager) -> None:
     _kill(manager, signal.SIGSEGV)
     told: list[Exit | None] = []
-    manager.add_restart_callback(lambda: told.append(manager.last_exit))
+    manager.add_restart_callback(lambda: told.append(None))
+    manager.add_restart_callback(lambda: told.append(manager.last_exit), "restarted")
 
     manager.restart_kernel()
 
@@ -182,7 +180,7 @@ def test_an_ordered_restart_tells_how_the_run_that_it_ended_did(manager: Attache
 
 
 def test_a_death_between_two_daemons_is_told_also_if_nothing_was_told_before(
-    manager: AttachedKernelManager, daemon: Daemon
+    manager: KernelManager, daemon: Daemon
 ) -> None:
     told: list[bool] = []
     manager.add_restart_callback(lambda: told.append(True))
@@ -222,8 +220,8 @@ def test_a_kernel_that_has_left_the_file_is_not_alive(daemon: Daemon) -> None:
     assert (False, False, None) == (leaving.is_alive(), leaving.has_kernel, leaving.pid)
 
 
-def test_whether_it_is_started_again_is_in_the_file(manager: AttachedKernelManager) -> None:
-    with pytest.raises(TypeError, match="autorestart: False: whether it is started again is in the daemon"):
+def test_whether_it_is_started_again_is_in_the_file(manager: KernelManager) -> None:
+    with pytest.raises(TypeError, match="whether it is started again is in the daemon"):
         manager.autorestart = False
 
     assert manager.autorestart is True

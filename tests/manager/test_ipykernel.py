@@ -15,6 +15,7 @@ import pytest
 
 from supervisor import KernelManager, run_kernel, start_new_kernel
 from supervisor.core.model import Cause
+from supervisor.manager.thread import LoopThread, Work
 from tests.kernels.using import MINI, mini
 from tests.manager.managing import is_ready
 from tests.waiting import wait_for
@@ -143,7 +144,7 @@ def test_a_kernel_may_boot_for_as_long_as_its_caller_is_patient(
     # The manager is ours to end, whatever is asserted.
     manager, client = start_new_kernel(startup_timeout=given, kernel_cmd=MINI)
     try:
-        kernel = manager._session.kernel if manager._session else None
+        kernel = manager._carrier.kernel  # type: ignore[union-attr]
         assert kernel is not None
         assert kernel.declared is not None
         assert start_timeout == kernel.declared.start_timeout
@@ -161,14 +162,16 @@ def test_run_kernel_takes_no_limit_either() -> None:
 def test_ctrl_c_during_the_launch_leaves_no_kernel(
     runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = KernelManager._wait_launched
+    begin = LoopThread.begin
 
-    def interrupted(manager: KernelManager, *arguments: Any) -> None:
-        wait(manager, *arguments)
-        assert manager.is_alive()
-        raise KeyboardInterrupt
+    def interrupted(thread: LoopThread, work: Work[Any]) -> Any:
+        begun = begin(thread, work)
+        if work.__qualname__ == "Own.start":
+            begun.result()
+            raise KeyboardInterrupt
+        return begun
 
-    monkeypatch.setattr(KernelManager, "_wait_launched", interrupted)
+    monkeypatch.setattr(LoopThread, "begin", interrupted)
 
     with pytest.raises(KeyboardInterrupt):
         start_new_kernel(kernel_cmd=MINI)

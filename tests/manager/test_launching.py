@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from supervisor.manager import KernelManager
+from supervisor.manager.own import Own
 from tests.kernels.using import MINI, mini
 from tests.manager.managing import Make, environment, make
 from tests.waiting import wait_for
@@ -299,22 +300,15 @@ def test_no_descriptor_of_a_stream_is_left(tmp_path: Path, monkeypatch: pytest.M
 
     with first.open("wb") as file:
         manager.start_kernel(stdout=file)
-    pid, session = manager.pid, manager._session
+    pid, own = manager.pid, manager._carrier
     assert pid is not None
-    assert session is not None
+    assert isinstance(own, Own)
     assert 1 == open_on(first)
     del manager
     gc.collect()
     # Nobody holds the manager, and the kernel is supervised to its end: so long, and no longer.
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: session.kernel is not None and session.kernel.generation == 2)
+    wait_for(lambda: own.kernel is not None and own.kernel.generation == 2)
     assert 1 == open_on(first)
-    session.thread.call(_end(session))
+    own.block(own.finish_shutdown(0.0))
     wait_for(lambda: 0 == open_on(first))
-
-
-async def _end(session: object) -> None:
-    from supervisor.manager.session import Farewell, Session
-
-    assert isinstance(session, Session)
-    session.stop(Farewell(), 0.0, now=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.manager import KernelManager
+from supervisor.manager.own import Own
 from tests.kernels.using import MINI
 from tests.waiting import wait_for
 
@@ -126,7 +127,7 @@ def test_a_fork_while_other_threads_hold_the_locks_refuses_all_the_same(manager:
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with manager._lock, manager._callbacks._lock, idle._lock, CLAIMS._lock, dispositions._lock:
+        with manager._carrier._callbacks._lock, CLAIMS._lock, dispositions._lock:
             held.set()
             go_on.wait(60)
 
@@ -178,8 +179,8 @@ def test_garbage_collection_leaves_a_living_kernel_and_its_file(
     manager.wait_ready()
     file, pid = Path(manager.connection_file), manager.pid
     assert pid is not None
-    session = manager._session
-    assert session is not None
+    own = manager._carrier
+    assert isinstance(own, Own)
 
     del manager
     gc.collect()
@@ -188,20 +189,13 @@ def test_garbage_collection_leaves_a_living_kernel_and_its_file(
     os.kill(pid, 0)
     # It is still supervised; and once it has ended for good nothing is left of it.
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: session.kernel is not None and session.kernel.generation == 2)
-    wait_for(lambda: session.kernel is not None and session.kernel.phase.__class__.__name__ == "Running")
+    wait_for(lambda: own.kernel is not None and own.kernel.generation == 2)
+    own.block(own.wait_ready(30))
     assert file.exists()
-    session.thread.call(_stop(session))
-    wait_for(lambda: session.is_closed)
+    own.block(own.finish_shutdown(0.0))
+    wait_for(lambda: own.kernel is None)
     wait_for(lambda: not file.exists())
     wait_for(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
-
-
-async def _stop(session: object) -> None:
-    from supervisor.manager.session import Farewell, Session
-
-    assert isinstance(session, Session)
-    session.stop(Farewell(), 0.0, now=True)
 
 
 def test_a_manager_without_a_kernel_takes_its_thread_with_it(
@@ -222,6 +216,7 @@ def test_a_program_that_ends_without_a_shutdown_ends_at_once_and_quietly(tmp_pat
     program = f"""
 import sys
 from supervisor.manager import KernelManager
+from supervisor.manager.own import Own
 manager = KernelManager(kernel_cmd={MINI!r})
 manager.start_kernel()
 manager.wait_ready()
@@ -268,6 +263,7 @@ def test_not_even_a_thread_of_the_operating_system_is_left(tmp_path: Path) -> No
 import time
 from pathlib import Path
 from supervisor.manager import KernelManager
+from supervisor.manager.own import Own
 
 def threads():
     return len(list(Path("/proc/self/task").iterdir()))

@@ -99,7 +99,7 @@ def test_neither_key_nor_environment_are_in_the_repr(make: Make) -> None:
     manager.start_kernel(env={**os.environ, "TOKEN": "hush-hush"})
 
     assert "secret-of-mine" not in repr(manager)
-    assert "hush-hush" not in repr(manager) + repr(manager._launcher.launch)  # type: ignore[union-attr]
+    assert "hush-hush" not in repr(manager) + repr(manager._carrier.launcher.launch)  # type: ignore[union-attr]
 
 
 # start_kernel
@@ -334,7 +334,7 @@ def test_a_shutdown_for_a_restart_keeps_file_and_ports(make: Make) -> None:
     manager.shutdown_kernel(restart=True)
 
     assert before == Path(manager.connection_file).read_bytes()
-    assert manager._connection.is_held
+    assert manager._carrier.connection.is_held  # type: ignore[union-attr]
     manager.start_kernel()
     assert before == Path(manager.connection_file).read_bytes()
     manager.shutdown_kernel(restart=True)
@@ -410,7 +410,7 @@ def test_cleanup_keeps_the_file_on_demand_and_may_be_repeated(make: Make) -> Non
 
     manager.cleanup(connection_file=False)
     assert Path(manager.connection_file).exists()
-    assert not manager._connection.is_held
+    assert not manager._carrier.connection.is_held  # type: ignore[union-attr]
     manager.cleanup()
     manager.cleanup()
 

@@ -132,7 +132,7 @@ def test_a_request_returns_when_it_is_answered_or_takes_too_long(
         await ask(run, **keywords)
         asked.append(True)
 
-    monkeypatch.setattr("supervisor.manager.session.REQUEST_PATIENCE", patience)
+    monkeypatch.setattr("supervisor.manager.own.REQUEST_PATIENCE", patience)
     monkeypatch.setattr(Run, "ask_to_exit", slowly)
     manager = make()
     manager.start_kernel()
@@ -159,7 +159,7 @@ def test_a_request_to_a_kernel_that_boots_is_no_error(make: Make, flags: tuple[s
 def test_a_kernel_that_is_interrupted_by_messages_gets_no_signal_before_it_hears_them(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.manager.session.READY_PATIENCE", 0.1)
+    monkeypatch.setattr("supervisor.manager.own.READY_PATIENCE", 0.1)
     # As a JVM, it dies of SIGINT.
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)", "{connection_file}"]
     manager = make(kernel_cmd=sleeper, settings={"interrupt_mode": "message"})

@@ -101,7 +101,7 @@ def test_what_cannot_be_called_is_refused_at_registration() -> None:
         callbacks.add("a", lambda one, two: None)  # type: ignore[arg-type, misc]
     with pytest.raises(TypeError, match="not callable"):
         callbacks.add("a", 3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'died' is not one of 'restart', 'dead'"):
+    with pytest.raises(ValueError, match="'died' is not one of 'restart', 'dead', 'restarted'"):
         callbacks.add("a", print, "died")
     with pytest.raises(ValueError, match="'died'"):
         callbacks.remove("a", print, "died")
@@ -278,3 +278,70 @@ def test_a_hanging_callback_does_not_hold_up_the_exit() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
 
     assert (0, b"out\n", b"") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+async def test_an_ordered_restart_is_told_once_its_process_is_there() -> None:
+    calls, callbacks = Calls(), Callbacks()
+    for event in ("restart", "restarted"):
+        callbacks.add("a", calls.note(event), event)
+    ordered: dict[str, object] = {**restarting(), "reason": "ordered"}
+    starting: dict[str, object] = {"event": "kernel.starting", "kernel": "a"}
+
+    for line in (starting, ordered, starting, starting, ordered, failed(), starting):
+        callbacks(line)
+
+    assert await callbacks.drain(30)
+    assert ["restarted"] == calls
+
+
+async def test_within_a_callback_the_end_that_it_is_called_for_is_known() -> None:
+    callbacks, other = Callbacks(), Callbacks()
+    ends: list[object] = []
+    release = asyncio.Event()
+
+    async def slow() -> None:
+        await release.wait()
+        ends.append((callbacks.end_of("a"), other.end_of("a")))
+
+    callbacks.add("a", slow)
+    died: list[dict[str, object]] = [
+        {"event": "kernel.died", "kernel": "a", "cause": "killed", "number": number} for number in (1, 2)
+    ]
+    for line in died:
+        callbacks(line)
+        callbacks(restarting())
+    release.set()
+
+    assert await callbacks.drain(30)
+    assert [(line, None) for line in died] == ends
+    assert died[1] == callbacks.end_of("a")
+    assert callbacks.told is None
+
+
+def test_functions_may_be_called_on_a_loop_and_coroutines_refused() -> None:
+    with pytest.raises(TypeError, match="coroutine function"):
+        Callbacks(coroutines=False).add(None, asyncio.sleep)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        calls, callbacks = Calls(), Callbacks(on_loop=True)
+        callbacks.loop = asyncio.get_running_loop()
+        callbacks.add(None, lambda: calls.append(threading.current_thread()))
+        callbacks.add(None, sys.exit)
+        await asyncio.to_thread(callbacks, restarting())
+        assert await callbacks.drain(30)
+        assert [threading.main_thread()] == calls
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_is_closed_by_then_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    callbacks = Callbacks(on_loop=True)
+    callbacks.loop = asyncio.new_event_loop()
+    callbacks.loop.close()
+    callbacks.add(None, lambda: None)
+
+    callbacks(restarting())
+
+    for caller in list(callbacks._callers.values()):
+        caller.result(30)
+    assert "failed" in caplog.text

@@ -1,13 +1,13 @@
 """How clients reach the kernel of a manager: its address, its key, its clients.
 
-Owns the connection part of ``supervisor.manager``.  Starts nothing.
+Owns what IPython's ``ConnectionFileMixin`` has.  Starts nothing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from supervisor.kernel.connection import CHANNELS, Address, ChannelName
 
@@ -25,19 +25,19 @@ class Port:
     @overload
     def __get__(self, manager: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, manager: Addressed, owner: type) -> int: ...
-    def __get__(self, manager: Addressed | None, owner: type) -> int | Self:
+    def __get__(self, manager: ConnectionFileMixin, owner: type) -> int: ...
+    def __get__(self, manager: ConnectionFileMixin | None, owner: type) -> int | Self:
         if manager is None:
             return self
         address = manager._known_address()
         return manager._wished_ports[self._channel] if address is None else address.port(self._channel)
 
-    def __set__(self, manager: Addressed, port: int) -> None:
+    def __set__(self, manager: ConnectionFileMixin, port: int) -> None:
         manager._wished_ports[self._channel] = port
 
 
-class Addressed(ABC):
-    """A manager, as its clients see it."""
+class ConnectionFileMixin(ABC):
+    """Who has a connection file, as its clients see it."""
 
     shell_port = Port()
     iopub_port = Port()
@@ -45,10 +45,14 @@ class Addressed(ABC):
     control_port = Port()
     hb_port = Port()
 
-    def __init__(self, client_class: str | type[BlockingKernelClient] | None) -> None:
-        self.client_class = client_class or "jupyter_client.blocking.client.BlockingKernelClient"
+    transport: Literal["tcp", "ipc"] = "tcp"
+    client_class: str | type[BlockingKernelClient] = "jupyter_client.blocking.client.BlockingKernelClient"
+
+    _wished_ip = "127.0.0.1"
+    _jupyter_session: Session | None = None
+
+    def __init__(self) -> None:
         self._wished_ports: dict[ChannelName, int] = dict.fromkeys(CHANNELS, 0)
-        self._jupyter_session: Session | None = None
 
     @property
     @abstractmethod
@@ -62,6 +66,16 @@ class Addressed(ABC):
     @abstractmethod
     def _address(self) -> Address:
         """The address, chosen now if need be."""
+
+    @property
+    def ip(self) -> str:
+        """Where the kernel listens; for ipc the path before ``-PORT``, once it is chosen."""
+        address = self._known_address()
+        return self._wished_ip if address is None else address.ip
+
+    @ip.setter
+    def ip(self, ip: str) -> None:
+        self._wished_ip = ip
 
     @property
     def key(self) -> bytes:

@@ -1,0 +1,92 @@
+"""Events of a daemon, followed through its ends: each comes once, also those between two daemons.
+
+Owns where in the stream we are, and how it is taken up again.  Never prints, and
+leaves to its caller how long to wait for the next daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, Query, target
+from supervisor.wording import timestamp
+
+Event = dict[str, Any]
+
+GAP = "stream.gap"
+
+
+class Refused(Exception):
+    """The daemon does not give the events; ``answer`` tells why."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(str(answer.body.get("error")))
+        self.answer = answer
+
+
+def open_events(client: Client, query: Query) -> Connection:
+    """A connection from which events may be read.  Raises NoDaemon, Broken and Refused."""
+    connection = client.connect()
+    try:
+        connection.send("GET", target("/v1/events", query))
+        if (refusal := connection.open_stream()) is not None:
+            raise Refused(refusal)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Place:
+    """Where to go on: at the last event that came, before any at the moment that we began."""
+
+    def __init__(self) -> None:
+        self.began = timestamp()
+        self._latest = ""
+        # The events of that instant, of which more may come.
+        self._seen: list[Event] = []
+
+    @property
+    def since(self) -> str:
+        """The instant from which events are to be asked for."""
+        return self._latest or self.began
+
+    def reach(self, instant: str) -> None:
+        """What happened before is not asked for again."""
+        if self._latest < instant:
+            self._latest, self._seen = instant, []
+
+    def is_new(self, event: Event) -> bool:
+        """Whether the event did not come before the stream began again; it has come now."""
+        stamp = str(event.get("timestamp") or "")
+        # A gap's own instant is not a place to go on at: what is missing happened before it.
+        if event.get("event") != GAP and stamp:
+            self.reach(stamp)
+            if stamp == self._latest:
+                if event in self._seen:
+                    return False
+                self._seen.append(event)
+        return True
+
+
+def follow(
+    place: Place, connect: Callable[[], Connection], lost: Callable[[NoDaemon | Broken | None], bool]
+) -> Iterator[Event]:
+    """Every event from ``place`` on, of one daemon after the other.
+
+    ``connect`` gives a connection whose stream is open.  ``lost`` is told why a
+    stream ended (``None``: the daemon ended it), waits as it likes, and says
+    whether to go on.
+    """
+    while True:
+        why: NoDaemon | Broken | None = None
+        try:
+            with connect() as connection:
+                for event in connection.lines():
+                    if place.is_new(event):
+                        yield event
+        except (NoDaemon, Broken) as error:
+            why = error
+        if not lost(why):
+            return
