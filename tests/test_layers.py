@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "observe": {"wording"},
     "process": {"core", "wording"},
     "records": {"core", "disk", "output", "settings"},
-    "control": {"core", "settings", "wording"},
+    "control": {"core", "disk", "settings", "wording"},
     "runner": {"core", "wording"},
     "views": {"core", "wording", "settings"},
     "kernel": {"core", "disk", "output", "process", "records", "settings"},
@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
         ),
     },
     "cli": {
-        *("control", "core", "daemon", "disk", "kernel", "observe", "output", "process", "settings"),
+        *("control", "core", "disk", "kernel", "observe", "output", "process", "settings"),
         *("version", "wording"),
     },
     "daemon": {

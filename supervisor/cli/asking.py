@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from supervisor.cli.exits import FAILED, USAGE, Quit
 from supervisor.control.client import Answer, Client, target
-from supervisor.control.places import Lead, lead
+from supervisor.control.lookup import Lead, lead
 
 View = dict[str, Any]
 
@@ -25,7 +25,7 @@ def lead_of(arguments: Namespace) -> Lead:
 
 def client_of(arguments: Namespace) -> Client:
     """A client of the daemon that these arguments mean."""
-    return Client.at(lead_of(arguments))
+    return Client(found=lead_of(arguments))
 
 
 def get(client: Client, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:

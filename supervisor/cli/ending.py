@@ -119,7 +119,7 @@ class _Daemon:
 
 def _pidfd(connection: Connection) -> int | None:
     """A handle on the process that listens, where there are such."""
-    pid = connection.listener()
+    pid = connection.listener()[0]
     try:
         return os.pidfd_open(pid) if pid and pid != os.getpid() else None
     except (OSError, AttributeError):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from supervisor.cli.asking import client_of, lead_of, refuse
-from supervisor.cli.exits import BAD_CONFIG, DONE, Quit
+from supervisor.cli.asking import client_of, refuse
+from supervisor.cli.exits import BAD_CONFIG, DONE
 from supervisor.cli.screen import complain, say, say_json
 from supervisor.control.client import Answer, Client, NoDaemon, OtherDaemon, Unresponsive
-from supervisor.control.places import PlaceError, config_places, default_config, lead
+from supervisor.control.lookup import BadPath, config_of, default_config, lead
 from supervisor.wording import one_line
 
 READING_TIMEOUT = 60.0
@@ -23,42 +22,9 @@ READING_TIMEOUT = 60.0
 _PENDING = "takes effect when the daemon is started anew"
 
 
-def run(arguments: Namespace) -> int:
-    """Be the daemon."""
-    config = _config_of(arguments)
-    # Until the daemon listens: a SIGTERM would end it at once and leave an earlier one's kernels running.
-    orders = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-    signal.pthread_sigmask(signal.SIG_BLOCK, orders)
-    from supervisor.daemon import daemon
-
-    return int(
-        daemon.run(
-            config,
-            state_dir=_path(arguments.state_dir),
-            socket=_path(arguments.socket),
-            log_format=arguments.log_format,
-        )
-    )
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
-
-
-def _config_of(arguments: Namespace) -> Path:
-    named = arguments.file or arguments.config_option
-    found = Path(named) if named else default_config(os.environ)
-    if found is None:
-        places = ", ".join(map(str, config_places(os.environ)))
-        raise Quit(
-            BAD_CONFIG, "no configuration is named, and none is found", f"name one; looked for {places}"
-        )
-    return found
-
-
 def check(arguments: Namespace) -> int:
     """Validate a configuration, and print what is in force with it."""
-    path = _config_of(arguments).absolute()
+    path = config_of(os.environ, arguments.file or arguments.config_option).absolute()
     if arguments.run_as:
         from supervisor.cli.account import become
 
@@ -139,17 +105,16 @@ def reload(arguments: Namespace) -> int:
 
 def _client_for(arguments: Namespace, file: Path | None) -> Client:
     """The daemon that is meant; a file to be planned may name its own daemon too."""
-    usual = lead_of(arguments)
     if file is None or arguments.config or arguments.socket:
-        return Client.at(usual)
+        return client_of(arguments)
     try:
         own = lead(os.environ, config=str(file))
-    except PlaceError:
-        return Client.at(usual)  # the daemon tells what is wrong with it
-    # The daemon that would be asked anyway may be asked about any file.
-    must_run = {place: runs for place, runs in own.must_run.items() if place not in usual.sockets}
-    sockets = tuple(dict.fromkeys([*own.sockets, *usual.sockets]))
-    return Client(sockets, {**must_run, **usual.must_run})
+        client = Client(found=own)
+        client.connect().close()
+        return client
+    except (NoDaemon, BadPath):
+        # The daemon that would be asked anyway may be asked about any file, and tells what is wrong with it.
+        return client_of(arguments)
 
 
 def _tell_outcome(answer: Answer, lines_key: str, arguments: Namespace, told: tuple[str, str]) -> int:

@@ -25,7 +25,7 @@ from supervisor.control.client import (
     Unresponsive,
 )
 from supervisor.control.follow import GAP, Event, Place, Refused, follow, open_events
-from supervisor.control.places import Lead
+from supervisor.control.lookup import Lead
 from supervisor.wording import one_line
 
 _DEFAULT_LINES = 50
@@ -122,7 +122,7 @@ class _Printer:
 
 def _past(found: Lead, wanted: _Wanted) -> Iterator[Event]:
     """What happened until now.  Raises NoDaemon when neither a daemon nor a file tells it."""
-    client = Client.at(found)
+    client = Client(found=found)
     try:
         names = wanted.names(client)
         connection = _open(client, wanted, names, since=wanted.since, last=wanted.last)
@@ -145,8 +145,8 @@ def _open(client: Client, wanted: _Wanted, names: list[str], **place: str | int 
 
 def _from_file(found: Lead, wanted: _Wanted, missing: NoDaemon) -> Iterator[Event]:
     """What an earlier daemon wrote.  Raises NoDaemon when there is nothing of it to be read."""
-    if isinstance(missing, OtherDaemon):
-        raise missing  # it may well be the file of that one
+    if isinstance(missing, OtherDaemon) or found.state_dir is None:
+        raise missing  # it may well be the file of another one
     path = found.state_dir / "events.jsonl"
     try:
         path.stat()
@@ -178,7 +178,7 @@ class _Following:
 
     def __init__(self, found: Lead, wanted: _Wanted, printer: _Printer) -> None:
         self._found = found
-        self._client = Client.at(found)
+        self._client = Client(found=found)
         self._wanted = wanted
         self._printer = printer
         self._place = Place()

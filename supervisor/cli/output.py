@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor.cli.asking import lead_of, one
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.control.client import Client, NoDaemon, OtherDaemon
-from supervisor.control.places import Lead
+from supervisor.control.lookup import Lead
 
 
 def output(arguments: Namespace) -> int:
@@ -38,12 +38,13 @@ def _print(path: Path, lines: int, *, follow: bool) -> None:
 def _file_of(found: Lead, name: str) -> Path:
     """Where it writes: told by the daemon, else where it would be, if it is there."""
     try:
-        return Path(one(Client.at(found), name)["output_file"])
+        return Path(one(Client(found=found), name)["output_file"])
     except OtherDaemon:
         raise  # what is there is the other one's
     except NoDaemon:
-        file = found.state_dir / "output" / f"{name}.log"
+        # Only where a state directory is meant: at a socket that was named, whose file would it be?
+        file = found.state_dir / "output" / f"{name}.log" if found.state_dir and "/" not in name else None
         # Not is_file(), which raises where the directory may not be entered.
-        if "/" not in name and os.path.isfile(file):  # noqa: PTH113
-            return file
-        raise
+        if file is None or not os.path.isfile(file):  # noqa: PTH113
+            raise
+        return file

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
-from supervisor.cli.exits import DONE, FAILED, NO_DAEMON, USAGE, Quit
+from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, NO_DAEMON, USAGE, Quit
 from supervisor.cli.screen import complain, say
 from supervisor.cli.verbs import HIDDEN, VERBS, Verb, add_arguments
 from supervisor.wording import one_line
@@ -80,7 +80,7 @@ def _run(argv: list[str]) -> int:
         raise Quit(USAGE, f"{name!r} is not a verb", hint)
     arguments = parse(name, verb, argv)
     from supervisor.control.client import Broken, NoDaemon
-    from supervisor.control.places import PlaceError
+    from supervisor.control.lookup import BadPath, NoConfig
 
     try:
         return _act(verb)(arguments)
@@ -90,8 +90,10 @@ def _run(argv: list[str]) -> int:
         raise Quit(NO_DAEMON, "\n".join([f"{missing.headline}; tried:", *tried, hint])) from None
     except Broken as broken:
         raise Quit(FAILED, str(broken), "the daemon may have ended; try again") from None
-    except PlaceError as mistake:
+    except BadPath as mistake:
         raise Quit(USAGE, str(mistake)) from None
+    except NoConfig as mistake:
+        raise Quit(BAD_CONFIG, str(mistake)) from None
 
 
 def _ways_out(missing: Exception) -> str:

@@ -196,7 +196,7 @@ VERBS: Mapping[str, Verb] = {
     "run": Verb(
         "the daemon, in the foreground",
         _run,
-        _own("files", "run"),
+        "supervisor.daemon.run:run",
         "daemon",
         asks_daemon=False,
         names="files",

@@ -18,7 +18,7 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream
 
-from supervisor.control.binding import Alias, Bound, DoorError, bind, peer
+from supervisor.control.binding import Bound, DoorError, Link, bind, peer
 from supervisor.control.exchange import Exchange, Follows, Limits
 from supervisor.control.steering import Steering
 
@@ -34,19 +34,19 @@ _UNBOUNDED = 1 << 62  # tornado would answer a large body without words; Exchang
 class Door:
     """Lets programs of our user steer the daemon through one socket.
 
-    ``alias``, usually ``places.state_alias(state_dir)``, is a symbolic link
-    to the socket, so that it is found from the state directory too.
+    ``link``, usually ``lookup.state_socket(state_dir)``, is a symbolic link to
+    the socket: by it the daemon is found.
     """
 
     def __init__(
-        self, steering: Steering, path: Path, *, alias: Path | None = None, limits: Limits | None = None
+        self, steering: Steering, path: Path, *, link: Path | None = None, limits: Limits | None = None
     ) -> None:
         self._steering = steering
         self.path = path
-        self._alias_path = alias
+        self._link_path = link
         self._limits = limits or Limits()
         self._bound: Bound | None = None
-        self._alias: Alias | None = None
+        self._link: Link | None = None
         self._server: _Server | None = None
         self._reception: _Reception | None = None
         self._callers = _Callers(steering, self._limits)
@@ -54,8 +54,8 @@ class Door:
     async def start(self) -> None:
         """Open the door.  Raises DoorError, whose text says why and what to do."""
         self._bound = await bind(self.path)
-        if self._alias_path is not None:
-            self._alias = Alias.place(self._alias_path, self.path)
+        if self._link_path is not None:
+            self._link = Link.place(self._link_path, self.path)
         limits = self._limits
         self._server = _Server(
             self._callers,
@@ -82,8 +82,8 @@ class Door:
             self._reception.close()
         server.stop()
         bound.remove()
-        if self._alias is not None:
-            self._alias.remove()
+        if self._link is not None:
+            self._link.remove()
         await self._callers.part(self._limits.parting_timeout)
         await server.close_all_connections()
 

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.control.places import PlaceError, short_name
+from supervisor.control.lookup import BadPath, short_name
 
 BACKLOG = 128
 _TURN_TRIES, _TURN_PAUSE = 40, 0.05
@@ -72,7 +72,7 @@ async def bind(path: Path) -> Bound:
             return _bind(path)
     except DoorError:
         raise
-    except PlaceError as error:
+    except BadPath as error:
         raise DoorError(str(error)) from None
     except OSError as error:
         raise DoorError(f"cannot open the control socket {path}: {error.strerror or error}") from None
@@ -167,14 +167,14 @@ async def _turn(directory: Path) -> AsyncIterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Alias:
+class Link:
     """A symbolic link by which the socket is found below the state directory."""
 
     path: Path
     leads_to: Path
 
     @classmethod
-    def place(cls, path: Path, leads_to: Path) -> Alias | None:
+    def place(cls, path: Path, leads_to: Path) -> Link | None:
         """Place the link, replacing a left-over socket or link; ``None`` where there is no need or no way."""
         if path == leads_to:
             return None
@@ -185,7 +185,7 @@ class Alias:
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(leads_to)
                 fresh.rename(path)
-        except (OSError, PlaceError):
+        except (OSError, BadPath):
             return None  # a convenience: the socket itself is open
         return cls(path, leads_to)
 

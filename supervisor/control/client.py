@@ -9,15 +9,16 @@ longer than a whole ``status``.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
-from supervisor.control.places import Lead, PlaceError, is_same_file, short_name
+from supervisor.control.lookup import BadPath, Lead, is_of_a_service, is_same_file, short_name
 
 QUICK_TIMEOUT = 10.0
 """Seconds in which a daemon that is well answers what needs no waiting."""
@@ -26,7 +27,6 @@ STATUS_PATH = "/v1/status"
 INSTANCE_HEADER = "kernel-supervisor-instance"
 _MAX_LINE = 1 << 16
 
-Found = TypeVar("Found")
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 
 
@@ -98,13 +98,14 @@ class Connection:
         """The descriptor, for ``select``."""
         return self._sock.fileno()
 
-    def listener(self) -> int | None:
-        """The pid of the process that listens (SO_PEERCRED, unix(7)), where that can be told."""
+    def listener(self) -> tuple[int | None, int | None]:
+        """The pid and uid of the process that listens (SO_PEERCRED, unix(7)), where that can be told."""
         try:
             content = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         except (OSError, AttributeError):
-            return None
-        return struct.unpack("3i", content)[0] or None
+            return None, None
+        pid, uid, _ = struct.unpack("3i", content)
+        return pid or None, uid
 
     def ask(
         self,
@@ -209,77 +210,66 @@ class Connection:
 
 
 class Client:
-    """Asks the daemon that is found first behind these sockets.
+    """Asks the daemon to which a lead points: the first behind its sockets.
 
-    At a socket in ``must_run`` only one that runs this file is asked for
-    anything but its status.
+    Where the lead leaves doubt, only one that runs the file that is meant is asked for anything
+    but its status.  Nothing is sent to another user's process, unless its socket was named.
     """
 
-    def __init__(self, sockets: Sequence[Path], must_run: Mapping[Path, Path] | None = None) -> None:
-        self._sockets = tuple(sockets)
-        self._must_run = must_run or {}
-        self._known: set[tuple[Path, int | None]] = set()
-
-    @classmethod
-    def at(cls, found: Lead) -> Client:
-        """A client of the daemon to which a lead points."""
-        return cls(found.sockets, found.must_run)
+    def __init__(self, sockets: Sequence[Path] = (), *, found: Lead | None = None) -> None:
+        self._lead = found or Lead(tuple(sockets), named=True)
+        self._known: int | None = None
 
     def connect(self) -> Connection:
-        """Connect to the first socket behind which the daemon listens.  Raises NoDaemon."""
-        return self._first(self._checked)
-
-    def _first(self, attempt: Callable[[Connection], Found]) -> Found:
-        """What the attempt comes to at the first socket where it comes to something."""
-        missing: list[NoDaemon] = []
-        others: set[int] = set()
-        for path in self._sockets:
-            listener: int | None = None
-            try:
-                connection = _connect(path)
-                listener = connection.listener()
-                if listener in others:  # by another way
-                    connection.close()
-                    continue
-                return attempt(connection)
-            except NoDaemon as reason:
-                if isinstance(reason, Unresponsive) and path not in self._must_run:
-                    raise  # it is the one that is meant
-                if isinstance(reason, OtherDaemon) and listener is not None:
-                    others.add(listener)
-                missing.append(reason)
-        kinds = {type(reason) for reason in missing}
-        kind = next((kind for kind in (OtherDaemon, Unresponsive) if kind in kinds), NoDaemon)
-        raise kind([place for reason in missing for place in reason.tried])
-
-    def _checked(self, connection: Connection) -> Connection:
-        """A connection to the same socket, once its daemon is known to be the one that is meant."""
-        place = (connection.path, connection.listener())
-        if connection.path not in self._must_run or place in self._known:
+        """Connect to the daemon.  Raises NoDaemon."""
+        connection = self._reach()
+        if not self._is_in_doubt(connection):
             return connection
         with connection:
             self._check(connection, connection.ask("GET", STATUS_PATH))
-        return _connect(connection.path)
+        return self._reach()
+
+    def _reach(self) -> Connection:
+        """Connect to the first socket at which one listens who is asked."""
+        missing: list[tuple[Path, str]] = []
+        for path in self._lead.sockets:
+            try:
+                connection = _connect(path)
+            except Unresponsive:
+                raise
+            except NoDaemon as reason:
+                missing += reason.tried
+                continue
+            if (stranger := self._stranger(connection)) is None:
+                return connection
+            connection.close()
+            missing.append((path, stranger))
+        raise NoDaemon(missing)
+
+    def _stranger(self, connection: Connection) -> str | None:
+        """Who listens there though it is not for them to, in words."""
+        pid, uid = connection.listener()
+        path, own = connection.path, getattr(os, "geteuid", lambda: uid)()
+        if self._lead.named or uid in (None, 0, own) or (own == 0 and is_of_a_service(path)):
+            return None
+        who = f"process {pid} of another user (uid {uid})"
+        return f"nothing is sent to {who}, which listens there (--socket {path} asks it all the same)"
+
+    def _is_in_doubt(self, connection: Connection) -> bool:
+        found, pid = self._lead, connection.listener()[0]
+        in_doubt = found.runs is not None and connection.path != found.certain
+        return in_doubt and (pid is None or pid != self._known)
 
     def _check(self, connection: Connection, status: Answer) -> None:
         """See by its status whether a daemon is the one that is meant.  Raises OtherDaemon."""
-        path, file = connection.path, self._must_run.get(connection.path)
+        path, file = connection.path, self._lead.runs
         runs = str((status.body.get("config") or {}).get("path"))
-        if file is not None and status.is_error:
+        if status.is_error:
             raise OtherDaemon([(path, f"a daemon answers: {status.body.get('error')}")])
         if file is not None and not is_same_file(runs, file):
             reason = f"a daemon answers, but it runs {runs}, not {file}"
             raise OtherDaemon([(path, f"{reason} (--socket {path} asks it all the same)")])
-        if (pid := connection.listener()) is not None:
-            self._known.add((path, pid))
-
-    def _status(self, connection: Connection, timeout: float | None) -> Answer:
-        """The status of the daemon, which tells by itself whether it is the one that is meant."""
-        with connection:
-            answer = connection.ask("GET", STATUS_PATH, timeout=timeout)
-            if not answer.is_error:
-                self._check(connection, answer)
-        return answer
+        self._known = connection.listener()[0]
 
     def ask(
         self,
@@ -290,10 +280,15 @@ class Client:
         timeout: float | None = QUICK_TIMEOUT,
     ) -> Answer:
         """Send one request and read its answer.  Raises NoDaemon and Broken."""
-        if (method, target) == ("GET", STATUS_PATH):
-            return self._first(lambda connection: self._status(connection, timeout))
-        with self.connect() as connection:
-            return connection.ask(method, target, body, timeout)
+        if (method, target) != ("GET", STATUS_PATH):
+            with self.connect() as connection:
+                return connection.ask(method, target, body, timeout)
+        with self._reach() as connection:
+            # It tells by itself whether it is the one that is meant.
+            answer = connection.ask(method, target, body, timeout)
+            if self._is_in_doubt(connection):
+                self._check(connection, answer)
+            return answer
 
 
 def _connect(path: Path) -> Connection:
@@ -303,9 +298,9 @@ def _connect(path: Path) -> Connection:
     try:
         with short_name(path) as name:
             sock.connect(name)
-    except (OSError, PlaceError) as error:
+    except (OSError, BadPath) as error:
         sock.close()
-        kind = Unresponsive if isinstance(error, TimeoutError) else NoDaemon
+        kind = Unresponsive if isinstance(error, TimeoutError | BlockingIOError) else NoDaemon
         raise kind([(path, _reason(error))]) from None
     return Connection(path, sock)
 
@@ -321,19 +316,15 @@ def _text(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _reason(error: OSError | PlaceError) -> str:
-    match error:
-        case FileNotFoundError():
-            return "there is no such socket"
-        case ConnectionRefusedError():
-            return "nobody answers (left over from a daemon that is gone)"
-        case PermissionError():
-            return "permission denied (another user's daemon?)"
-        case NotADirectoryError():
-            return "there is no such directory"
-        case TimeoutError():
-            return "does not accept connections (is the daemon stopped?)"
-        case OSError():
-            return error.strerror or str(error)
-        case _:
-            return str(error)
+_REASONS: Mapping[type[OSError], str] = {
+    FileNotFoundError: "there is no such socket",
+    NotADirectoryError: "there is no such directory",
+    ConnectionRefusedError: "nobody answers (left over from a daemon that is gone)",
+    PermissionError: "permission denied (another user's daemon?)",
+    TimeoutError: "does not accept connections (is the daemon stopped?)",
+    BlockingIOError: "does not accept connections (is the daemon stopped?)",
+}
+
+
+def _reason(error: OSError | BadPath) -> str:
+    return _REASONS.get(type(error), "") or getattr(error, "strerror", None) or str(error)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The daemon: one supervision, its file, its door, its signals, its log.
 
-The composition root.  Owns the order in which things begin and end; what the
+Owns the order in which things begin and end; what the
 kernels do is decided and carried out elsewhere.
 """
 
@@ -11,39 +11,30 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 from collections.abc import Coroutine, Mapping
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from supervisor.control.api import Door
-from supervisor.control.places import state_alias
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
 from supervisor.core.lifecycle import settings_of
 from supervisor.core.model import process_of
-from supervisor.daemon.places import named_state_dir, place_runtime_dir, place_socket, place_state_dir
+from supervisor.daemon.run import ORDERS
 from supervisor.daemon.settings_file import Rejected, SettingsFile, forget_last_good, keep_last_good
-from supervisor.daemon.steered import SteeredDaemon
-from supervisor.disk.lock import AlreadyLocked
-from supervisor.disk.privacy import ExposedFiles, UnsafeDirectory, refuse_shared
-from supervisor.observe.journald import Journal
-from supervisor.observe.log import EventLog, Format, Log, configure
+from supervisor.disk.privacy import ExposedFiles, refuse_shared
+from supervisor.observe.log import EventLog, Log
 from supervisor.observe.notify import Notifier
 from supervisor.settings.config import Config, SupervisorConfig, reload_actions
-from supervisor.settings.file import ConfigError
 from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
 from supervisor.version import __version__
 from supervisor.views import phase_name
 
 log = logging.getLogger(__name__)
 
-EXIT_CONFIG = 78
 SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
-# What these order is carried out even when they come before anybody listens: see cli.files.run.
-ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
 PROGRESS_INTERVAL = 5.0
 # How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
@@ -57,49 +48,15 @@ class Farewell(Enum):
     DETACH = "detach"
 
 
-def run(
-    config: Path,
-    *,
-    state_dir: Path | None = None,
-    socket: Path | None = None,
-    log_format: str | None = None,
-) -> int:
-    """Run the daemon in the foreground until it is told to leave; returns its exit code.
-
-    The keywords stand in for the keys of the file with the same names.
-    """
-    file = SettingsFile(config.absolute())
-    try:
-        loaded = file.load_first(lambda: state_dir or named_state_dir(file.path))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return EXIT_CONFIG
-    settings = loaded.supervisor
-    state = (state_dir or place_state_dir(settings.state_dir, file.path)).absolute()
-    door = place_socket(socket, loaded, state, file.path)
-    form = cast("Format", log_format or settings.log_format)
-    logs = configure(settings.log_level, form, journal=Journal.from_environ())
-    try:
-        return asyncio.run(Daemon(file, loaded, state, door, logs).run())
-    except (AlreadyLocked, UnsafeDirectory, OSError) as error:
-        logs.flush()
-        print(f"kernel-supervisor: {error}", file=sys.stderr)
-        return 1
-    finally:
-        logs.close()
-
-
 class Daemon:
     """One life of the daemon."""
 
-    def __init__(self, file: SettingsFile, config: Config, state_dir: Path, socket: Path, logs: Log) -> None:
-        runtime_dir = place_runtime_dir(config.supervisor.runtime_dir, file.path)
+    def __init__(self, file: SettingsFile, config: Config, supervision: Supervision, logs: Log) -> None:
         self.file = file
         self.logs = logs
         self._begun_with = config.supervisor
-        self.supervision = Supervision(config, state_dir, runtime_dir)
+        self.supervision = supervision
         self.notifier = Notifier.from_environ()
-        self._socket = socket
         self._farewell: asyncio.Future[Farewell] | None = None
         self._reloading = asyncio.Lock()
         self._keeping = asyncio.Lock()
@@ -111,29 +68,27 @@ class Daemon:
 
     # From the first moment to the last
 
-    async def run(self) -> int:
+    async def run(self, door: Door) -> int:
         """From the lock to the last line of log; returns the exit code."""
         self._farewell = asyncio.get_running_loop().create_future()
         self.supervision.lock()
         try:
-            await self._supervise()
+            await self._supervise(door)
         finally:
             self.supervision.unlock()
         return 0
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, door: Door) -> None:
         supervision = self.supervision
         supervision.add_observer(EventLog())
         supervision.add_observer(self._notify_status)
         self._listen_to_signals()
-        alias = state_alias(supervision.places.state_dir)
-        door = Door(SteeredDaemon(self), self._socket, alias=alias)
         supervision.open()
         try:
-            self._tell_started()
+            self._tell_started(door.path)
             await supervision.look_back()
             # Before anything is started: a socket that another daemon serves is a reason not to.
-            refuse_shared(self._socket.parent, "socket")
+            refuse_shared(door.path.parent, "socket")
             await door.start()
             supervision.take_up()
             assert self._farewell is not None, "made in run"
@@ -155,7 +110,7 @@ class Daemon:
         self._begin(self._reload_when_asked())
         self._begin(FileWatch(self.file.files, self.reload_soon).run())
 
-    def _tell_started(self) -> None:
+    def _tell_started(self, socket: Path) -> None:
         tell, places = self.supervision.runner.tell, self.supervision.places
         tell(
             "daemon.started",
@@ -165,7 +120,7 @@ class Daemon:
             instance=self.supervision.instance,
             config=str(self.file.path),
             state_dir=str(places.state_dir),
-            socket=str(self._socket),
+            socket=str(socket),
         )
         if self.file.last_good_in_use:
             self._tell_rejected(in_force="the last good configuration, which was kept")

@@ -14,20 +14,18 @@ from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from supervisor.control.places import is_same_file
+from supervisor.control.lookup import is_same_file
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
 from supervisor.core.model import Kernel
+from supervisor.daemon.daemon import Daemon
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError, load
 from supervisor.supervision.supervision import OrderRefused
 from supervisor.version import __version__
 from supervisor.wording import timestamp
-
-if TYPE_CHECKING:
-    from supervisor.daemon.daemon import Daemon
 
 Fields = dict[str, Any]
 

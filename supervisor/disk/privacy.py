@@ -23,7 +23,7 @@ class UnsafeDirectory(Exception):
 
 
 def make_private_directory(directory: Path) -> None:
-    """Make the directory (0700) if need be, and see that nobody else may write to it.
+    """Make the directory (0700) if need be, and see that nobody else decides what is in it.
 
     Raises UnsafeDirectory and OSError.
     """
@@ -34,30 +34,43 @@ def make_private_directory(directory: Path) -> None:
     there = directory.stat()
     if not stat.S_ISDIR(there.st_mode):
         raise UnsafeDirectory(f"{directory}: not a directory: remove it or choose another state_dir")
-    if os.name == "nt":
-        return
-    if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if there.st_mode & stat.S_ISVTX and there.st_mode & _OTHERS_WRITE:
+        # Not even like /tmp: the names of our files are known, and would be there before us.
         raise UnsafeDirectory(f"{directory}: others may write to it: chmod 700 {directory}")
-    if there.st_uid not in (os.geteuid(), 0):
-        raise UnsafeDirectory(f"{directory}: it belongs to another user (uid {there.st_uid}): chown it")
+    refuse_shared(directory, "state_dir")
 
 
 def refuse_shared(directory: Path, what: str) -> None:
-    """Raise UnsafeDirectory if others could exchange files in the directory; none at all is no danger.
+    """Raise UnsafeDirectory if others could exchange the directory or files in it; none at all is no danger.
 
     One like /tmp is fine: there nobody may rename or remove another's files (the sticky bit, unlink(2)).
+    What is found there must be ours: see ``is_ours``.
     """
-    reason = _reason_not_to_trust(directory)
+    reason = reason_not_to_trust(directory)
     if reason is not None:
-        raise UnsafeDirectory(f"{directory}: {reason}: chmod go-w it, or choose another {what}")
+        raise UnsafeDirectory(f"{reason}: chmod go-w it, or choose another {what}")
 
 
-def exposure(file: Path) -> str | None:
-    """Why others may decide what is in a file that we obey, in words, or ``None``."""
-    for path in (file, file.parent):
-        if (reason := _reason_not_to_trust(path)) is not None:
-            return f"{path}: {reason}, and so decide what is run here: chown or chmod go-w it"
-    return None
+def is_ours(file: Path) -> bool:
+    """Whether a file, or a link, that is there was put there by us or by root; one that is gone is."""
+    try:
+        return os.name == "nt" or file.lstat().st_uid in (os.geteuid(), 0)
+    except OSError:
+        return True
+
+
+def reason_not_to_trust(path: Path) -> str | None:
+    """Why others than we and root could decide what is at this path, in words, or ``None``.
+
+    Judged are the path and every directory above it, on the way through links too,
+    as by sshd's StrictModes and git's safe.directory.
+    """
+    try:
+        ends = [path.absolute(), path.resolve()]
+    except (OSError, RuntimeError):
+        ends = [path.absolute()]
+    ways = dict.fromkeys(part for end in ends for part in (end, *end.parents))
+    return next((f"{part}: {reason}" for part in ways if (reason := _distrust(part)) is not None), None)
 
 
 class ExposedFiles:
@@ -68,7 +81,8 @@ class ExposedFiles:
 
     def warn_of(self, files: Iterable[Path]) -> None:
         """Log a line for each reason that is new."""
-        reasons = {reason for file in files if (reason := exposure(file)) is not None}
+        found = {reason for file in files if (reason := reason_not_to_trust(file)) is not None}
+        reasons = {f"{reason}, and so decide what is run here: chown or chmod go-w it" for reason in found}
         for reason in sorted(reasons - self._told):
             log.warning("%s", reason)
         self._told = reasons
@@ -88,14 +102,29 @@ def tighten(files: Iterable[Path]) -> list[Path]:
     return mended
 
 
-def _reason_not_to_trust(path: Path) -> str | None:
+def _distrust(part: Path) -> str | None:
+    """Who else may change what is here, by its owner and mode alone."""
     if os.name == "nt":
         return None
     try:
-        there = path.stat()
+        there = part.lstat()
     except OSError:
         return None
     if there.st_uid not in (os.geteuid(), 0):
         return f"another user (uid {there.st_uid}) may write to it"
-    is_sticky = stat.S_ISDIR(there.st_mode) and there.st_mode & stat.S_ISVTX
-    return "others may write to it" if there.st_mode & _OTHERS_WRITE and not is_sticky else None
+    if stat.S_ISLNK(there.st_mode) or (stat.S_ISDIR(there.st_mode) and there.st_mode & stat.S_ISVTX):
+        return None  # a link has no mode; and what is found below is judged by itself
+    by_group = there.st_mode & stat.S_IWGRP and not _is_own_group(there.st_gid)
+    return "others may write to it" if by_group or there.st_mode & stat.S_IWOTH else None
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether the group is ours alone, as where each user has one and the umask is 002."""
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == user.pw_gid != 0 and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon, target
 from supervisor.control.follow import GAP, Place, Refused, follow, open_events
-from supervisor.control.places import PlaceError, lead
+from supervisor.control.lookup import BadPath, NoConfig, lead
 from supervisor.core.model import Cause, Exit, ProcessId
 from supervisor.disk.errand import begin
 from supervisor.kernel.connection import Address
@@ -51,10 +51,10 @@ class Attached:
     def __init__(self, name: str, socket: AnyPath, config: AnyPath, callbacks: Callbacks) -> None:
         try:
             found = lead(os.environ, socket=_text(socket), config=_text(config))
-        except PlaceError as error:
+        except (BadPath, NoConfig) as error:
             raise ConnectionError(str(error)) from None
         self.name = name
-        self._client = Client.at(found)
+        self._client = Client(found=found)
         self._callbacks = callbacks
         self._last_process: ProcessId | None = None
         self._last_address: Address | None = None

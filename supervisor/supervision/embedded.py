@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from supervisor.control.places import default_state_dir, expand
+from supervisor.control.lookup import default_state_dir, expand
 from supervisor.core.events import Interrupt, Order, Reset, Restart, SendSignal, Start, Stop
 from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, process_of
 from supervisor.observe.callbacks import Callback, Callbacks

@@ -90,8 +90,7 @@ def test_without_a_daemon_each_verb_says_what_was_tried_and_ends_with_3(tmp_path
     code, out, err = run(tmp_path, verb, *NEEDS.get(verb, []), env={"XDG_RUNTIME_DIR": str(tmp_path)})
 
     assert (3, "") == (code, out)
-    for place in ["kernel-supervisor/control.sock", ".local/state/kernel-supervisor/control.sock"]:
-        assert f"{tmp_path}/{place}: there is no such socket" in err
+    assert f"{tmp_path}/.local/state/kernel-supervisor/control.sock: there is no such socket" in err
     assert 'start one with "kernel-supervisor run", or name its socket with --socket or --config' in err
 
 
@@ -111,7 +110,7 @@ def test_the_daemon_is_found_by_socket_config_environment_and_place(tmp_path: Pa
     for name in ("by-option", "by-config", "by-environment", "by-place"):
         (tmp_path / name).mkdir()
     (tmp_path / "k.toml").write_text('[supervisor]\nsocket = "by-config/s"\n')
-    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "by-place")}
+    environ = {"XDG_STATE_HOME": str(tmp_path / "by-place")}
     by_environment = environ | {"KERNEL_SUPERVISOR_SOCKET": str(tmp_path / "by-environment/s")}
 
     def found(*words: str, env: dict[str, str]) -> str:

@@ -292,13 +292,13 @@ def test_an_order_by_signal_that_comes_while_the_daemon_is_imported_waits_for_it
 
     class Imported(types.ModuleType):
         @staticmethod
-        def run(*_: object, **__: object) -> int:
+        def live(*_: object, **__: object) -> int:
             held_back.update(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
             return 0
 
-    imported = Imported("supervisor.daemon.daemon")
-    monkeypatch.setitem(sys.modules, "supervisor.daemon.daemon", imported)
-    monkeypatch.setattr(import_module("supervisor.daemon"), "daemon", imported, raising=False)
+    imported = Imported("supervisor.daemon.life")
+    monkeypatch.setitem(sys.modules, "supervisor.daemon.life", imported)
+    monkeypatch.setattr(import_module("supervisor.daemon"), "life", imported, raising=False)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         assert 0 == main(["run", str(tmp_path / "kernels.toml")])

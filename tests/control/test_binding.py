@@ -11,7 +11,7 @@ import pytest
 
 from supervisor.control.api import Door, DoorError
 from supervisor.control.client import Client
-from supervisor.control.places import short_name
+from supervisor.control.lookup import short_name
 from tests.control.conftest import ask
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 
@@ -134,9 +134,9 @@ def test_a_short_path_is_its_own_name(tmp_path: Path) -> None:
         assert "/run/s" == name
 
 
-async def test_the_alias_leads_to_the_socket_and_goes_with_it(steering: FakeSteering, tmp_path: Path) -> None:
+async def test_the_link_leads_to_the_socket_and_goes_with_it(steering: FakeSteering, tmp_path: Path) -> None:
     leave_socket(tmp_path / "alias")  # from a daemon that listened there itself
-    door = Door(steering, tmp_path / "s", alias=tmp_path / "alias")
+    door = Door(steering, tmp_path / "s", link=tmp_path / "alias")
     await door.start()
 
     assert tmp_path / "s" == (tmp_path / "alias").readlink()
@@ -145,8 +145,8 @@ async def test_the_alias_leads_to_the_socket_and_goes_with_it(steering: FakeStee
     assert [] == names_in(tmp_path)
 
 
-async def test_an_alias_drives_no_daemon_out(daemon: FakeDaemon, tmp_path: Path) -> None:
-    door = Door(FakeSteering(tmp_path), tmp_path / "other", alias=daemon.path)
+async def test_a_link_drives_no_daemon_out(daemon: FakeDaemon, tmp_path: Path) -> None:
+    door = Door(FakeSteering(tmp_path), tmp_path / "other", link=daemon.path)
     await door.start()
 
     assert daemon.path.is_socket()
@@ -155,7 +155,7 @@ async def test_an_alias_drives_no_daemon_out(daemon: FakeDaemon, tmp_path: Path)
     assert 200 == ask(daemon, "GET", "/v1/status").status
 
 
-async def test_a_socket_may_take_the_place_of_an_old_alias(steering: FakeSteering, tmp_path: Path) -> None:
+async def test_a_socket_may_take_the_place_of_an_old_link(steering: FakeSteering, tmp_path: Path) -> None:
     (tmp_path / "s").symlink_to(tmp_path / "gone")
 
     door = Door(steering, tmp_path / "s")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.control.api import Door
 from supervisor.control.client import Client, target
 from supervisor.control.watch import FileWatch
 from supervisor.daemon import daemon as daemons
@@ -156,6 +157,7 @@ def test_a_last_good_file_is_gone_after_an_orderly_stop_and_kept_otherwise(scene
 def test_every_module_can_be_imported_where_there_is_no_linux() -> None:
     program = (
         "import watchdog.observers, psutil, zmq, tornado.httpserver, structlog, jupyter_core.paths\n"
+        "import prometheus_client\n"
         "import os, signal, socket, sys\n"
         "sys.platform = 'darwin'\n"
         "for module, names in ((os, 'pidfd_open O_PATH'), (signal, 'pidfd_send_signal SIGRTMIN SIGRTMAX'),\n"
@@ -194,10 +196,11 @@ class Bench:
         config = file.load_first(lambda: self.directory / "state")
         logs = configure("info", "json", io.StringIO())
         self.logs.append(logs)
-        return Daemon(file, config, self.directory / "state", self.directory / "control.sock", logs)
+        supervision = Supervision(config, self.directory / "state", self.directory / "runtime")
+        return Daemon(file, config, supervision, logs)
 
     def begin(self, made: Daemon) -> asyncio.Task[int]:
-        task = asyncio.create_task(made.run())
+        task = asyncio.create_task(made.run(Door(SteeredDaemon(made), self.directory / "control.sock")))
         self.running.append(task)
         return task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.daemon.places import named_state_dir
+from supervisor.daemon.life import named_state_dir
 from supervisor.daemon.settings_file import (
     LAST_GOOD,
     Rejected,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_a_directory_that_others_may_write_to_is_refused_in_one_line_and_nothing
     assert last.startswith(f"kernel-supervisor: {directory}: others may write to it: ")
     assert "chmod" in last
     assert [] == scene.processes()
+
+
+@pytest.mark.parametrize("key", ["state_dir", "runtime_dir"])
+def test_a_directory_below_one_that_others_may_write_to_is_refused(scene: Scene, key: str) -> None:
+    parent = scene.directory / "shared"
+    (parent / "mine").mkdir(parents=True)
+    scene.write(scene.mini("a"))
+    scene.config.write_text(re.sub(f'{key} = "\\w+"', f'{key} = "{parent}/mine"', scene.config.read_text()))
+    parent.chmod(0o777)
+
+    assert 1 == scene.begin().wait(DEADLINE)
+    told = f"{parent}: others may write to it: chmod go-w it, or choose another {key}"
+    assert f"kernel-supervisor: {told}" == scene.log.read_text().splitlines()[-1]
 
 
 def test_a_directory_like_tmp_is_fine_for_sockets_and_connection_files(scene: Scene) -> None:
@@ -89,7 +103,12 @@ def test_every_file_and_directory_of_ours_is_private_whatever_the_umask(scene: S
 @pytest.mark.parametrize("exposed", ["file", "directory"])
 def test_a_configuration_that_others_may_write_is_warned_of(scene: Scene, exposed: str) -> None:
     scene.write(scene.mini("a"))
-    path = scene.config if exposed == "file" else scene.directory
+    config = scene.directory / "etc" / "kernels.toml"
+    config.parent.mkdir()
+    state = f'state_dir = "{scene.state_dir}"\nruntime_dir = "{scene.runtime_dir}"'
+    config.write_text(scene.config.read_text().replace('state_dir = "state"\nruntime_dir = "runtime"', state))
+    scene.config = config
+    path = config if exposed == "file" else config.parent
     path.chmod(path.stat().st_mode | 0o020)
 
     scene.start("a")

@@ -1,0 +1,84 @@
+"""One life of the daemon, from the words of the command line to the exit code.
+
+The composition root.  Owns where the daemon has its directories and its socket: as given, as
+the file says, or as is usual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import cast
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+from supervisor.control.api import Door
+from supervisor.control.lookup import (
+    BadPath,
+    default_socket,
+    default_state_dir,
+    expand,
+    named_in,
+    state_socket,
+)
+from supervisor.daemon.daemon import Daemon
+from supervisor.daemon.settings_file import SettingsFile
+from supervisor.daemon.steered import SteeredDaemon
+from supervisor.disk.lock import AlreadyLocked
+from supervisor.disk.privacy import UnsafeDirectory
+from supervisor.observe.journald import Journal
+from supervisor.observe.log import Format, configure
+from supervisor.settings.file import ConfigError
+from supervisor.supervision.supervision import Supervision
+
+EXIT_CONFIG = 78
+
+
+def live(named: Path, arguments: Namespace) -> int:
+    """Run the daemon in the foreground until it is told to leave; returns its exit code.
+
+    The options stand in for the keys of the file with the same names.
+    """
+    file = SettingsFile(named.absolute())
+    given = Path(arguments.state_dir).absolute() if arguments.state_dir else None
+    try:
+        config = file.load_first(lambda: given or named_state_dir(file.path))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    settings, base = config.supervisor, file.path.parent
+    state_given = given or (expand(settings.state_dir, base) if settings.state_dir else None)
+    state_dir = (state_given or default_state_dir(os.environ)).absolute()
+    runtime_dir = expand(settings.runtime_dir, base) if settings.runtime_dir else Path(jupyter_runtime_dir())
+    socket = default_socket(os.environ, state_dir, state_dir_is_given=state_given is not None)
+    if arguments.socket or settings.socket:
+        socket = (
+            Path(arguments.socket).absolute() if arguments.socket else expand(settings.socket or "", base)
+        )
+    form = cast("Format", arguments.log_format or settings.log_format)
+    log = configure(settings.log_level, form, journal=Journal.from_environ())
+
+    async def run() -> int:
+        daemon = Daemon(file, config, Supervision(config, state_dir, runtime_dir), log)
+        door = Door(SteeredDaemon(daemon), socket, link=state_socket(state_dir))
+        return await daemon.run(door)
+
+    try:
+        return asyncio.run(run())
+    except (AlreadyLocked, UnsafeDirectory, OSError) as error:
+        log.flush()
+        print(f"kernel-supervisor: {error}", file=sys.stderr)
+        return 1
+    finally:
+        log.close()
+
+
+def named_state_dir(file: Path) -> Path:
+    """The state directory of a file that has mistakes: what it names all the same, else the usual one."""
+    try:
+        return named_in(file).state_dir or default_state_dir(os.environ)
+    except BadPath:
+        return default_state_dir(os.environ)
