@@ -17,7 +17,17 @@ from statistics import median
 
 from benchmarks import asking
 from benchmarks.contestants import BOOT, CONTESTANTS, BareLoop, Contestant, Ours
-from benchmarks.processes import Late, children, is_alive, processor_time, proportional, resident, wait_until
+from benchmarks.processes import (
+    Late,
+    children,
+    is_alive,
+    processor_time,
+    proportional,
+    resident,
+    threads,
+    wait_until,
+    wakeups,
+)
 
 Samples = dict[str, dict[str, list[float]]]
 """Per measure, per contestant, the values: seconds, MB (10^6 bytes), or per cent of a core."""
@@ -112,10 +122,16 @@ class Many:
             contestant.end()
 
     def _look(self, contestant: Contestant) -> None:
+        kernels = contestant.kernels()
         begin, used = time.perf_counter(), processor_time(contestant.pid)
+        woken, kernels_woken = wakeups(contestant.pid), sum(map(wakeups, kernels))
         time.sleep(self._rest)
-        share = (processor_time(contestant.pid) - used) / (time.perf_counter() - begin)
-        self._note("idle", contestant, share * 100)
+        span = time.perf_counter() - begin
+        self._note("idle", contestant, (processor_time(contestant.pid) - used) / span * 100)
+        self._note("woken", contestant, (wakeups(contestant.pid) - woken) * 60 / span)
+        each = (sum(map(wakeups, kernels)) - kernels_woken) / len(kernels)
+        self._note("kernel_woken", contestant, each * 60 / span)
+        self._note("threads", contestant, threads(contestant.pid))
         self._note("rss", contestant, resident(contestant.pid))
         self._note("pss", contestant, proportional(contestant.pid))
 

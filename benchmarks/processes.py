@@ -77,6 +77,23 @@ def processor_time(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def wakeups(pid: int) -> int:
+    """How often the threads of a process have slept until something woke them (proc(5), of each thread)."""
+    found = 0
+    for task in (PROC / str(pid) / "task").iterdir():
+        try:
+            lines = (task / "status").read_text().splitlines()
+        except OSError:  # it has ended
+            continue
+        found += next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+    return found
+
+
+def threads(pid: int) -> int:
+    """How many threads a process has."""
+    return len(list((PROC / str(pid) / "task").iterdir()))
+
+
 def kill_marked(mark: str) -> int:
     """Kill, each by its pid, whatever of this benchmark still runs; how many there were."""
     wanted = f"{MARK}={mark}".encode()

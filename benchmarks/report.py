@@ -37,6 +37,7 @@ class Unit:
 MILLISECONDS, SECONDS = Unit("ms", 1000, 0), Unit("s", 1, 2)
 MICROSECONDS = Unit("µs", 1e6, 1)
 MEGABYTES, PERCENT = Unit("MB", 1, 1), Unit("%", 1, 3)
+A_MINUTE, THREADS = Unit("/min", 1, 0), Unit("threads", 1, 0)
 
 
 def measures(many: Sequence[int]) -> dict[str, tuple[str, Unit]]:
@@ -53,6 +54,9 @@ def measures(many: Sequence[int]) -> dict[str, tuple[str, Unit]]:
             f"rss_{count}": (f"resident memory of the manager, {kernels}", MEGABYTES),
             f"pss_{count}": (f"proportional memory of the manager, {kernels}", MEGABYTES),
             f"idle_{count}": (f"processor time of the manager at rest, of a core, {kernels}", PERCENT),
+            f"woken_{count}": (f"wake-ups of the manager at rest, {kernels}", A_MINUTE),
+            f"kernel_woken_{count}": (f"wake-ups of each kernel at rest, {kernels}", A_MINUTE),
+            f"threads_{count}": (f"threads of the manager, {kernels}", THREADS),
         }
     return found
 
@@ -92,6 +96,15 @@ def side_by_side_targets(samples: Samples) -> list[Target]:
     if idle := samples.get("idle_20"):
         what = "processor time at rest with 20 kernels, of a core"
         found.append(below(what, median(idle[OURS]), 0.2, PERCENT))
+    if woken := samples.get("woken_20"):
+        found.append(
+            below("wake-ups of the manager at rest with 20 kernels", median(woken[OURS]), 61, A_MINUTE)
+        )
+        ours = median(samples["kernel_woken_20"][OURS]) - median(samples["kernel_woken_20"][FLOOR])
+        found.append(below("wake-ups of a kernel at rest by our checks", ours, 21, A_MINUTE))
+        found.append(
+            below("threads with 20 kernels at rest", median(samples["threads_20"][OURS]), 9, THREADS)
+        )
     return found
 
 
@@ -176,7 +189,7 @@ def plot(samples: Samples, many: Sequence[int]) -> str:
                 [_bar(samples[measure], k, unit) for k in CONTESTANTS if samples[measure].get(k.name)],
             )
             for measure, (title, unit) in measures(many).items()
-            if measure in samples and not measure.startswith("pss")
+            if measure in samples and not measure.startswith(("pss", "threads"))
         ]
     )
 

@@ -13,20 +13,22 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
+from weakref import WeakSet
 
 import zmq
 
 from supervisor.kernel import wire
-from supervisor.kernel.connection import Address
+from supervisor.kernel.connection import Address, ChannelName
 from supervisor.kernel.line import Context, Line
 
 Token = bytes | str
 Ask = Callable[[], tuple[Token, list[bytes]]]
 Heard = Callable[[Mapping[str, Any]], None]
+Hears = Callable[[list[bytes]], object]
 Trouble = Callable[[str | None], None]
 
 _FIRST_PATIENCE = 0.5
@@ -46,27 +48,60 @@ _IDLE_CONFIRMATION = 0.1
 _OPEN_INTERVAL = 0.5
 
 
-class _Question:
-    """One question, put once or several times; the first answer counts.  ``None``: the channel was closed."""
+class Question:
+    """One question, put once or several times; the first answer counts.  ``None``: the channel was closed.
+
+    The line is listened to until ``close``.  ``heard`` is called at once when it is answered.
+    """
 
     def __init__(
-        self, answer: asyncio.Future[Mapping[str, Any] | None], open_questions: dict[Token, Heard]
+        self, line: Line, ask: Ask, open_questions: dict[Token, Heard], heard: Callable[[], None]
     ) -> None:
-        self.answer = answer
-        self.tokens: list[Token] = []
+        self.answer: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._line = line
+        self._ask = ask
+        self._tokens: list[Token] = []
         self._open = open_questions
+        self._told = heard
+        line.listen()
 
-    def put(self, token: Token, frames: list[bytes]) -> list[bytes]:
-        """Take an answer to this one from now on; returns the frames to send."""
-        self.tokens.append(token)
+    def put(self) -> bool:
+        """Put it (again); False, and not at all, if too much waits to be sent already."""
+        return self._line.send(self._frames())
+
+    async def deliver(self) -> None:
+        """Put it (again), if need be once there is room; the caller sets the deadline."""
+        await self._line.deliver(self._frames())
+
+    def look(self) -> None:
+        """Take in what has arrived, should the loop have been kept from it."""
+        self._line.drain()
+
+    def close(self) -> None:
+        """Take no interest in an answer any more; again is no error."""
+        for token in self._tokens:
+            self._open.pop(token, None)
+        if not self.answer.done():
+            self.answer.cancel()
+        self._line.unlisten()
+
+    def end(self) -> None:
+        """The channel was closed."""
+        if not self.answer.done():
+            self.answer.set_result(None)
+
+    def _frames(self) -> list[bytes]:
+        token, frames = self._ask()
+        self._tokens.append(token)
         self._open[token] = self._heard
-        if len(self.tokens) > _LATE_ANSWERS:
-            self._open.pop(self.tokens.pop(0), None)
+        if len(self._tokens) > _LATE_ANSWERS:
+            self._open.pop(self._tokens.pop(0), None)
         return frames
 
     def _heard(self, content: Mapping[str, Any]) -> None:
         if not self.answer.done():
             self.answer.set_result(content)
+            self._told()
 
 
 class Channel:
@@ -87,12 +122,17 @@ class Channel:
         self._session = uuid.uuid4().hex
         self._lines: dict[str, Line] = {}
         self._open: dict[Token, Heard] = {}
-        self._awaited: set[asyncio.Future[Mapping[str, Any] | None]] = set()
+        self._asked: WeakSet[Question] = WeakSet()
         self.is_closed = False
         self.control_is_served: bool | None = None
         self.ignored = 0
         self._trouble = trouble
         self._is_in_trouble = False
+        self._hears: dict[str, Hears] = {
+            "hb": self._hear_echo,
+            "control": self._hear_control,
+            "shell": self._hear,
+        }
 
     # Questions with a deadline
 
@@ -151,7 +191,7 @@ class Channel:
 
     async def wait_idle(self) -> None:
         """Wait until the kernel executes nothing and has nothing queued; see ``is_busy`` for what is seen."""
-        async with self._shell() as shell:
+        async with self._line_for("shell") as shell:
             ask = self._new_request("kernel_info_request")
             patience = _FIRST_PATIENCE
             while True:
@@ -164,37 +204,14 @@ class Channel:
 
     # Without waiting, for the checks
 
-    def line(self, channel: Literal["control", "hb"]) -> Line:
-        """The socket of a channel, opened now if it is not.  Raises ConnectionAbortedError once closed."""
-        self._refuse_closed()
-        if channel not in self._lines:
-            receive = self._hear_echo if channel == "hb" else self._hear_control
-            self._lines[channel] = Line(self._context, self._address.endpoint(channel), receive)
-            self._note_trouble(None)
-        return self._lines[channel]
+    def begin(self, channel: Literal["control", "hb"], heard: Callable[[], None]) -> Question | None:
+        """Begin a question of a check; ``None`` if no socket can be opened now, which is nobody's answer.
 
-    def try_line(self, channel: Literal["control", "hb"]) -> Line | None:
-        """As ``line``, but ``None`` if no socket can be opened now, which is nobody's answer."""
-        try:
-            return self.line(channel)
-        except (zmq.ZMQError, OSError) as error:
-            self._refuse_closed()
-            self._note_trouble(str(error))
-            return None
-
-    def send_ping(self, heard: Heard) -> Token | None:
-        """Send a heartbeat; a token to ``withdraw`` it by, or None if too many wait already."""
-        token, frames = self._new_ping()
-        return self._send(self.line("hb"), token, frames, heard)
-
-    def send_probe(self, heard: Heard) -> Token | None:
-        """Send a ``kernel_info_request`` on control; a token to ``withdraw`` it by, or None as for a ping."""
-        token, frames = self._new_request("kernel_info_request")()
-        return self._send(self.line("control"), token, frames, heard)
-
-    def withdraw(self, token: Token) -> None:
-        """Take no interest in an answer any more."""
-        self._open.pop(token, None)
+        Raises ConnectionAbortedError once closed.
+        """
+        line = self._try_line(channel)
+        ask = self._new_ping if channel == "hb" else self._new_request("kernel_info_request")
+        return None if line is None else self._question(line, ask, heard)
 
     def close(self) -> None:
         """Close the sockets; what is being asked counts as unanswered.  Again is no error."""
@@ -209,17 +226,26 @@ class Channel:
             self._is_in_trouble = message is not None
             self._trouble(message)
 
-    async def _wait_line(self, channel: Literal["control", "hb"]) -> Line:
-        while (line := self.try_line(channel)) is None:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(_OPEN_INTERVAL)
-        return line
+    def _try_line(self, name: str) -> Line | None:
+        """The socket of that name, opened now if it is not; ``None`` if none can be opened."""
+        self._refuse_closed()
+        if name in self._lines:
+            return self._lines[name]
+        channel = cast("ChannelName", name.partition(" ")[0])
+        try:
+            endpoint = self._address.endpoint(channel)
+            self._lines[name] = Line(self._context, endpoint, self._hears[channel])
+        except (zmq.ZMQError, OSError) as error:
+            self._note_trouble(str(error))
+            return None
+        self._note_trouble(None)
+        return self._lines[name]
 
     def _drop(self) -> None:
         lines, self._lines = self._lines, {}
         self._open.clear()
-        for answer in self._awaited:
-            if not answer.done():
-                answer.set_result(None)
+        for question in self._asked:
+            question.end()
         for line in lines.values():
             line.close()
 
@@ -227,59 +253,43 @@ class Channel:
         if self.is_closed:
             raise ConnectionAbortedError("the channel is closed")
 
-    @asynccontextmanager
-    async def _shell(self) -> AsyncIterator[Line]:
-        # A socket of its own each time: shell is the clients' channel, and we are rarely on it.
-        name = f"shell {secrets.token_hex(4)}"
-        while name not in self._lines:
-            self._refuse_closed()
-            try:
-                self._lines[name] = Line(self._context, self._address.endpoint("shell"), self._hear_shell)
-            except (zmq.ZMQError, OSError) as error:
-                self._note_trouble(str(error))
-                await asyncio.sleep(_OPEN_INTERVAL)
-        line = self._lines[name]
-        self._note_trouble(None)
-        try:
-            yield line
-        finally:
-            self._lines.pop(name, None)
-            line.close()
-
     async def _order(self, msg_type: str, content: Mapping[str, Any], timeout: float) -> bool:
         ask = self._new_request(msg_type, content)
-        channel: Literal["shell", "control"] = "shell" if self.control_is_served is False else "control"
+        channel: ChannelName = "shell" if self.control_is_served is False else "control"
         return await self._ask_on(channel, ask, timeout) is not None
 
     @asynccontextmanager
-    async def _line_for(self, channel: Literal["control", "hb", "shell"]) -> AsyncIterator[Line]:
-        if channel == "shell":
-            async with self._shell() as shell:
-                yield shell
-        else:
-            yield await self._wait_line(channel)
+    async def _line_for(self, channel: ChannelName) -> AsyncIterator[Line]:
+        # On shell a socket of its own each time: it is the clients' channel, and we are rarely on it.
+        name = f"shell {secrets.token_hex(4)}" if channel == "shell" else channel
+        while (line := self._try_line(name)) is None:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(_OPEN_INTERVAL)
+        try:
+            yield line
+        finally:
+            if name != channel:
+                self._lines.pop(name, None)
+                line.close()
 
     async def _until_answered(
-        self, channel: Literal["control", "hb", "shell"], ask: Ask, longest_patience: float
+        self, channel: ChannelName, ask: Ask, longest_patience: float
     ) -> Mapping[str, Any]:
         # Asked again in case a connection was lost; whichever question is answered, it is an answer.
         patience = _FIRST_PATIENCE
         async with self._line_for(channel) as line:
-            with self._question(line) as question:
+            with closing(self._question(line, ask)) as question:
                 while not question.answer.done():
                     try:
                         async with asyncio.timeout(patience):
-                            await line.deliver(question.put(*ask()))
+                            await question.deliver()
                             await asyncio.wait({question.answer})
                     except TimeoutError:
                         patience = min(2 * patience, longest_patience)
-        if (content := question.answer.result()) is None:
-            raise ConnectionAbortedError("the channel is closed")
-        return content
+                if (content := question.answer.result()) is None:
+                    raise ConnectionAbortedError("the channel is closed")
+                return content
 
-    async def _ask_on(
-        self, channel: Literal["control", "hb", "shell"], ask: Ask, timeout: float
-    ) -> Mapping[str, Any] | None:
+    async def _ask_on(self, channel: ChannelName, ask: Ask, timeout: float) -> Mapping[str, Any] | None:
         try:
             async with asyncio.timeout(timeout), self._line_for(channel) as line:
                 return await self._ask(line, ask, timeout)
@@ -287,32 +297,18 @@ class Channel:
             return None
 
     async def _ask(self, line: Line, ask: Ask, timeout: float) -> Mapping[str, Any] | None:
-        with self._question(line) as question:
+        with closing(self._question(line, ask)) as question:
             try:
                 async with asyncio.timeout(timeout):
-                    await line.deliver(question.put(*ask()))
+                    await question.deliver()
                     return await question.answer
             except (TimeoutError, ConnectionAbortedError):
                 return None
 
-    @contextmanager
-    def _question(self, line: Line) -> Iterator[_Question]:
-        question = _Question(asyncio.get_running_loop().create_future(), self._open)
-        self._awaited.add(question.answer)
-        line.listen()
-        try:
-            yield question
-        finally:
-            line.unlisten()
-            self._awaited.discard(question.answer)
-            for token in question.tokens:
-                self.withdraw(token)
-
-    def _send(self, line: Line, token: Token, frames: list[bytes], heard: Heard) -> Token | None:
-        if not line.send(frames):
-            return None
-        self._open[token] = heard
-        return token
+    def _question(self, line: Line, ask: Ask, heard: Callable[[], None] = lambda: None) -> Question:
+        question = Question(line, ask, self._open, heard)
+        self._asked.add(question)
+        return question
 
     def _new_ping(self) -> tuple[Token, list[bytes]]:
         # The empty frame is the envelope that a REP socket insists on (zmq_socket(3)).
@@ -331,9 +327,6 @@ class Channel:
             self.ignored += 1
             return False
         return self._accept(message.parent_id, message.content)
-
-    def _hear_shell(self, frames: list[bytes]) -> None:
-        self._hear(frames)
 
     def _hear_control(self, frames: list[bytes]) -> None:
         if self._hear(frames):

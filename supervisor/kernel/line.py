@@ -63,7 +63,7 @@ class Line:
     Raises ZMQError if none can be opened.
     """
 
-    def __init__(self, context: Context, endpoint: str, receive: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, context: Context, endpoint: str, receive: Callable[[list[bytes]], object]) -> None:
         self._receive = receive
         self._context = context
         self._endpoint = endpoint

@@ -8,41 +8,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Literal
 
-from supervisor.core.model import Check
-from supervisor.kernel.channel import Channel, Token
-from supervisor.kernel.line import Line
+from supervisor.core.model import Check, ProcessId
+from supervisor.kernel.channel import Channel, Question
+from supervisor.process.pulse import Pulse
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 
 # A tick may come early by this share of an interval, to fall together with those of other kernels.
 _EARLY = 0.25
+# One that comes so much of an interval late: we were kept from running, and nobody was listened to.
+_LATE = 0.5
+# A kernel that has done nothing since its last answer is asked this often all the same, in seconds.
+_SELDOM = 120.0
+
+_CHANNELS: Mapping[Check, Literal["control", "hb"]] = {Check.HEARTBEAT: "hb", Check.PROBE: "control"}
 
 
 class _Routine:
     """One of the two checks, once an interval.
 
-    Answers are looked for at the next tick, so the loop wakes once an interval and
-    not for each; only after a miss they are listened for, as somebody waits for one.
+    Whether there is reason to ask is told by the ``pulse``, which wakes nobody; all
+    kernels are looked at in one wake-up of the loop, and asked without a reason in one.
     """
 
     def __init__(
         self,
         channel: Channel,
         check: Check,
+        pulse: Pulse | None,
         missed: Callable[[Check], None],
         answered: Callable[[Check], None],
     ) -> None:
         self._channel = channel
         self._check = check
+        self._pulse = pulse
         self._missed = missed
         self._answered = answered
         self._interval = 0.0
+        self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
-        self._tokens: list[Token] = []
-        self._is_due = False
+        self._question: Question | None = None
+        self._is_put = False
+        self._asked_at = 0.0
         self._misses = 0
-        self._listening: Line | None = None
 
     def run_every(self, interval: float) -> None:
         if self._alarm is None:
@@ -62,66 +71,61 @@ class _Routine:
 
     def _set_alarm(self) -> None:
         # At multiples of the interval, so that the checks of all kernels fall into one wake-up.
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         at = (now // self._interval + 1) * self._interval
         if at - now < (1 - _EARLY) * self._interval:
             at += self._interval
-        self._alarm = loop.call_at(at, self._tick)
+        self._alarm = self._loop.call_at(at, self._tick, at)
 
-    def _tick(self) -> None:
+    def _tick(self, at: float) -> None:
         if self._channel.is_closed:
             self.stop()
             return
         self._set_alarm()
-        if (line := self._line()) is None:
-            return  # no socket to ask by: the kernel is not to blame
-        # Answers first: if we were kept from running, neither.
-        line.drain()
-        is_missed = self._is_due
-        if is_missed:
-            self._misses += 1
-            self._listen()
-        # A stuck kernel finds few questions when it comes back: after 1, 2, 4, 8, … misses.
-        if not is_missed or not self._tokens or self._misses.bit_count() == 1:
-            self._ask()
-        if is_missed:
-            self._missed(self._check)
+        if self._question is not None:
+            # Answers first: if we were kept from running, neither.
+            self._question.look()
+        if self._question is None:
+            if self._is_doubtful():
+                self._ask()
+        elif self._loop.time() - at < _LATE * self._interval:
+            self._miss(self._question)
+
+    def _is_doubtful(self) -> bool:
+        """Whether it may be otherwise than when it last answered; now and then it is taken to be."""
+        is_due = self._loop.time() // _SELDOM != self._asked_at // _SELDOM
+        return self._pulse is None or self._pulse.is_doubtful() or is_due
 
     def _ask(self) -> None:
         if self._check is Check.PROBE and self._channel.control_is_served is False:
             return
-        if self._line() is None:
-            return
-        self._is_due = True
-        send = self._channel.send_ping if self._check is Check.HEARTBEAT else self._channel.send_probe
-        token = send(self._heard)
-        if token is not None:
-            self._tokens.append(token)
+        if (question := self._channel.begin(_CHANNELS[self._check], self._heard)) is None:
+            return  # no socket to ask by: the kernel is not to blame
+        self._question, self._asked_at = question, self._loop.time()
+        if self._pulse is not None:
+            self._pulse.ask()
+        self._is_put = question.put()
 
-    def _heard(self, _content: Mapping[str, Any]) -> None:
+    def _miss(self, question: Question) -> None:
+        self._misses += 1
+        # A stuck kernel finds few questions when it comes back: after 1, 2, 4, 8, … misses.
+        if not self._is_put or self._misses.bit_count() == 1:
+            self._is_put = question.put()
+        self._missed(self._check)
+
+    def _heard(self) -> None:
         had_missed = self._misses > 0
         self._settle()
+        if self._pulse is not None:
+            self._pulse.answer()
         if had_missed:
             self._answered(self._check)
 
-    def _listen(self) -> None:
-        if self._listening is None and (line := self._line()) is not None:
-            self._listening = line
-            line.listen()
-
     def _settle(self) -> None:
-        for token in self._tokens:
-            self._channel.withdraw(token)
-        self._tokens.clear()
-        self._is_due = False
+        if self._question is not None:
+            self._question.close()
+            self._question = None
         self._misses = 0
-        if self._listening is not None:
-            self._listening.unlisten()
-            self._listening = None
-
-    def _line(self) -> Line | None:
-        return self._channel.try_line("hb" if self._check is Check.HEARTBEAT else "control")
 
 
 class Monitor:
@@ -129,6 +133,7 @@ class Monitor:
 
     ``missed`` is called once for each interval that ends without an answer,
     ``answered`` for the first answer after that.  Action ``off`` means no check.
+    ``process`` is whose doings tell when there is reason to ask; without, at every interval.
     """
 
     def __init__(
@@ -138,9 +143,13 @@ class Monitor:
         probe: ProbeConfig,
         missed: Callable[[Check], None],
         answered: Callable[[Check], None],
+        process: ProcessId | None = None,
     ) -> None:
         self._settings: dict[Check, HeartbeatConfig | ProbeConfig] = {}
-        self._routines = {check: _Routine(channel, check, missed, answered) for check in Check}
+        self._routines = {
+            check: _Routine(channel, check, Pulse(process) if process else None, missed, answered)
+            for check in Check
+        }
         self._is_started = False
         self.configure(heartbeat, probe)
 

@@ -145,7 +145,9 @@ class Run:
 
     def _start_monitor(self) -> None:
         self._ready, config = True, self._config
-        self._monitor = Monitor(self._channel, config.heartbeat, config.probe, self._missed, self._answered)
+        self._monitor = Monitor(
+            self._channel, config.heartbeat, config.probe, self._missed, self._answered, self.process
+        )
         self._monitor.start()
 
     def _missed(self, check: Check) -> None:

@@ -138,7 +138,9 @@ async def test_a_shutdown_request_to_a_dying_kernel_does_not_reach_its_successor
         channel = await talk.ready()
         stop(first)
         assert not await channel.shutdown_request(restart=False, timeout=SHORT)
-        channel.send_probe(lambda _: None)
+        question = channel.begin("control", lambda: None)
+        assert question is not None
+        assert question.put()
     assert not await channel.shutdown_request(restart=False, timeout=SHORT)
     channel.close()
     with running(IPYKERNEL, at) as second:
@@ -233,7 +235,7 @@ async def test_a_lie_is_no_answer_and_does_not_hide_one(
     with fake.serving():
         fake.answer = lambda _, request: [lie(fake, request)] * 200
         assert await channel.kernel_info(SHORT) is None
-        await until(lambda: channel.line("control").drain() or channel.ignored >= 200)
+        await until(lambda: channel._lines["control"].drain() or channel.ignored >= 200)
 
         fake.answer = lambda name, request: [lie(fake, request), *fake.honest(name, request)]
         assert await channel.kernel_info(DEADLINE) == {"status": "ok"}
@@ -354,9 +356,11 @@ async def test_an_answer_that_arrives_just_before_a_send_is_heard(fake: FakeKern
         await until(lambda: fake.seen["hb"] == last)
         go_on.set()
         # The loop stands still until the answer is there; the send then takes note of it in its place.
-        assert select.select([channel.line("hb")._descriptor], [], [], DEADLINE)[0]
+        assert select.select([channel._lines["hb"]._descriptor], [], [], DEADLINE)[0]
         time.sleep(0.01)  # noqa: ASYNC251  libzmq looks again only after some milliseconds
-        channel.send_ping(lambda _: None)
+        question = channel.begin("hb", lambda: None)
+        assert question is not None
+        assert question.put()
 
         assert await waiting
 
