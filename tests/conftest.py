@@ -27,12 +27,15 @@ def move_in(home: Path, patch: pytest.MonkeyPatch) -> None:
         if variable.startswith(FOREIGN):
             patch.delenv(variable)
     patch.setenv("HOME", str(home))
+    patch.chdir(home)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def home_of_what_tests_share(tmp_path_factory: pytest.TempPathFactory) -> None:
+def home_of_what_tests_share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For fixtures that live longer than a test."""
-    move_in(tmp_path_factory.mktemp("home"), pytest.MonkeyPatch())
+    made = tmp_path_factory.mktemp("home")
+    move_in(made, pytest.MonkeyPatch())
+    return made
 
 
 @pytest.fixture(autouse=True)
