@@ -1,6 +1,7 @@
 """The description of the control API, made from its table of routes.
 
-Owns the OpenAPI document; nothing else needs it, so it is loaded when asked for.
+Owns the OpenAPI document.  It is made when the door is, and not when it is asked for: an
+upgrade may have exchanged the code by then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 
 from supervisor.control.requests import OrderRequest, Request
-from supervisor.control.routes import Route
+from supervisor.control.routes import ROUTES, Route
 from supervisor.control.steering import Fields
 
 _ERROR = {
@@ -35,7 +36,7 @@ _STATUS_TEXTS = {
 }
 
 
-def document(routes: Sequence[Route]) -> Fields:
+def document(routes: Sequence[Route] = ROUTES) -> Fields:
     """The OpenAPI 3.1 document of these routes."""
     asked = sorted({route.asked for route in routes}, key=lambda struct: struct.__name__)
     _, schemas = msgspec.json.schema_components(asked, ref_template="#/components/schemas/{name}")

@@ -7,6 +7,7 @@ JSON body or in the query, with the same names and the same meaning.
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,10 @@ from supervisor.settings.mistakes import did_you_mean
 
 MAX_WAIT = 3600.0
 """Seconds after which an order is no longer waited for, at most."""
+
+
+MAX_LAST = 10_000_000
+"""More events than are ever kept."""
 
 
 class RequestError(Exception):
@@ -95,7 +100,9 @@ class EventsRequest(Request, frozen=True, kw_only=True):
     kernel: Annotated[tuple[str, ...], Meta(description="only of these kernels; may be repeated")] = ()
     event: Annotated[str | None, Meta(description="only this event, such as kernel.died")] = None
     since: Annotated[str | None, Meta(description="ISO 8601 instant; UTC where it names no zone")] = None
-    last: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="at most so many of the past")] = None
+    last: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_LAST)] | None, Meta(description="at most so many of the past")
+    ] = None
 
 
 Asked = TypeVar("Asked", bound=Request)
@@ -169,3 +176,14 @@ def instant(text: str | None) -> str | None:
     except (ValueError, OverflowError):
         hint = "an example: 2025-01-31T12:00:00Z"
         raise RequestError(400, f"since: {text!r} is not an ISO 8601 instant", hint) from None
+
+
+def file_name(path: str | None) -> str | None:
+    """A path that can be one of a file.  Raises RequestError."""
+    try:
+        is_one = path is None or b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_one = False
+    if not is_one:
+        raise RequestError(400, f"path: {path!r} cannot be the name of a file", "send an absolute path")
+    return path

@@ -7,13 +7,14 @@ The table is also what ``openapi.py`` describes, so that the two agree.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from supervisor.control import requests
-from supervisor.control.requests import Request, RequestError
+from supervisor.control.requests import NoFields, OrderRequest, Request, RequestError
 from supervisor.control.steering import Fields, Steering, UnknownKernel
 from supervisor.core import events
 from supervisor.settings.mistakes import did_you_mean
@@ -31,7 +32,7 @@ class Reply:
 Act = Callable[[Steering, str, Any], Awaitable[Reply]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """One method on one path: ``{name}`` in it stands for a kernel."""
 
@@ -47,14 +48,10 @@ class Route:
         words = re.findall(r"\w+", self.path.removeprefix("/v1/").removesuffix(".json"))
         return "_".join([self.method.lower(), *words])
 
-    def kernel_in(self, path: str) -> str | None:
-        """The kernel that a path names, ``""`` on a path without one, ``None`` when it is another path."""
-        head, found, tail = self.path.partition("{name}")
-        if not found:
-            return "" if path == self.path else None
-        middle = path.removeprefix(head).removesuffix(tail) if tail else path.removeprefix(head)
-        matches = path.startswith(head) and path.endswith(tail) and "/" not in middle and bool(middle)
-        return unquote(middle) if matches and len(path) == len(head) + len(middle) + len(tail) else None
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What a path of it looks like; the kernel, if there is one, is its group."""
+        return re.compile(self.path.replace(".", r"\.").replace("{name}", "([^/]+)"))
 
 
 async def _status(steering: Steering, _: str, asked: requests.StatusRequest) -> Reply:
@@ -62,8 +59,7 @@ async def _status(steering: Steering, _: str, asked: requests.StatusRequest) -> 
 
 
 async def _kernel(steering: Steering, name: str, _: Request) -> Reply:
-    views = steering.status([name])["kernels"]
-    return Reply(200, {"kernel": views[0]})
+    return Reply(200, {"kernel": steering.status([name])["kernels"][0]})
 
 
 async def _connection(steering: Steering, name: str, _: Request) -> Reply:
@@ -75,7 +71,7 @@ async def _reload(steering: Steering, _: str, __: Request) -> Reply:
 
 
 async def _plan(steering: Steering, _: str, asked: requests.PlanRequest) -> Reply:
-    return _of_file(await steering.plan(asked.path))
+    return _of_file(await steering.plan(requests.file_name(asked.path)))
 
 
 def _of_file(outcome: Fields) -> Reply:
@@ -108,8 +104,12 @@ async def _shutdown(steering: Steering, _: str, asked: requests.ShutdownRequest)
     return Reply(202, {"ok": True, "message": "the daemon stops its kernels and exits"})
 
 
-def _ordering(make: Callable[[str, Any], events.Order]) -> Act:
-    async def act(steering: Steering, name: str, asked: requests.OrderRequest) -> Reply:
+def _order(
+    verb: str, summary: str, make: Callable[[str, Any], events.Order], asked: type[Request] = OrderRequest
+) -> Route:
+    """The route of an order to a kernel."""
+
+    async def act(steering: Steering, name: str, asked: OrderRequest) -> Reply:
         order = replace(make(name, asked), if_generation=asked.if_generation)
         outcome = await steering.order(order, wait=asked.wait, timeout=asked.timeout)
         if outcome["ok"]:
@@ -117,58 +117,36 @@ def _ordering(make: Callable[[str, Any], events.Order]) -> Act:
         hint = f"GET /v1/kernels/{name} and GET /v1/events?kernel={name} tell more"
         return Reply(409, {**outcome, "error": outcome["message"], "hint": hint})
 
-    return act
+    return Route("POST", f"/v1/kernels/{{name}}/{verb}", asked, act, summary)
 
 
-def _order_route(
-    verb: str, asked: type[Request], make: Callable[[str, Any], events.Order], summary: str
-) -> Route:
-    return Route("POST", f"/v1/kernels/{{name}}/{verb}", asked, _ordering(make), summary)
+def _signal(name: str, asked: requests.SignalRequest) -> events.Order:
+    return events.SendSignal(name, requests.signal_number(asked.signal))
+
+
+def _stop(name: str, asked: requests.StopRequest) -> events.Order:
+    return events.Stop(name, now=asked.now)
+
+
+def _restart(name: str, asked: requests.RestartRequest) -> events.Order:
+    return events.Restart(name, now=asked.now, new_ports=asked.new_ports)
 
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/status", requests.StatusRequest, _status, "The daemon and its kernels."),
-    Route("GET", "/v1/kernels/{name}", requests.NoFields, _kernel, "One kernel."),
-    Route(
-        "GET",
-        "/v1/kernels/{name}/connection",
-        requests.NoFields,
-        _connection,
-        "Its address, without the key.",
-    ),
-    _order_route("start", requests.OrderRequest, lambda name, _: events.Start(name), "Want the kernel up."),
-    _order_route("stop", requests.StopRequest, lambda name, a: events.Stop(name, now=a.now), "Want it down."),
-    _order_route(
-        "restart",
-        requests.RestartRequest,
-        lambda name, a: events.Restart(name, now=a.now, new_ports=a.new_ports),
-        "Want a new run of it, at the same address.",
-    ),
-    _order_route(
-        "interrupt",
-        requests.OrderRequest,
-        lambda name, _: events.Interrupt(name),
-        "Interrupt what it executes.",
-    ),
-    _order_route(
-        "kill",
-        requests.OrderRequest,
-        lambda name, _: events.Stop(name, now=True),
-        "Stop it with SIGKILL; it stays stopped.",
-    ),
-    _order_route(
-        "reset", requests.OrderRequest, lambda name, _: events.Reset(name), "Clear its failures and start it."
-    ),
-    _order_route(
-        "signal",
-        requests.SignalRequest,
-        lambda name, a: events.SendSignal(name, requests.signal_number(a.signal)),
-        "Send a signal to its process group.",
-    ),
-    Route("POST", "/v1/reload", requests.NoFields, _reload, "Read the configuration now."),
+    Route("GET", "/v1/kernels/{name}", NoFields, _kernel, "One kernel."),
+    Route("GET", "/v1/kernels/{name}/connection", NoFields, _connection, "Its address, without the key."),
+    _order("start", "Want the kernel up.", lambda name, _: events.Start(name)),
+    _order("stop", "Want it down.", _stop, requests.StopRequest),
+    _order("restart", "Want a new run of it, at the same address.", _restart, requests.RestartRequest),
+    _order("interrupt", "Interrupt what it executes.", lambda name, _: events.Interrupt(name)),
+    _order("kill", "Stop it with SIGKILL; it stays stopped.", lambda name, _: events.Stop(name, now=True)),
+    _order("reset", "Clear its failures and start it.", lambda name, _: events.Reset(name)),
+    _order("signal", "Send a signal to its process group.", _signal, requests.SignalRequest),
+    Route("POST", "/v1/reload", NoFields, _reload, "Read the configuration now."),
     Route("POST", "/v1/plan", requests.PlanRequest, _plan, "What a reload would do; does nothing."),
     Route("GET", "/v1/events", requests.EventsRequest, _events, "Lifecycle events, one JSON object a line."),
-    Route("POST", "/v1/detach", requests.NoFields, _detach, "Exit; the kernels stay."),
+    Route("POST", "/v1/detach", NoFields, _detach, "Exit; the kernels stay."),
     Route("POST", "/v1/shutdown", requests.ShutdownRequest, _shutdown, "Stop all kernels, then exit."),
 )
 DESCRIPTION_PATH = "/v1/openapi.json"
@@ -176,21 +154,21 @@ DESCRIPTION_PATH = "/v1/openapi.json"
 
 def find(method: str, path: str) -> tuple[Route, str]:
     """The route for a request, and the kernel it names.  Raises RequestError."""
-    allowed = []
+    allowed = ["GET"] if path == DESCRIPTION_PATH else []
     for route in ROUTES:
-        kernel = route.kernel_in(path)
-        if kernel is not None and route.method == method:
-            return route, kernel
-        if kernel is not None:
+        if (found := route.pattern.fullmatch(path)) is not None:
+            if route.method == method:
+                return route, unquote(found[1]) if found.groups() else ""
             allowed.append(route.method)
-    if allowed or path == DESCRIPTION_PATH:
-        method_hint = f"use {' or '.join(allowed or ['GET'])}"
-        raise RequestError(405, f"{method[:20]} is not a method of {path[:200]}", method_hint)
+    if allowed:
+        raise RequestError(
+            405, f"{method[:20]} is not a method of {path[:200]}", f"use {' or '.join(allowed)}"
+        )
+    raise RequestError(404, f"there is nothing at {path[:200]}", _near(path))
+
+
+def _near(path: str) -> str:
     known = [*(route.path for route in ROUTES), DESCRIPTION_PATH]
-    raise RequestError(404, f"there is nothing at {path[:200]}", _near(path, known))
-
-
-def _near(path: str, known: Sequence[str]) -> str:
     head, _, verb = path.rpartition("/")
     if head.startswith("/v1/kernels/"):
         verbs = [place.rpartition("/")[2] for place in known if place.startswith("/v1/kernels/{name}/")]
@@ -198,19 +176,23 @@ def _near(path: str, known: Sequence[str]) -> str:
     return did_you_mean(path, known) or f"GET {DESCRIPTION_PATH} describes what there is"
 
 
-async def answer(
-    steering: Steering, method: str, path: str, query: Mapping[str, Sequence[str]], body: bytes
-) -> Reply:
+async def answer(steering: Steering, method: str, target: str, body: bytes) -> Reply:
     """Carry out one request.  Raises RequestError."""
-    if (method, path) == ("GET", DESCRIPTION_PATH):
-        from supervisor.control.openapi import document
-
-        return Reply(200, document(ROUTES))
-    route, kernel = find(method, path)
+    try:
+        parts = urlsplit(target)
+        query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=1000)
+    except ValueError as error:
+        raise RequestError(
+            400, f"the target is not valid: {error}", "ask for a path such as /v1/status"
+        ) from None
+    route, kernel = find(method, parts.path)
     asked = requests.parse(route.asked, query, body)
     try:
         return await route.act(steering, kernel, asked)
     except UnknownKernel as unknown:
-        known = f"there are {', '.join(unknown.known)}" if unknown.known else "none is declared"
-        hint = did_you_mean(unknown.name, unknown.known) or known
-        raise RequestError(404, str(unknown), hint[:1000]) from None
+        raise RequestError(404, str(unknown), _instead(unknown.name, unknown.known)) from None
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    there = f"there are {', '.join(known)}" if known else "none is declared"
+    return (did_you_mean(name, known) or there)[:1000]

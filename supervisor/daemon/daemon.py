@@ -11,18 +11,17 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from supervisor.control.api import Door
+from supervisor.control.door import Door
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
 from supervisor.core.lifecycle import settings_of
 from supervisor.core.model import process_of
-from supervisor.daemon.run import ORDERS
 from supervisor.daemon.settings_file import Rejected, SettingsFile, forget_last_good, keep_last_good
 from supervisor.disk.privacy import ExposedFiles, refuse_shared
 from supervisor.observe.log import EventLog, Log
@@ -175,14 +174,17 @@ class Daemon:
     # Signals and orders to the daemon itself
 
     def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload_soon)
-        loop.add_signal_handler(signal.SIGUSR2, self.detach)
-        for signum in (signal.SIGUSR1, signal.SIGWINCH):
-            loop.add_signal_handler(signum, lambda: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)  # which the command line has blocked
+        acts: dict[int, Callable[[], object]] = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self.reload_soon,
+            signal.SIGUSR2: self.detach,
+            signal.SIGUSR1: lambda: None,
+            signal.SIGWINCH: lambda: None,
+        }
+        for signum, act in acts.items():
+            asyncio.get_running_loop().add_signal_handler(signum, act)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, acts)  # some of which the verb has blocked
 
     def stop(self) -> None:
         """Leave as the file says, in order; told again, at once."""

@@ -15,7 +15,7 @@ from typing import cast
 
 from jupyter_core.paths import jupyter_runtime_dir
 
-from supervisor.control.api import Door
+from supervisor.control.door import Door
 from supervisor.control.lookup import (
     BadPath,
     default_socket,

@@ -51,7 +51,7 @@ def test_shutdown_waits_until_the_daemon_is_gone(tmp_path: Path) -> None:
     script = (
         "import sys, asyncio, pathlib\n"
         "from tests.control.fake_steering import FakeSteering\n"
-        "from supervisor.control.api import Door\n"
+        "from supervisor.control.door import Door\n"
         "async def main():\n"
         "    steering = FakeSteering(pathlib.Path(sys.argv[1]))\n"
         "    door = Door(steering, pathlib.Path(sys.argv[1]) / 's')\n"

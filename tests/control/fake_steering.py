@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from supervisor.control.api import Door, Limits
+from supervisor.control.door import Door, Limits
 from supervisor.control.steering import UnknownKernel
 from supervisor.core import events
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.api import Limits
+from supervisor.control.door import Limits
 from supervisor.core import events
 from tests.control.conftest import ask, curl, raw, read_all
 from tests.control.fake_steering import FakeDaemon, FakeSteering
@@ -213,7 +213,7 @@ def test_a_dropped_follower_that_reads_again_finds_the_gap_last(
     with FakeDaemon(steering, tmp_path / "patient", limits) as patient, raw(patient) as sock:
         sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: steering.followers == 1)
-        exchange = next(iter(patient.door._callers._open.values()))
+        exchange = next(iter(patient.door.exchanges))
         wait_for(lambda: exchange._connection._write_finished)
 
         told = read_all(sock)

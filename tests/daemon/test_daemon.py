@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.control.api import Door
 from supervisor.control.client import Client, target
+from supervisor.control.door import Door
 from supervisor.control.watch import FileWatch
 from supervisor.daemon import daemon as daemons
 from supervisor.daemon.daemon import Daemon

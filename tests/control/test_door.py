@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.control.client import Client, target
 from supervisor.core import events
-from tests.control.conftest import ask, curl
+from tests.control.conftest import ask, curl, raw, read_all
 from tests.control.fake_steering import STARTED, FakeDaemon, FakeSteering
 from tests.waiting import DEADLINE, wait_for
 
@@ -165,6 +165,32 @@ def test_a_path_or_method_that_is_not_there_gets_a_hint(
     answer = ask(daemon, method, path)
 
     assert (status, hint) == (answer.status, answer.body["hint"])
+
+
+@pytest.mark.parametrize(
+    ("method", "line", "status"),
+    [
+        ("GET", "http://[::1/", 400),
+        ("HEAD", "/v1/status", 405),
+        ("HEAD", "/v1/nothing", 404),
+        ("GET", "/v1/kernels/a%00b", 404),
+        ("POST", "/v1/plan?path=%00", 400),
+        ("POST", "/v1/plan?path=/a%00b", 400),
+        ("GET", f"/v1/events?last={2**63}", 400),
+        ("GET", f"/v1/events?last={2**64}", 400),
+        ("GET", "/v1/status?a=1&" + "&".join(["b=2"] * 1001), 400),
+    ],
+)
+def test_odd_requests_are_mistakes_of_the_client_and_leave_no_traceback(
+    daemon: FakeDaemon, caplog: pytest.LogCaptureFixture, method: str, line: str, status: int
+) -> None:
+    with raw(daemon) as sock:
+        sock.sendall(f"{method} {line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = read_all(sock).partition(b"\r\n\r\n")
+
+    assert str(status) == head.split()[1].decode()
+    assert (method == "HEAD") == (not body)
+    assert [] == caplog.records
 
 
 def test_reload_tells_what_was_done(daemon: FakeDaemon) -> None:

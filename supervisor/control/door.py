@@ -1,0 +1,358 @@
+"""The control door: HTTP and JSON on a Unix socket, for processes of our own user.
+
+Owns who may connect, the bounds of a connection (size, time, number), and the form of an
+answer.  What a request means is ``routes``.  tornado.web is not used: it is no shorter
+here, and costs the daemon 2 MB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from http.client import responses
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tornado.http1connection import HTTP1Connection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+
+from supervisor.control.binding import Bound, DoorError, Link, bind, peer
+from supervisor.control.openapi import document
+from supervisor.control.requests import RequestError
+from supervisor.control.routes import DESCRIPTION_PATH, Reply, answer
+from supervisor.control.steering import Fields, Steering
+from supervisor.wording import timestamp
+
+__all__ = ["Door", "DoorError", "Limits"]
+
+_log = logging.getLogger(__name__)
+
+_ACCEPTED_AT_ONCE = 32
+_ACCEPT_PAUSE = 1.0  # seconds
+_UNBOUNDED = 1 << 62  # tornado would answer a large body without words; we answer it
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of what one client may cost; spans in seconds, sizes in bytes."""
+
+    body_size: int = 1 << 20
+    header_size: int = 1 << 14
+    idle_timeout: float = 30.0
+    body_timeout: float = 10.0
+    connections: int = 256
+    followers: int = 64
+    stalled_timeout: float = 10.0
+    """A follower that takes nothing for so long is dropped."""
+    parting_timeout: float = 2.0
+    """How long the last words to a dropped or closing client may take."""
+
+
+class Door(HTTPServerConnectionDelegate):
+    """Lets programs of our user steer the daemon through one socket.
+
+    ``link``, usually ``lookup.state_socket(state_dir)``, is a symbolic link to
+    the socket: by it the daemon is found.
+    """
+
+    def __init__(
+        self, steering: Steering, path: Path, *, link: Path | None = None, limits: Limits | None = None
+    ) -> None:
+        self.steering = steering
+        self.path = path
+        self.limits = limits or Limits()
+        self.description = document()
+        self.followers = 0
+        self.exchanges: set[_Exchange] = set()
+        self._link_path = link
+        self._link: Link | None = None
+        self._bound: Bound | None = None
+        self._server: _Server | None = None
+
+    async def start(self) -> None:
+        """Open the door.  Raises DoorError, whose text says why and what to do."""
+        self._bound = await bind(self.path)
+        if self._link_path is not None:
+            self._link = Link.place(self._link_path, self.path)
+        limits = self.limits
+        self._server = _Server(
+            self,
+            max_body_size=_UNBOUNDED,
+            max_buffer_size=2 * limits.body_size + limits.header_size,
+            max_header_size=limits.header_size,
+            idle_connection_timeout=limits.idle_timeout,
+            body_timeout=limits.body_timeout,
+        )
+        self._server.receive(self, self._bound.sock)
+
+    async def close(self) -> None:
+        """Close the door: no new callers; what is under way gets a moment; the file goes if it is ours.
+
+        That is ``Limits.parting_timeout``, for streams too: end their source
+        first, and followers find what was told last.
+        """
+        server, bound, self._server, self._bound = self._server, self._bound, None, None
+        if server is None or bound is None:
+            return
+        server.end_reception()
+        server.stop()
+        bound.remove()
+        if self._link is not None:
+            self._link.remove()
+        tasks = [exchange.task for exchange in self.exchanges if exchange.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.limits.parting_timeout)
+            for exchange in list(self.exchanges):
+                exchange.part()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await server.close_all_connections()
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:  # noqa: ARG002 - tornado's signature
+        """Receive a request."""
+        assert isinstance(request_conn, HTTP1Connection), "tornado speaks HTTP/1 only"
+        return _Exchange(self, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        """A connection has ended; its exchange was told."""
+
+
+class _Server(HTTPServer):
+    """Takes callers in, and turns away who may not connect or is one too many, before a byte is read.
+
+    Looks away for a while when there is no descriptor left to take one in with: tornado's own
+    reception would be called again and again, since the caller still waits.
+    """
+
+    def receive(self, door: Door, sock: socket.socket) -> None:
+        """Take in whoever calls at this socket."""
+        self._door = door
+        self._sock = sock
+        self._pause: asyncio.TimerHandle | None = None
+        self._is_refused = False
+        self._open()
+
+    def _open(self) -> None:
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, address = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                self._look_away(error)
+                return
+            connection.setblocking(False)
+            self.handle_stream(IOStream(connection, max_buffer_size=self.max_buffer_size), address)
+        self._is_refused = False
+
+    def _look_away(self, error: OSError) -> None:
+        if not self._is_refused:
+            _log.error("cannot take in callers of the control socket: %s", error)
+        self._is_refused = True
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock)
+        self._pause = loop.call_later(_ACCEPT_PAUSE, self._open)
+
+    def end_reception(self) -> None:
+        """Take in nobody any more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        asyncio.get_running_loop().remove_reader(self._sock)
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a caller, or tell it why not."""
+        try:
+            found = peer(stream.socket)
+        except OSError:
+            stream.close()
+            return
+        if found is not None and found[1] not in {0, os.geteuid()}:
+            self._turn_away(stream, 403, "this daemon belongs to another user")
+        elif len(self._connections) >= self._door.limits.connections:
+            self._turn_away(stream, 503, "too many connections")
+        else:
+            super().handle_stream(stream, address)
+
+    def _turn_away(self, stream: IOStream, status: int, error: str) -> None:
+        """Answer without having read: one send that fits into the socket's buffer, or nothing."""
+        instance = self._door.steering.instance
+        content = f'{{"error":"{error}","hint":"","instance":"{instance}"}}\n'
+        head = (
+            f"HTTP/1.1 {status} {responses[status]}\r\nContent-Type: application/json\r\n"
+            "Connection: close\r\n"
+            f"Kernel-Supervisor-Instance: {instance}\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        try:
+            stream.socket.send((head + content).encode(), getattr(socket, "MSG_NOSIGNAL", 0))
+        except OSError:
+            pass  # it is not owed more
+        stream.close()
+
+
+class _Exchange(HTTPMessageDelegate):
+    """One request and its answer: read within bounds, answered, streamed to who reads."""
+
+    def __init__(self, door: Door, connection: HTTP1Connection) -> None:
+        self._door = door
+        self._connection = connection
+        self._line = RequestStartLine("", "", "")
+        self._body = bytearray()
+        self._answered = False
+        self._streaming = False
+        self.task: asyncio.Task[None] | None = None
+
+    # What tornado tells, in this order.
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> None:
+        """Refuse a body that is announced as too large before it is read."""
+        assert isinstance(start_line, RequestStartLine), "a server receives requests"
+        self._line = start_line
+        announced = headers.get("Content-Length", "0")
+        if announced.isdecimal() and int(announced[:20]) > self._door.limits.body_size:
+            self._refuse_body()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the body while it is small enough."""
+        if not self._answered:
+            self._body += chunk
+            if len(self._body) > self._door.limits.body_size:
+                self._body.clear()
+                self._refuse_body()
+
+    def _refuse_body(self) -> None:
+        size = self._door.limits.body_size
+        self._send(413, {"error": f"the body is larger than {size} bytes", "hint": "no request needs that"})
+
+    def finish(self) -> None:
+        """Carry out the request, now that it is whole."""
+        if not self._answered:
+            self._connection.set_close_callback(self._hung_up)
+            self._door.exchanges.add(self)
+            self.task = asyncio.get_running_loop().create_task(self._run())
+            self.task.add_done_callback(lambda _: self._door.exchanges.discard(self))
+
+    def on_connection_close(self) -> None:
+        """Forget a request that never became whole."""
+        self._answered = True
+
+    # What we do.
+
+    async def _run(self) -> None:
+        """Answer; whatever goes wrong is told to the client and never leaves here."""
+        try:
+            reply = await self._reply()
+            if reply.stream is not None:
+                await self._stream(reply.stream)
+            elif (sent := self._send(reply.status, reply.fields or {})) is not None:
+                await self._written(sent)
+        except StreamClosedError:
+            pass  # the client has gone; its order stands
+        except TimeoutError:
+            self._connection.close()  # it asked, and does not read the answer
+        except Exception:
+            _log.exception("an answer broke off: %s", self._line.path)
+            self._connection.close()
+
+    async def _reply(self) -> Reply:
+        door, method, target = self._door, self._line.method, self._line.path
+        try:
+            if (method, target) == ("GET", DESCRIPTION_PATH):
+                return Reply(200, door.description)
+            if target.startswith("/v1/events") and door.followers >= door.limits.followers:
+                raise RequestError(503, "too many clients follow already", "end one of them")
+            return await answer(door.steering, method, target, bytes(self._body))
+        except RequestError as error:
+            return Reply(error.status, {"error": error.message, "hint": error.hint})
+        except Exception:
+            _log.exception("a request failed: %s %s", method, target)
+            hint = "this is a mistake of the program; its log tells more"
+            return Reply(500, {"error": "the request failed", "hint": hint})
+
+    def _send(self, status: int, fields: Fields) -> asyncio.Future[None] | None:
+        """Send a whole answer, once; the future tells when it has left."""
+        if self._answered:
+            return None
+        self._answered = True
+        content = _encode({**fields, "instance": self._door.steering.instance})
+        sent = self._begin(status, "application/json", content)
+        self._connection.finish()
+        return sent
+
+    def _begin(self, status: int, kind: str, content: bytes | None = None) -> asyncio.Future[None]:
+        """Send the head, and a whole answer's content: of one to HEAD, none (RFC 9110, 9.3.2)."""
+        head = HTTPHeaders({"Content-Type": kind, "Kernel-Supervisor-Instance": self._door.steering.instance})
+        if content is not None:
+            head["Content-Length"] = str(len(content))
+        line = ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
+        return self._connection.write_headers(line, head, None if self._line.method == "HEAD" else content)
+
+    async def _stream(self, stream: AsyncIterator[Fields]) -> None:
+        """Send a stream as fast as it is read, and no faster: what waits is one batch."""
+        self._answered = self._streaming = True
+        self._door.followers += 1
+        try:
+            await self._written(self._begin(200, "application/x-ndjson"))
+            async for fields in stream:
+                await self._written(self._connection.write(_encode(fields)))
+            self._connection.finish()
+        except TimeoutError:
+            await self._drop()
+        finally:
+            self._door.followers -= 1
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _written(self, written: asyncio.Future[None]) -> None:
+        async with asyncio.timeout(self._door.limits.stalled_timeout):
+            await written
+
+    async def _drop(self) -> None:
+        """Tell a follower that reads too little that it misses events, and hang up."""
+        limits = self._door.limits
+        why = f"nothing was read for {limits.stalled_timeout:g} s, so this stream ends here"
+        reason = f"{why}: ask again with since="
+        gap = {"timestamp": timestamp(), "level": "warning", "event": "stream.gap", "reason": reason}
+        last = self._connection.write(_encode(gap))
+        self._connection.finish()
+        try:
+            async with asyncio.timeout(limits.parting_timeout):
+                await last
+        except (TimeoutError, StreamClosedError):
+            pass
+        self._connection.close()
+
+    def _hung_up(self) -> None:
+        """The client has gone: a stream ends with it, an order is carried out all the same."""
+        if self._streaming:
+            self.part()
+
+    def part(self) -> None:
+        """Break off what has not ended by itself."""
+        if self.task is not None:
+            self.task.cancel()
+        if self._streaming:
+            self._connection.close()
+
+
+def _encode(fields: Fields) -> bytes:
+    return msgspec.json.encode(fields, enc_hook=str) + b"\n"
