@@ -24,6 +24,45 @@ SLEEPERS = {
     "systemd/service.py": "waits by itself, in a machine that has no tests",
 }
 
+# Modules that have no test file of their own name, and why; the others have one in the room of their name.
+UNTESTED = {
+    "cli/exits": "numbers and an exception",
+    "cli/table": "told by every verb that prints one",
+    "control/client": "what every test of the door asks with",
+    "control/steering": "a protocol",
+    "core/actions": "types",
+    "core/events": "types",
+    "core/model": "types, and what every story asks of them",
+    "daemon/life": "told with the daemon",
+    "daemon/run": "the verb: told from outside, in tests/e2e",
+    "disk/errand": "told with what it does: launches that hang",
+    "disk/pools": "told with what is done there",
+    "disk/privacy": "told of the real daemon, in tests/faults/test_modes.py",
+    "kernel/host": "what the tests of entries, runs and survivors are told through",
+    "manager/connection_file": "told with its manager",
+    "output/stream": "told with the file that it reads",
+    "process/dispositions": "told with every launch",
+    "process/pulse": "told with the monitor",
+    "records/places": "names",
+    "settings/keys": "told with the schema, the settings and the mistakes",
+    "settings/rules": "told with the mistakes",
+    "settings/values": "told with the mistakes",
+    "version": "a number",
+}
+# Suites that are about no one module, beside those in rooms of their own.
+STORIES = {
+    "core/test_found": "the second half of loading",
+    "core/test_properties": "what holds of all of the core",
+    "daemon/test_edit_sequences": "any sequence of files ends as the last one",
+    "kernel/test_hanging": "launches and adoptions whose disk hangs",
+    "manager/test_ipykernel": "managers of a real kernel",
+    "test_home": "the tests themselves",
+    "test_layers": "the rooms",
+    "test_rules": "the tests themselves",
+}
+ROOMS_OF_STORIES = {"e2e", "faults", "fuzz", "soak", "systemd", "docs"}
+SUPERVISOR = TESTS.parent / "supervisor"
+
 
 def is_sleep(node: ast.AST) -> bool:
     """A call of ``sleep``; ``sleep(0)`` is no time, but a turn of the loop."""
@@ -48,3 +87,17 @@ def test_a_sleep_is_seen_however_it_is_spelled() -> None:
     source = "time.sleep(1)\nsleep(x)\nawait asyncio.sleep(0)\nasyncio.sleep(0.01)\n_sleep(f())\nwait(2)"
 
     assert 4 == sum(is_sleep(node) for node in ast.walk(ast.parse(source)))
+
+
+def named(root: Path, pattern: str) -> set[str]:
+    """The files of a tree, each as its room and its name."""
+    return {str(path.relative_to(root).with_suffix("")) for path in root.rglob(pattern)}
+
+
+def test_every_module_has_a_test_file_of_its_name_in_its_room_and_the_other_way_round() -> None:
+    modules = {name for name in named(SUPERVISOR, "*.py") if "__" not in name}
+    tests = {name for name in named(TESTS, "test_*.py") if name.split("/")[0] not in ROOMS_OF_STORIES}
+    wanted = {str(Path(name).with_name(f"test_{Path(name).name}")): name for name in modules}
+
+    assert set(UNTESTED) == {module for test, module in wanted.items() if test not in tests}
+    assert set(STORIES) == tests - set(wanted)

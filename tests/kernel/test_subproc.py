@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import uuid
-from pathlib import Path
 
 import pytest
 
-from supervisor.kernel import local, subproc
+from supervisor.kernel import subproc
 from supervisor.kernel.subproc import KernelManager
 from supervisor.process.identity import identify, is_running
 from tests.kernel.programs import (
@@ -24,7 +22,6 @@ from tests.kernel.programs import (
     ROOT,
     SLEEPER,
     SUCCESSFUL,
-    end,
     name_of,
     open_files,
     start,
@@ -238,20 +235,6 @@ def test_an_asyncio_process_that_only_its_closed_event_loop_would_reap_is_reaped
     assert ["-9", "''"] == told.stdout.split(), told.stderr
 
 
-async def test_an_end_that_does_not_come_is_logged_and_not_waited_for(
-    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(local, "KILL_TIMEOUT", 0.02)
-    monkeypatch.setattr(KernelManager, "_send", lambda self, signum: None)  # as if it hung in a system call
-    kernel = KernelManager(sleeper, kernel_id="analysis")
-
-    with caplog.at_level(logging.WARNING):
-        await kernel.kill()
-
-    assert f"kernel analysis: pid {sleeper.pid} has not ended 0.02 s after SIGKILL" in caplog.text
-    assert await kernel.is_alive() is True
-
-
 async def test_the_windows_event_is_ignored_elsewhere(sleeper: subprocess.Popen[bytes]) -> None:
     wait_for(lambda: name_of(sleeper.pid) == "sleep")
     kernel = KernelManager(sleeper, win_interrupt_evt=object())
@@ -260,49 +243,6 @@ async def test_the_windows_event_is_ignored_elsewhere(sleeper: subprocess.Popen[
 
     assert await kernel.wait() is False
     assert -signal.SIGINT == kernel.returncode
-
-
-async def test_cleanup_takes_texts_and_paths(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    text, path = tmp_path / "text", tmp_path / "path"
-    text.touch()
-    path.touch()
-
-    await KernelManager(sleeper, [str(text), path, tmp_path / "missing"]).cleanup()
-
-    assert not any(file.exists() for file in (text, path))
-
-
-async def test_a_file_that_cannot_be_removed_is_logged(
-    sleeper: subprocess.Popen[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "file").touch()
-    kernel = KernelManager(sleeper, [str(tmp_path / "directory"), str(tmp_path / "file")])
-
-    await kernel.cleanup()
-
-    assert "cannot remove" in caplog.text
-    assert not (tmp_path / "file").exists()
-
-
-async def test_the_pidfd_is_closed_at_the_end_by_cleanup_and_when_forgotten() -> None:
-    gc.collect()
-    files = open_files()
-    popens = [start(SLEEPER) for _ in range(3)]
-    try:
-        ended, cleaned, forgotten = (KernelManager(popen) for popen in popens)
-        assert files + 3 == open_files()
-
-        await ended.kill()
-        assert files + 2 == open_files()
-        await cleaned.cleanup()
-        assert files + 1 == open_files()
-        del forgotten
-        gc.collect()
-        assert files == open_files()
-    finally:
-        for popen in popens:
-            end(popen)
 
 
 @pytest.mark.parametrize("kind", ["Popen", "asyncio"])

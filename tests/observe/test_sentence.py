@@ -6,7 +6,6 @@ import pytest
 
 from supervisor.core.telling import LEVELS
 from supervisor.observe.sentence import _WORDS, sentence
-from supervisor.wording import span
 
 RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
 
@@ -112,23 +111,3 @@ def test_a_sentence_obeys_nothing_that_a_kernel_wrote() -> None:
         "a failed and is left alone: \\x1b[2J\\r\\u2028; kernel-supervisor reset a tries again"
         == sentence({"event": "kernel.failed", "kernel": "a", "reason": "\x1b[2J\r\u2028"})
     )
-
-
-@pytest.mark.parametrize(
-    ("expected", "seconds"),
-    [
-        ("0 s", 0),
-        ("0 s", -1),
-        ("4 ms", 0.0042),
-        ("0.41 s", 0.412),
-        ("3.2 s", 3.21),
-        ("10 s", 9.97),
-        ("1 min", 59.8),
-        ("3 min 4 s", 184),
-        ("1 h", 3600),
-        ("3 h 2 min", 10920),
-        ("2 d 5 h", 2 * 86400 + 5 * 3600 + 59),
-    ],
-)
-def test_a_span_is_told_in_its_two_largest_units(expected: str, seconds: float) -> None:
-    assert expected == span(seconds)

@@ -22,7 +22,6 @@ from supervisor.process.exit import (
     wait_exit,
 )
 from supervisor.process.identity import has_ended, identify, open_pidfd
-from supervisor.wording import signal_name
 from tests.kernel.programs import (
     EXITS_7,
     SLEEPER,
@@ -68,16 +67,6 @@ def test_output_and_detail_are_kept() -> None:
     expected = Exit(Cause.EXITED, code=1, output_tail=("a", "b"), detail="why")
 
     assert expected == describe_exit(1, output_tail=["a", "b"], detail="why")
-
-
-def test_every_signal_has_a_name() -> None:
-    names = [signal_name(signum) for signum in range(1, signal.SIGRTMAX + 1)]
-
-    assert len(set(names)) == len(names)
-    assert ("SIGHUP", "SIGRTMIN", "SIGRTMIN+1") == tuple(
-        signal_name(signum) for signum in (1, signal.SIGRTMIN, signal.SIGRTMIN + 1)
-    )
-    assert "SIG32" == signal_name(32)
 
 
 class Machine:

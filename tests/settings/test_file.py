@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
 from supervisor.settings.config import BackoffConfig, Config, KernelConfig
 from supervisor.settings.file import ConfigError, load, parse
-
-SPEC = 'kernelspec = "python3"\n'
+from tests.settings.files import SPEC, told_of, write
 
 
 def kernel(body: str) -> KernelConfig:
     return parse(f"[kernels.a]\n{body}", "f.toml").kernels["a"]
-
-
-# What is read
 
 
 def test_a_kernel_needs_no_more_than_a_kernelspec() -> None:
@@ -40,12 +35,6 @@ def test_integers_are_taken_for_numbers() -> None:
     assert 3.0 == settings.stop_timeout
     assert isinstance(settings.stop_timeout, float)
     assert BackoffConfig(next=1.0, max=2.0) == settings.backoff
-
-
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm() -> None:
-    text = f"\ufeff[kernels.a]\n{SPEC}".replace("\n", "\r\n").encode()
-
-    assert ["a"] == list(parse(text, "f.toml").kernels)
 
 
 def test_defaults_stand_below_the_kernels_own_keys_and_nested_tables_merge_key_by_key() -> None:
@@ -75,67 +64,6 @@ def test_defaults_stand_below_the_kernels_own_keys_and_nested_tables_merge_key_b
 )
 def test_a_kernels_own_command_replaces_the_default_one_of_the_other_kind(default: str, own: str) -> None:
     assert kernel(own) == parse(f"[defaults]\n{default}[kernels.a]\n{own}", "f.toml").kernels["a"]
-
-
-# Reading
-
-
-def write(path: Path, text: str = f"[kernels.a]\n{SPEC}") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def told_of(path: Path) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load(path)
-    assert caught.value.digest
-    return [str(mistake).replace(f"{path.parent}/", "") for mistake in caught.value.mistakes]
-
-
-def test_what_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    write(tmp_path / "big", " " * (1024 * 1024 + 1))
-    write(tmp_path / "loop").unlink()
-    (tmp_path / "loop").symlink_to("loop")
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(tmp_path / "socket"))
-    server.close()
-
-    assert ["none: no such file: create it, or name another"] == told_of(tmp_path / "none")
-    assert ["fifo: is not a regular file: name a TOML file"] == told_of(tmp_path / "fifo")
-    assert ["big: is larger than 1 MiB: is it the right file?"] == told_of(tmp_path / "big")
-    assert ["loop: cannot be read: Too many levels of symbolic links"] == told_of(tmp_path / "loop")
-    assert ["socket: cannot be read: No such device or address"] == told_of(tmp_path / "socket")
-    with pytest.raises(ConfigError, match="is a directory: name a file in it"):
-        load(tmp_path)
-    with pytest.raises(ConfigError, match="embedded null byte"):
-        load("a\0b")
-
-
-def test_an_unreadable_file_is_a_mistake(tmp_path: Path) -> None:
-    write(tmp_path / "f").chmod(0)
-    user = os.geteuid()
-    if user == 0:  # root reads everything
-        os.seteuid(65534)
-    try:
-        told = told_of(tmp_path / "f")
-    finally:
-        os.seteuid(user)
-
-    assert ["f: permission denied: let the user of this process read it (chmod, chown)"] == told
-
-
-def test_reading_leaves_no_descriptor_open(tmp_path: Path) -> None:
-    write(tmp_path / "f")
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(20):
-        load(tmp_path / "f")
-        told_of(tmp_path / "none")
-        with pytest.raises(ConfigError):
-            load(tmp_path)
-
-    assert before == len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_fragments_are_read_sorted_and_under_the_defaults_of_the_main_file(tmp_path: Path) -> None:
