@@ -18,7 +18,7 @@ SLEEPERS = {
     "kernel/test_channel.py": "libzmq looks again only after some milliseconds",
     "kernel/test_monitor.py": "the loop that stands still",
     "kernels/mini.py": "a kernel",
-    "manager/test_stopping.py": "one of many interleavings",
+    "manager/test_own.py": "one of many interleavings",
     "soak/soak.py": "the moments of the acts are what is random",
     "supervision/test_supervision.py": "a system call that takes long",
     "systemd/service.py": "waits by itself, in a machine that has no tests",

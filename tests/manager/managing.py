@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 Make = Callable[..., KernelManager]
 
@@ -28,6 +30,21 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     yield new
     for manager in made:
         manager.shutdown_kernel(now=True)
+
+
+def ready(manager: KernelManager, **keywords: Any) -> KernelManager:
+    """A manager whose kernel is started and ready."""
+    manager.start_kernel(**keywords)
+    manager.wait_ready(DEADLINE)
+    return manager
+
+
+def die(manager: KernelManager, signum: int = signal.SIGKILL) -> None:
+    """End the kernel, and wait until its manager has another one, or has given it up."""
+    pid = manager.pid
+    assert pid is not None
+    os.kill(pid, signum)
+    wait_for(lambda: manager.pid not in (pid, None) or not manager.has_kernel)
 
 
 def environment(manager: KernelManager) -> dict[str, str]:

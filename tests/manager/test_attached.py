@@ -16,8 +16,8 @@ import pytest
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI
-from tests.manager.managing import is_ready
-from tests.waiting import wait_for
+from tests.manager.managing import die, is_ready
+from tests.waiting import DEADLINE, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,11 +160,8 @@ def test_deaths_are_told_through_a_crash_of_the_daemon(manager: KernelManager, d
 
 
 def _kill(manager: KernelManager, signum: int) -> None:
-    pid = manager.pid
-    assert pid is not None
-    os.kill(pid, signum)
-    wait_for(lambda: manager.pid not in (pid, None))
-    manager.wait_ready(30)
+    die(manager, signum)
+    manager.wait_ready(DEADLINE)
 
 
 def test_an_ordered_restart_tells_how_the_run_that_it_ended_did(manager: KernelManager) -> None:

@@ -18,10 +18,8 @@ import pytest
 from supervisor.manager import KernelManager
 from supervisor.manager.own import Own
 from tests.kernels.using import MINI, mini
-from tests.manager.managing import Make, environment, make
+from tests.manager.managing import Make, die, environment, ready
 from tests.waiting import wait_for
-
-__all__ = ["make"]
 
 
 @pytest.fixture
@@ -41,13 +39,6 @@ def arguments(manager: KernelManager) -> list[str]:
     file = Path(f"/proc/{manager.pid}/cmdline")
     wait_for(lambda: MINI[1] in file.read_text())
     return file.read_text().split("\0")[:-1]
-
-
-def die(manager: KernelManager) -> None:
-    pid = manager.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: manager.pid not in (pid, None))
 
 
 # The environment
@@ -183,8 +174,7 @@ def test_a_kernel_comes_back_although_the_file_that_it_writes_to_was_closed(
     out = tmp_path / "out"
     manager = make()
     with out.open("wb") as file:
-        manager.start_kernel(stdout=file, stderr=subprocess.STDOUT, extra_arguments=["--say", "hello"])
-    manager.wait_ready()
+        ready(manager, stdout=file, stderr=subprocess.STDOUT, extra_arguments=["--say", "hello"])
 
     die(manager)
     manager.wait_ready()
@@ -196,8 +186,7 @@ def test_a_descriptor_that_was_closed_and_used_again_is_not_written_to(make: Mak
     out, other = tmp_path / "out", tmp_path / "other"
     fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     manager = make()
-    manager.start_kernel(stderr=fd, extra_arguments=["--say", "hello"])
-    manager.wait_ready()
+    ready(manager, stderr=fd, extra_arguments=["--say", "hello"])
     with other.open("wb") as file:
         os.dup2(file.fileno(), fd)
 
@@ -215,8 +204,7 @@ def test_a_restart_after_one_that_failed_writes_where_the_kernel_wrote(
 ) -> None:
     manager = make()
     with (tmp_path / "out").open("wb") as file:
-        manager.start_kernel(stderr=file.fileno() if number else file, extra_arguments=["--say", "hello"])
-    manager.wait_ready()
+        ready(manager, stderr=file.fileno() if number else file, extra_arguments=["--say", "hello"])
     for wrong in ({"nonsense": 1}, {"kernel_cmd": ["/nonexistent", "{connection_file}"]}):
         with pytest.raises((TypeError, FileNotFoundError)):
             manager.restart_kernel(now=True, **wrong)
@@ -252,8 +240,7 @@ def test_a_restart_after_a_shutdown_writes_to_the_same_file_if_that_is_open(
 ) -> None:
     manager = make()
     with (tmp_path / "out").open("wb") as file:
-        manager.start_kernel(stderr=file, extra_arguments=["--say", "hello"])
-        manager.wait_ready()
+        ready(manager, stderr=file, extra_arguments=["--say", "hello"])
         manager.shutdown_kernel(now=True)
         manager.restart_kernel()
         manager.wait_ready()

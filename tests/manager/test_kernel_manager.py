@@ -17,23 +17,8 @@ import pytest
 from supervisor.kernel.connection import CHANNELS
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini
-from tests.manager.managing import Make, environment, make
+from tests.manager.managing import Make, die, environment, ready
 from tests.waiting import wait_for
-
-__all__ = ["make"]
-
-
-def ready(manager: KernelManager, **keywords: Any) -> KernelManager:
-    manager.start_kernel(**keywords)
-    manager.wait_ready(30)
-    return manager
-
-
-def die(manager: KernelManager, signum: int = signal.SIGKILL) -> None:
-    pid = manager.pid
-    assert pid is not None
-    os.killpg(pid, signum)
-    wait_for(lambda: manager.pid != pid)
 
 
 def ports(manager: KernelManager) -> list[int]:

@@ -1,4 +1,4 @@
-"""Stopping the stubborn and the dying, and what is left afterwards."""
+"""A manager that owns its kernel: stops that end what they should, deaths that are told."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
+from supervisor.core.model import Cause, Exit
 from supervisor.kernel.run import Run
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini
-from tests.manager.managing import Make, make
+from tests.manager.managing import Make, die, ready
 from tests.waiting import wait_for
-
-__all__ = ["make"]
 
 STUBBORN = mini("--ignore", "SIGINT,SIGTERM,SIGHUP", "--ignore-shutdown")
 
@@ -52,9 +51,7 @@ def living_with(manager: KernelManager) -> list[int]:
 def test_a_stubborn_kernel_is_gone_within_the_stated_times(
     make: Make, stop: Callable[[KernelManager], None]
 ) -> None:
-    manager = make(kernel_cmd=STUBBORN)
-    manager.start_kernel()
-    manager.wait_ready()
+    manager = ready(make(kernel_cmd=STUBBORN))
     pid = manager.pid
     assert pid is not None
 
@@ -70,9 +67,7 @@ def test_a_stubborn_kernel_is_gone_within_the_stated_times(
 
 
 def test_a_request_lets_a_busy_kernel_finish_what_it_executes(make: Make, tmp_path: Path) -> None:
-    manager = make()
-    manager.start_kernel()
-    manager.wait_ready()
+    manager = ready(make())
     client = manager.client()
     client.start_channels()
     client.wait_for_ready(timeout=30)
@@ -134,9 +129,7 @@ def test_a_request_returns_when_it_is_answered_or_takes_too_long(
 
     monkeypatch.setattr("supervisor.manager.own.REQUEST_PATIENCE", patience)
     monkeypatch.setattr(Run, "ask_to_exit", slowly)
-    manager = make()
-    manager.start_kernel()
-    manager.wait_ready()
+    manager = ready(make())
 
     try:
         manager.request_shutdown()
@@ -179,9 +172,7 @@ def test_a_kernel_that_is_interrupted_by_messages_gets_no_signal_before_it_hears
 
 
 def test_a_stopped_kernel_can_be_shut_down(make: Make) -> None:
-    manager = make(shutdown_wait_time=0.2)
-    manager.start_kernel()
-    manager.wait_ready()
+    manager = ready(make(shutdown_wait_time=0.2))
     manager.signal_kernel(signal.SIGSTOP)
 
     manager.shutdown_kernel()
@@ -289,3 +280,117 @@ def test_a_hundred_cycles_leave_nothing(make: Make, tmp_path: Path, monkeypatch:
     assert [] == list(temporary.iterdir())
     assert [] == [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert [] == [child.pid for child in me.children()]
+
+
+def test_each_death_is_told_once_and_the_end_once_with_the_reason(make: Make) -> None:
+    manager = make(settings={"max_restarts": 2, "backoff": {"next": 0.0}})
+    told: list[tuple[str, Exit | None]] = []
+    # Before the first start.
+    manager.add_restart_callback(lambda: told.append(("restart", manager.last_exit)))
+    manager.add_restart_callback(lambda: told.append(("dead", manager.last_exit)), "dead")
+    ready(manager, extra_arguments=["--say", "last words"])
+    assert manager.last_exit is None
+
+    die(manager, signal.SIGKILL)
+    manager.wait_ready()
+    die(manager, signal.SIGSEGV)
+    manager.wait_ready()
+    die(manager, signal.SIGTERM)
+
+    wait_for(lambda: len(told) == 3)
+    assert [
+        ("restart", Exit(Cause.KILLED, signal="SIGKILL", output_tail=("last words",))),
+        ("restart", Exit(Cause.CRASHED, signal="SIGSEGV", output_tail=("last words",))),
+        ("dead", Exit(Cause.KILLED, signal="SIGTERM", output_tail=("last words",))),
+    ] == told
+
+
+def test_an_exit_code_is_told(make: Make) -> None:
+    manager = make(kernel_cmd=mini("--exit-after", "0.05", "--exit-code", "7"), settings={"max_restarts": 1})
+    codes: list[int | None] = []
+    dead = threading.Event()
+    manager.add_restart_callback(lambda: codes.append(manager.last_exit.code if manager.last_exit else None))
+    manager.add_restart_callback(dead.set, "dead")
+
+    manager.start_kernel()
+
+    assert dead.wait(30)
+    assert [7] == codes
+
+
+def test_without_autorestart_a_death_is_the_end(make: Make) -> None:
+    manager = make(autorestart=False)
+    told: list[str] = []
+    manager.add_restart_callback(lambda: told.append("restart"))
+    manager.add_restart_callback(lambda: told.append("dead"), "dead")
+    ready(manager)
+
+    die(manager)
+
+    wait_for(lambda: told)
+    assert ["dead"] == told
+    assert manager.is_alive() is False
+
+
+def test_autorestart_may_be_turned_off_and_on_while_it_runs(make: Make) -> None:
+    manager = ready(make())
+    pid = manager.pid
+
+    manager.autorestart = False
+    manager.autorestart = True
+    assert pid == manager.pid
+    die(manager)
+    wait_for(manager.is_alive)
+    manager.autorestart = False
+    die(manager)
+
+    assert manager.has_kernel is False
+
+
+def test_an_ordered_restart_is_told_as_one_and_not_as_a_death(make: Make) -> None:
+    manager = make()
+    told: list[tuple[str, Exit | None, int | None]] = []
+    for event in ("restart", "dead", "restarted"):
+        manager.add_restart_callback(
+            lambda event=event: told.append((event, manager.last_exit, manager.pid)),
+            event,  # type: ignore[misc]
+        )
+    ready(manager)
+
+    manager.restart_kernel()
+
+    wait_for(lambda: told)
+    assert [("restarted", Exit(Cause.EXITED, code=0), manager.pid)] == told
+
+
+def test_what_is_no_callback_or_no_event_is_refused_and_an_unknown_callback_is_not(make: Make) -> None:
+    async def coroutine() -> None: ...
+
+    manager = make()
+
+    for change in (manager.add_restart_callback, manager.remove_restart_callback):
+        with pytest.raises(ValueError, match="'reborn' is not one of 'restart', 'dead'"):
+            change(print, "reborn")
+    with pytest.raises(TypeError, match="coroutine function"):
+        manager.add_restart_callback(coroutine)
+    with pytest.raises(TypeError, match="not callable"):
+        manager.add_restart_callback(3)  # type: ignore[arg-type]
+    manager.remove_restart_callback(print, "dead")
+
+
+def test_a_callback_may_give_orders(make: Make) -> None:
+    manager = make()
+    done = threading.Event()
+
+    def give_up() -> None:
+        manager.shutdown_kernel(now=True)
+        done.set()
+
+    manager.add_restart_callback(give_up)
+    ready(manager)
+    pid = manager.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    assert done.wait(30)
+    assert (False, False) == (manager.is_alive(), manager.has_kernel)
