@@ -44,11 +44,11 @@ def describe_exit(
 
     ``returncode`` is as of ``subprocess.Popen``: the exit code, or minus the
     number of the signal that ended it; ``None`` when nobody knows.  ``oom`` is
-    the evidence of an ``OomWatch``; it counts for SIGKILL only.
+    the evidence of an ``OomWatch``; it counts for SIGKILL, and where nobody knows.
     """
     tail = tuple(output_tail)
     if returncode is None:
-        return Exit(Cause.UNKNOWN, output_tail=tail, detail=detail)
+        return Exit(Cause.OOM if oom else Cause.UNKNOWN, output_tail=tail, detail=detail)
     if returncode >= 0:
         return Exit(Cause.EXITED, code=returncode, output_tail=tail, detail=detail)
     return Exit(_cause_of(-returncode, oom), signal=signal_name(-returncode), output_tail=tail, detail=detail)
@@ -186,9 +186,10 @@ class OomWatch:
     def struck(self, returncode: int | None = -_SIGKILL) -> bool:
         """Whether this death was the OOM killer's doing; to be asked once, after the death.
 
-        Any other ``returncode`` than that of SIGKILL leaves the evidence for another death.
+        Any other ``returncode`` than that of SIGKILL leaves the evidence for another death; one that
+        nobody knows (``None``: an adopted process, before Linux 6.15) may have been SIGKILL.
         """
-        if returncode != -_SIGKILL or self._file is None or self._before is None:
+        if returncode not in (-_SIGKILL, None) or self._file is None or self._before is None:
             return False
         kills = _oom_kills(self._file)
         explained = max(self._before, _explained.get(self._file, 0))

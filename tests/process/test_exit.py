@@ -59,8 +59,9 @@ def test_sigkill_with_evidence_is_oom() -> None:
     assert Exit(Cause.KILLED, signal="SIGTERM") == describe_exit(-signal.SIGTERM, oom=True)
 
 
-def test_what_nobody_knows_is_unknown() -> None:
-    assert Exit(Cause.UNKNOWN) == describe_exit(None, oom=True)
+def test_what_nobody_knows_is_unknown_unless_there_is_evidence() -> None:
+    assert Exit(Cause.UNKNOWN) == describe_exit(None)
+    assert Exit(Cause.OOM) == describe_exit(None, oom=True)
 
 
 def test_output_and_detail_are_kept() -> None:
@@ -137,8 +138,9 @@ def test_another_death_leaves_the_evidence(machine: Machine) -> None:
     watch = machine.watch()
     machine.count("app/memory.events", 1)
 
-    assert [False, False, False] == [watch.struck(code) for code in (0, -signal.SIGTERM, None)]
-    assert watch.struck(-signal.SIGKILL) is True
+    assert [False, False] == [watch.struck(code) for code in (0, -signal.SIGTERM)]
+    assert watch.struck(None) is True, "an adopted process, of which the status is not known"
+    assert watch.struck(-signal.SIGKILL) is False, "a count is evidence once"
 
 
 def test_what_struck_somebody_else_before_is_no_evidence(machine: Machine) -> None:
