@@ -36,7 +36,14 @@ from supervisor.kernel.connection import Address, listened_port
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
-from supervisor.process.identity import all_pids, current_boot_id, identify, is_running, read_proc
+from supervisor.process.identity import (
+    all_pids,
+    current_boot_id,
+    identify,
+    is_running,
+    owner_of,
+    read_proc,
+)
 from supervisor.records.places import Places
 from supervisor.records.record import (
     MARK_VARIABLE,
@@ -173,6 +180,10 @@ async def take_stock(
             )
     for record in records:
         found = marked.get(record.name, [])
+        if (other := _of_another_account(record)) is not None:
+            strangers.add(record.name)
+            told[f"record of {record.name}"] = other
+            continue
         if record.launched is None:
             if found or (record.process is not None and is_running(record.process)):
                 strangers.add(record.name)
@@ -181,6 +192,22 @@ async def take_stock(
         survivors.append(_verdict(record, found, places, now, wall))
     ended = tuple(r.process for r in records if r.process and _has_left(r.process, marked.get(r.name, [])))
     return Stock(tuple(survivors), ended, tuple(records), frozenset(strangers), told)
+
+
+def _of_another_account(record: Record) -> str | None:
+    """Why the living process of a record cannot be taken up, if it is another account's.
+
+    As after ``User=`` of the service was changed: it could neither be ended nor believed.
+    """
+    if record.process is None or not is_running(record.process):
+        return None
+    owner, pid = owner_of(record.process), record.process.pid
+    if owner is None or owner == (uid := os.geteuid()):
+        return None
+    return (
+        f"{record.name}: pid {pid} belongs to user {owner}, and this daemon runs as {uid}: it is left alone: "
+        f"run the daemon as that user again, or end it (kill {pid}) and start the daemon anew"
+    )
 
 
 def _has_left(process: ProcessId, marked: list[Marked]) -> bool:

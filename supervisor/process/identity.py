@@ -119,6 +119,18 @@ def looks_running(process: ProcessId) -> bool:
     return same and stat.state not in "ZXx"
 
 
+def owner_of(process: ProcessId) -> int | None:
+    """The user that a process runs as (its effective uid), ``None`` where that is not told.
+
+    Not the owner of ``/proc/PID``, which is root for one that may not be dumped (proc(5)).
+    """
+    try:
+        status = read_proc(process.pid, "status").decode(errors="replace") if LINUX else ""
+    except OSError:
+        return None
+    return next((int(line.split()[2]) for line in status.splitlines() if line.startswith("Uid:")), None)
+
+
 def gone(pid: int) -> ProcessLookupError:
     """The error to raise for a process that is not there (any more)."""
     return ProcessLookupError(errno.ESRCH, f"process {pid} has ended")

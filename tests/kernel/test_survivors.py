@@ -147,6 +147,20 @@ async def test_the_next_process_with_its_pid_is_not_the_kernel(
     assert Cause.UNKNOWN is survivor.exit.cause
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another account")
+async def test_a_kernel_of_another_account_is_left_alone_and_told(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    process = launch(argv=["/bin/sh", "-c", "echo up; exec sleep 600"], user=65534)
+    store.write(record(process))
+
+    stock = await found(store, places)
+
+    assert ((), frozenset({"a"})) == (stock.survivors, stock.strangers)
+    told = f"a: pid {process.pid} belongs to user 65534, and this daemon runs as 0: it is left alone: "
+    assert stock.troubles["record of a"].startswith(told)
+
+
 async def test_of_another_boot_nothing_lives_and_nothing_is_a_death(
     store: RecordStore, places: Places
 ) -> None:
