@@ -10,17 +10,20 @@ import asyncio
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Set
 from pathlib import Path
 from typing import cast
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from supervisor.control.client import STATUS_PATH, Broken, Client, NoDaemon, Unresponsive
 from supervisor.control.door import Door
 from supervisor.control.lookup import (
     BadPath,
     default_socket,
     default_state_dir,
     expand,
+    lead,
     named_in,
     state_socket,
 )
@@ -35,6 +38,8 @@ from supervisor.settings.file import ConfigError
 from supervisor.supervision.supervision import Supervision
 
 EXIT_CONFIG = 78
+ANSWER_TIMEOUT = 2.0
+"""Seconds in which another daemon tells whether it runs the same file."""
 
 
 def live(named: Path, arguments: Namespace) -> int:
@@ -58,6 +63,9 @@ def live(named: Path, arguments: Namespace) -> int:
         socket = (
             Path(arguments.socket).absolute() if arguments.socket else expand(settings.socket or "", base)
         )
+    if state_given is None and (other := who_runs(file.path, {socket, state_socket(state_dir)})):
+        print(f"kernel-supervisor: {file.path}: is run by {other}", file=sys.stderr)
+        return 1
     form = cast("Format", arguments.log_format or settings.log_format)
     log = configure(settings.log_level, form, journal=Journal.from_environ())
 
@@ -74,6 +82,26 @@ def live(named: Path, arguments: Namespace) -> int:
         return 1
     finally:
         log.close()
+
+
+def who_runs(file: Path, ours: Set[Path]) -> str:
+    """Which daemon runs this file with another state directory, and what to do; ``""`` for none.
+
+    As when root calls ``run`` beside the machine's service: that would start a second set of kernels.
+    """
+    found = lead(os.environ, config=str(file))
+    others = tuple(path for path in found.sockets if path not in ours)
+    try:
+        running = Client(found=found._replace(sockets=others)).ask("GET", STATUS_PATH, timeout=ANSWER_TIMEOUT)
+        who = f"another daemon (pid {running.body.get('pid')}) already"
+    except Unresponsive as silent:
+        who = f"another daemon perhaps ({silent})"
+    except (NoDaemon, Broken):
+        return ""
+    return (
+        f"{who}: ask that one (kernel-supervisor status --config {file}), "
+        "or give this one a --state-dir of its own"
+    )
 
 
 def named_state_dir(file: Path) -> Path:
