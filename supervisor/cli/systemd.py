@@ -26,7 +26,7 @@ from supervisor.cli.screen import complain, say
 from supervisor.cli.unit import NAME, Unit, drop_in_text, read
 from supervisor.core.model import ProcessId
 from supervisor.disk.files import write_atomically
-from supervisor.process.identity import is_running
+from supervisor.process.identity import current_boot_id, is_running
 
 _HOME_OF_ITS_OWN = "--create-home --key HOME_MODE=0700 --shell /usr/sbin/nologin"
 
@@ -237,7 +237,8 @@ def _living(state_dir: Path) -> list[str]:
     for file in sorted((state_dir / "kernels").glob("*.json")):
         try:
             process = json.loads(file.read_bytes())["process"]
-            if process and is_running(ProcessId(**process)):
+            # Of whatever boot: within the unit and outside of it, its id may differ in a container.
+            if process and is_running(ProcessId(process["pid"], process["start_time"], current_boot_id())):
                 living.append(file.stem)
         except (OSError, ValueError, TypeError, KeyError):
             continue  # nothing is known of a process

@@ -5,6 +5,7 @@ Owns the names of the files (DESIGN: Files).  Makes none.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -43,9 +44,24 @@ def files_of(places: Places) -> list[Path]:
 
 
 def connect_command(connection_file: Path) -> str:
-    """What a person types to get a prompt in the kernel."""
+    """What a person types to get a prompt in the kernel, who may have another environment than a service."""
     beside = Path(sys.prefix, "bin", "jupyter")
     program = str(beside) if not shutil.which("jupyter") and beside.exists() else "jupyter"
+    # systemd.exec(5): meant for this very process, not for one that has started us.
+    is_service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
     is_known = connection_file.parent == Path(jupyter_runtime_dir())
+    if is_service and "JUPYTER_RUNTIME_DIR" in os.environ:
+        is_known = False  # the unit says where, and only to us
     file = connection_file.name if is_known else str(connection_file)
-    return f"{shlex.quote(program)} console --existing {shlex.quote(file)}"
+    command = f"{shlex.quote(program)} console --existing {shlex.quote(file)}"
+    is_of_system = is_service and "MANAGERPID" not in os.environ and os.geteuid() != 0
+    return f"sudo -u {shlex.quote(_account())} {command}" if is_of_system else command
+
+
+def _account() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"#{os.geteuid()}"

@@ -271,10 +271,16 @@ def test_the_prefix_is_that_of_the_kernelspec_if_it_has_a_python(specs: Path) ->
 def test_what_is_about_us_alone_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     names = """JPY_PARENT_PID NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_FDS LISTEN_PID LISTEN_FDNAMES
     JOURNAL_STREAM INVOCATION_ID PYTHONEXECUTABLE MAINPID SYSTEMD_EXEC_PID STATE_DIRECTORY RUNTIME_DIRECTORY
-    LOGS_DIRECTORY CONFIGURATION_DIRECTORY CACHE_DIRECTORY CREDENTIALS_DIRECTORY KERNEL_SUPERVISOR_RUN
+    LOGS_DIRECTORY CONFIGURATION_DIRECTORY CACHE_DIRECTORY KERNEL_SUPERVISOR_RUN
     KERNEL_SUPERVISOR_CONFIG"""
     ours = names.split()
-    theirs = {"HOME": "/h", "MY_LISTEN_FDS": "1", "XDG_RUNTIME_DIR": "/r", "PYTHONPATH": "/p"}
+    theirs = {
+        "HOME": "/h",
+        "CREDENTIALS_DIRECTORY": "/c",
+        "MY_LISTEN_FDS": "1",
+        "XDG_RUNTIME_DIR": "/r",
+        "PYTHONPATH": "/p",
+    }
 
     for name in ours:
         monkeypatch.setenv(name, "x")

@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = "/opt/kernel-supervisor"  # where the units as shipped expect it
 PACKAGES = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "python3", "python3-venv")
 BOOT_TIMEOUT = 480.0
+# Read before a test has a home of its own: the root takes minutes to make.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 _RECIPE = "1"  # another number has the root made anew
 
 CHECKS_UNIT = """\
@@ -66,12 +68,12 @@ def run(*command: str | Path, timeout: float = 600.0) -> str:
     return text
 
 
-def boot_and_check(scratch: Path) -> dict[str, dict[str, object]]:
-    """Boot the container, run all checks in it; what came of each, by its name."""
+def boot_and_check(scratch: Path, wanted: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Boot the container, run the wanted checks in it; what came of each, by its name."""
     _require_tools()
     with _root() as root:
         _install_project(root, scratch)
-        return _boot(root, scratch)
+        return _boot(root, scratch, wanted)
 
 
 def _require_tools() -> None:
@@ -88,7 +90,7 @@ def _require_tools() -> None:
 @contextmanager
 def _root() -> Iterator[Path]:
     """The root with all but the project in it, for one run at a time."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kernel-supervisor-tests"
+    cache = CACHE / "kernel-supervisor-tests"
     cache.mkdir(parents=True, exist_ok=True)
     wanted = _requirements()
     suite, mirror = _suite_and_mirror()
@@ -174,12 +176,13 @@ def _install_project(root: Path, scratch: Path) -> None:
 # The boot
 
 
-def _boot(root: Path, scratch: Path) -> dict[str, dict[str, object]]:
+def _boot(root: Path, scratch: Path, wanted: Sequence[str]) -> dict[str, dict[str, object]]:
     results, checks = scratch / "results", scratch / "checks"
     results.mkdir()
     checks.mkdir()
     for source in HERE.glob("*.py"):
         shutil.copy(source, checks)
+    (checks / "wanted").write_text("\n".join(wanted))
     unit = scratch / "checks.service"
     unit.write_text(CHECKS_UNIT)
     binds = [

@@ -11,7 +11,7 @@ from tests.systemd.container import HERE, CommandError, NotPossibleHereError, bo
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1200)]
 
 
-MODULES = ("checks_of_start", "checks_of_life", "checks_of_end")
+MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_end")
 
 
 def _checks() -> list[str]:
@@ -22,10 +22,14 @@ def _checks() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, object]]:
     scratch: Path = tmp_path_factory.mktemp("container")
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    wanted = [item.callspec.params["check"] for item in items if "results" in item.fixturenames]
     try:
-        found = boot_and_check(scratch)
+        found = boot_and_check(scratch, wanted)
     except NotPossibleHereError as reason:
         pytest.skip(str(reason))
     except CommandError as error:
