@@ -1,0 +1,227 @@
+// All kernels: the verdict, the filter, and one row a kernel whose middle is its timeline.
+import { byId, curve, icon, kernelHash, kernelLink, make, slot, whenChanged } from './dom.js';
+import { drawAxis, drawCurve, Lane, SPANS } from './lane.js';
+import { bytes, cause, count, plain, short, why } from './words.js';
+
+const GROUPS = [['all', 'All'], ['ill', 'Ill', 'failed'], ['shaky', 'Shaky', 'shaky'], ['well', 'Well', 'running'], ['stopped', 'Stopped', 'stopped']];
+const ORDERS = {
+  worst: ['Worst first', (kernel) => kernel.rank],
+  file: ['Order of the file', () => 0],
+  name: ['Name', (kernel) => kernel.name],
+  memory: ['Memory', (kernel) => -(kernel.usage.at(-1)?.memory ?? 0)],
+  restarts: ['Restarts', (kernel) => -kernel.view.restarts],
+};
+const COLUMNS = [['name', 'Kernel'], ['state', 'State'], ['death', 'Last death'], ['lane', ''], ['mem', 'Memory'], ['cpu', 'Core'], ['runs', 'Restarts']];
+const HEIGHT = 40, AXIS = 30, CURVE = [72, 22], HOUR = 3600e3;
+const CLICK = 6; // pixels: less is no drag
+const RESTING = 4000; // rows are put in order at most so often, and never under a pointer
+
+export class List {
+  constructor(app) {
+    this.app = app;
+    this.rows = new Map();
+    this.width = 0;
+    this.group = 'all';
+    this.arranged = 0;
+    this.verdict = whenChanged((...told) => this.writeVerdict(...told));
+    this.element = this.build();
+  }
+
+  build() {
+    this.title = make('h1', {});
+    this.ills = make('ul', { class: 'ills' });
+    this.filter = make('input', { type: 'search', placeholder: 'Filter by name or cause', 'aria-label': 'Filter by name or cause', oninput: () => this.arrange() });
+    this.order = make('select', { 'aria-label': 'Order', onchange: () => this.arrange() }, Object.entries(ORDERS).map(([value, [label]]) => make('option', { value }, label)));
+    this.chips = GROUPS.map(([group, label, glyph]) => make('button', { type: 'button', class: 'chip', 'aria-pressed': String(group === 'all'), onclick: () => this.choose(group) }, glyph && icon(glyph), `${label} `, make('b', {})));
+    this.axis = make('canvas', { class: 'axis', 'aria-hidden': 'true' });
+    const heads = COLUMNS.map(([key, label]) => make('div', { role: 'columnheader', class: `c-${key}`, 'aria-label': label ? null : 'Timeline' }, label || this.axis));
+    this.body = make('div', { role: 'rowgroup', class: 'rows' });
+    this.cross = make('div', { class: 'cross', hidden: true });
+    this.pick = make('div', { class: 'pick', hidden: true });
+    this.empty = make('p', { class: 'empty', hidden: true }, 'No kernel matches.');
+    this.table = make('div', { role: 'table', class: 'table', 'aria-label': 'Kernels' }, make('div', { role: 'rowgroup', class: 'headgroup' }, make('div', { role: 'row', class: 'row head' }, heads)), this.body, this.cross, this.pick);
+    // What is out of view is only marked, and has no canvas.
+    this.sight = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+      const { row } = target;
+      row.isSeen = isIntersecting;
+      if (row.isSeen) this.paint(row); else row.lane.canvas.width = 0;
+    }), { rootMargin: '120px' });
+    new ResizeObserver(() => { this.width = 0; this.app.redraw(); }).observe(this.table);
+    this.listen();
+    return make('section', { class: 'list' }, make('div', { class: 'verdict' }, this.title, this.ills),
+      make('div', { class: 'tools' }, make('div', { class: 'find' }, this.filter, this.order), make('div', { class: 'chips', role: 'group', 'aria-label': 'Show' }, this.chips), zoom(this.app)),
+      this.table, this.empty, legend());
+  }
+
+  choose(group) {
+    this.group = group;
+    this.chips.forEach((chip, i) => chip.setAttribute('aria-pressed', String(GROUPS[i][0] === group)));
+    this.arrange();
+  }
+
+  makeRow(kernel) {
+    const row = { kernel, element: make('div', { role: 'row', class: 'row' }), isStale: true, written: 0 };
+    const cell = (key, ...inner) => row.element.appendChild(make('div', { role: key === 'name' ? 'rowheader' : 'cell', class: `c-${key}` }, ...inner));
+    row.note = make('span', { class: 'note', hidden: true }, icon('edit'), make('span', { class: 'unseen' }, 'edited, in force from its next start'));
+    row.glyph = icon('running');
+    cell('name', kernelLink(kernel.name, row.glyph, make('bdi', {}, plain(kernel.name)), row.note));
+    row.state = slot(cell('state'));
+    row.death = slot(cell('death'));
+    row.lane = new Lane(this.app, kernel, HEIGHT, ` of ${plain(kernel.name)}`, (x) => this.point(row, x));
+    row.lane.canvas.tabIndex = this.rows.size ? -1 : 0;
+    cell('lane', row.lane.canvas).row = row;
+    row.curve = curve(...CURVE);
+    row.memory = slot(cell('mem', row.curve).appendChild(make('span', {})));
+    row.core = slot(cell('cpu'));
+    row.restarts = slot(cell('runs'));
+    row.element.row = row;
+    this.sight.observe(row.element);
+    return row;
+  }
+
+  /** Brings the rows in line with the model: which there are, and in which order. */
+  arrange() {
+    const now = this.app.now(), all = this.app.model.all(now), text = this.filter.value.toLowerCase(), [, key] = ORDERS[this.order.value];
+    for (const [name, row] of this.rows) if (this.app.model.kernels.get(name) !== row.kernel) { row.element.remove(); this.rows.delete(name); }
+    for (const kernel of all) if (!this.rows.has(kernel.name)) this.rows.set(kernel.name, this.makeRow(kernel));
+    const searched = (kernel) => `${kernel.name} ${kernel.state} ${kernel.view.last_death ? cause(kernel.view.last_death) : ''}`.toLowerCase();
+    const shown = all.filter((kernel) => (this.group === 'all' || kernel.group === this.group) && searched(kernel).includes(text));
+    const keys = new Map(shown.map((kernel) => [kernel, key(kernel)]));
+    shown.sort((a, b) => (keys.get(a) < keys.get(b) ? -1 : Number(keys.get(a) > keys.get(b))));
+    const wanted = shown.map((kernel) => this.rows.get(kernel.name).element), kept = new Set(wanted);
+    for (const element of [...this.body.children]) if (!kept.has(element)) element.remove();
+    wanted.forEach((element, i) => { if (this.body.children[i] !== element) this.body.insertBefore(element, this.body.children[i] ?? null); });
+    this.empty.hidden = shown.length > 0;
+    this.arranged = now;
+  }
+
+  /** At each beat: only what changed, and only what is seen. */
+  update(now, changed) {
+    const all = this.app.model.all(now), isNew = all.some((kernel) => this.rows.get(kernel.name)?.kernel !== kernel);
+    const isTouched = this.table.matches(':hover') || this.body.contains(document.activeElement);
+    if (isNew || this.rows.size !== all.length || (changed.size && !isTouched && now - this.arranged > RESTING)) this.arrange();
+    for (const row of this.rows.values()) {
+      row.isStale ||= changed.has(row.kernel);
+      if (row.isSeen && (row.isStale || this.app.isMoved || this.hasAged(row, now))) this.paint(row);
+    }
+    if (this.app.isMoved) drawAxis(this.axis, this.app.model.edits, this.app.window(), this.laneWidth(), AXIS);
+    if (now - (this.judged ?? 0) > 1000) { this.judged = now; this.judge(all, now); }
+  }
+
+  sees(kernel) { return this.rows.get(kernel.name)?.isSeen ?? true; }
+  seen() { return [...this.rows.values()].filter((row) => row.isSeen).map((row) => row.kernel.name); }
+  laneWidth() { return (this.width ||= this.axis.parentNode.clientWidth); }
+
+  hasAged(row, now) {
+    const pause = row.kernel.state === 'backoff' ? 1000 : now - row.kernel.since < 120e3 ? 5000 : 30000;
+    return now - row.written > pause;
+  }
+
+  paint(row) {
+    const { kernel } = row, { view } = kernel, now = this.app.seenAt(), usage = view.pid ? kernel.usage.at(-1) : null, death = view.last_death;
+    const look = `row is-${kernel.group}`;
+    if (row.element.className !== look) row.element.className = look;
+    if (row.shown !== kernel.icon) {
+      row.shown = kernel.icon;
+      row.glyph.setAttribute('class', `icon is-${kernel.icon}`);
+      row.glyph.firstChild.setAttribute('href', `#i-${kernel.icon}`);
+    }
+    row.note.hidden = !view.pending?.length;
+    const left = view.phase === 'backoff' && view.next_start_at ? (new Date(view.next_start_at) - now) / 1000 : 0;
+    row.state(left > 0 ? `starts in ${short(left)}` : `${kernel.state} ${short((now - (kernel.state === 'running' ? kernel.born : kernel.since)) / 1000)}`);
+    row.death(death ? `${cause(death)}, ${short((now - Date.parse(death.at)) / 1000)} ago` : '–');
+    row.memory(usage ? bytes(usage.memory) : '–');
+    row.core(usage ? usage.core.toFixed(2) : '–');
+    row.restarts(String(view.restarts));
+    drawCurve(row.curve, kernel.usage, ...CURVE);
+    if (row.isStale || this.app.isMoved || !row.lane.canvas.width) row.lane.draw(this.laneWidth());
+    Object.assign(row, { isStale: false, written: this.app.now() });
+  }
+
+  /** What one reads first: how many are ill, which, and why; like causes are told once. */
+  judge(all, now) {
+    const numbers = Object.fromEntries(GROUPS.map(([group]) => [group, all.filter((kernel) => group === 'all' || kernel.group === group).length]));
+    const shown = all.filter((kernel) => kernel.group === (numbers.ill ? 'ill' : 'shaky')).sort((a, b) => a.rank - b.rank);
+    const told = new Map();
+    for (const kernel of shown) {
+      const text = why(kernel, now), key = kernel.icon + text;
+      if (told.has(key)) told.get(key).like.push(kernel.name); else told.set(key, { kernel, text, like: [] });
+    }
+    const shaky = numbers.ill ? all.filter((kernel) => kernel.group === 'shaky').map((kernel) => [kernel.name, `${cause(kernel.view.last_death ?? {})} ×${kernel.recent(now, HOUR)}`]) : [];
+    const rows = [...told.values()];
+    this.verdict([numbers, this.app.isAway, shaky, rows.map(({ kernel, text, like }) => [kernel.name, kernel.icon, text, like])], numbers, rows, shaky);
+  }
+
+  writeVerdict(numbers, rows, shaky) {
+    const was = this.app.isAway, most = innerWidth < 640 ? 3 : 7, { ill } = numbers;
+    this.chips.forEach((chip, i) => { chip.lastChild.textContent = numbers[GROUPS[i][0]]; });
+    const calm = `${numbers.shaky ? 'No kernel' : 'All'} ${was ? 'was' : 'is'} ${numbers.shaky ? 'ill' : 'well'}`;
+    const title = ill ? `${count(ill, 'kernel')} ${was ? (ill > 1 ? 'were' : 'was') : ill > 1 ? 'are' : 'is'} ill` : numbers.all ? calm : 'No kernel is declared';
+    const others = [numbers.shaky && `${numbers.shaky} shaky`, `${numbers.well} well`, numbers.stopped && `${numbers.stopped} stopped`];
+    this.title.replaceChildren(title, ' ', make('span', {}, others.filter(Boolean).join(', ')));
+    document.title = `${ill ? `(${ill} ill) ` : ''}Kernel Supervisor`;
+    const items = rows.slice(0, most).map(({ kernel, text, like }) => make('li', { class: `is-${kernel.group}` }, icon(kernel.icon), kernelLink(kernel.name),
+      make('span', { class: 'word' }, kernel.icon === 'shaky' ? 'shaky' : kernel.state), make('span', { class: 'why' }, text, like.length ? ` The same: ${like.slice(0, 4).map(plain).join(', ')}${like.length > 4 ? ` and ${like.length - 4} more` : ''}.` : '')));
+    if (shaky.length) {
+      const some = shaky.slice(0, most).map(([name, text]) => [kernelLink(name), ` ${text}  `]);
+      items.push(make('li', {}, icon('shaky'), make('span', {}, 'also'), make('span', { class: 'word' }, 'shaky'), make('span', { class: 'why' }, some, shaky.length > most ? `and ${shaky.length - most} more` : '')));
+    }
+    if (rows.length > most) {
+      const show = () => { this.choose(ill ? 'ill' : 'shaky'); this.table.scrollIntoView(); };
+      items.push(make('li', { class: 'more' }, make('button', { type: 'button', class: 'link', onclick: show }, `and ${rows.length - most} more`)));
+    }
+    this.ills.replaceChildren(...items);
+  }
+
+  /** A line through all lanes at the place that a pointer or a key is at; none where it left. */
+  point(row, x) {
+    this.cross.hidden = x == null;
+    const edge = this.table.getBoundingClientRect().left;
+    if (x != null) this.cross.style.transform = `translateX(${x - edge}px)`;
+    if (!this.from || x == null) return;
+    Object.assign(this.pick.style, { left: `${Math.min(this.from, x) - edge}px`, width: `${Math.abs(x - this.from)}px` });
+    this.pick.hidden = Math.abs(x - this.from) < CLICK;
+  }
+
+  // A drag over a lane chooses what to zoom to, a click opens the kernel; keys go from lane to lane.
+  listen() {
+    this.body.addEventListener('pointerdown', (event) => {
+      if (event.pointerType !== 'mouse' || event.button !== 0 || !event.target.matches('.lane')) return;
+      event.preventDefault();
+      event.target.setPointerCapture(event.pointerId);
+      this.from = event.clientX;
+    });
+    this.body.addEventListener('pointerup', (event) => {
+      const { from } = this, view = this.app.window(), scale = (view.end - view.start) / this.laneWidth();
+      this.from = null;
+      this.pick.hidden = true;
+      if (!from || !event.target.matches('.lane')) return;
+      const edge = event.target.getBoundingClientRect().left, wide = Math.abs(event.clientX - from);
+      if (wide < CLICK) location.hash = kernelHash(event.target.parentNode.row.kernel.name);
+      else this.app.zoomTo(Math.max(10e3, wide * scale), view.start + (Math.max(event.clientX, from) - edge) * scale);
+    });
+    this.body.addEventListener('keydown', (event) => {
+      const row = event.target.matches('.lane') && event.target.parentNode.row, side = { ArrowUp: 'previousSibling', ArrowDown: 'nextSibling' }[event.key];
+      const next = row && side && row.element[side]?.row;
+      if (row && event.key === 'Enter') location.hash = kernelHash(row.kernel.name);
+      if (!next) return;
+      event.preventDefault();
+      row.lane.canvas.tabIndex = -1; // one stop for the tab key, not two hundred
+      next.lane.canvas.tabIndex = 0;
+      next.lane.canvas.focus();
+    });
+  }
+}
+
+/** The buttons that choose the span of the timeline. */
+export function zoom(app) {
+  const buttons = SPANS.map(([label, span]) => make('button', { type: 'button', onclick: () => app.zoomTo(span) }, label));
+  const live = make('button', { type: 'button', class: 'live', onclick: () => app.zoomTo(app.span) }, 'Back to now');
+  app.onZoom(() => {
+    buttons.forEach((button, i) => button.setAttribute('aria-pressed', String(app.end == null && SPANS[i][1] === app.span)));
+    live.hidden = app.end == null;
+  });
+  return make('div', { class: 'zoom', role: 'group', 'aria-label': 'Span of the timeline' }, live, make('span', { class: 'seg' }, buttons));
+}
+
+export const legend = () => byId('legend').content.firstElementChild.cloneNode(true);

@@ -1,0 +1,81 @@
+// The daemon, by way of the server that serves this page: its status, its events, orders.
+// One connection follows the events; after a pause it goes on at the last number, without a gap.
+
+const MONTH = 30 * 86400e3;
+const SILENCE = 30e3; // the server sends something every ten seconds
+const RETRY = 1000;
+const cookie = (name) => document.cookie.split('; ').find((part) => part.startsWith(`${name}=`))?.slice(name.length + 1);
+
+export class Source {
+  /** `tell` has status(status), event(event), caughtUp(), lost(why): what becomes known. */
+  constructor(tell) {
+    this.tell = tell;
+    this.sequence = null;
+    this.skew = 0; // the daemon's clock less ours
+    this.base = new URL('v1/', document.baseURI);
+  }
+
+  now() { return Date.now() + this.skew; }
+
+  async fetch(path, options = {}) {
+    const answer = await fetch(new URL(path, this.base), { cache: 'no-store', credentials: 'same-origin', ...options });
+    const date = Date.parse(answer.headers.get('date'));
+    if (Math.abs(date - Date.now()) > 2000) this.skew = date - Date.now();
+    return answer;
+  }
+
+  /** The JSON that a path answers with; throws where the daemon refuses or is not there. */
+  async ask(path, body) {
+    const headers = { 'Content-Type': 'application/json', 'X-XSRFToken': cookie('_xsrf') ?? '' };
+    const answer = await this.fetch(path, body ? { method: 'POST', headers, body: JSON.stringify(body) } : {});
+    const found = await answer.json().catch(() => ({}));
+    if (!answer.ok && !body) throw Object.assign(new Error(found.error ?? found.message ?? answer.statusText), { status: answer.status });
+    return { ...found, ok: answer.ok };
+  }
+
+  /** Follows for ever; each failure is told, and tried again. */
+  async follow() {
+    for (;;) {
+      try {
+        this.tell.status(await this.ask('status'));
+        await this.stream();
+        this.tell.lost('the daemon ended the stream');
+      } catch (error) {
+        this.tell.lost(error.status === 403 ? 'this page may not ask: sign in again' : error.message);
+      }
+      await new Promise((resolve) => { setTimeout(resolve, RETRY); });
+    }
+  }
+
+  async stream() {
+    const place = this.sequence == null ? `since=${new Date(this.now() - MONTH).toISOString()}` : `after=${this.sequence}`;
+    await this.lines(`events?follow=1&brief=1&${place}`, (event) => {
+      if (event.seq != null) this.sequence = event.seq;
+      this.tell.event(event);
+    }, () => this.tell.caughtUp());
+  }
+
+  /** Reads lines of JSON as they come; `quiet` is called whenever all that has come so far is read. */
+  async lines(path, take, quiet = () => {}, stop = new AbortController()) {
+    let alarm;
+    const wait = () => { clearTimeout(alarm); alarm = setTimeout(() => stop.abort(), SILENCE); };
+    wait();
+    try {
+      const answer = await this.fetch(path, { signal: stop.signal });
+      if (!answer.ok) throw Object.assign(new Error((await answer.json()).error), { status: answer.status });
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = '';
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        wait();
+        const lines = (rest + value).split('\n');
+        rest = lines.pop();
+        for (const line of lines) if (line) take(JSON.parse(line));
+        if (!rest) quiet();
+      }
+    } finally {
+      clearTimeout(alarm);
+    }
+  }
+}

@@ -1,0 +1,126 @@
+// Words for people: spans, causes, sentences; those of the command line and the log (a test compares them).
+// Pure: no elements, no clock.
+
+const UNITS = [['d', 86400, 'h', 3600], ['h', 3600, 'min', 60], ['min', 60, 's', 1]];
+const SHORT = [[172800, 86400, 'd'], [7200, 3600, 'h'], [120, 60, 'min']];
+// The cause of a death: in a column or at a mark, and as the end of a sentence about the kernel.
+export const CAUSES = {
+  oom: ['out of memory', 'ran out of memory'],
+  'start-timeout': ['not ready in time', 'was not ready in time'],
+  unresponsive: ['did not answer', 'did not answer and was killed'],
+  'port-taken': ['a port was taken', 'found one of its ports taken'],
+  'not-found': ['cannot be launched', 'cannot be launched'],
+  startup: ['start-up code failed', 'failed in its start-up code'],
+};
+export const CHECKS = { heartbeat: 'its heartbeat', probe: 'kernel_info on control' };
+
+const TIME = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const MINUTE = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
+const DAY = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
+export const time = (at) => TIME.format(at);
+export const minute = (at) => MINUTE.format(at);
+export const day = (at) => DAY.format(at);
+
+/** A moment as people write it: the time, and the day where it is not today. */
+export const moment = (at, now) => (day(at) === day(now) ? time(at) : `${day(at)}, ${minute(at)}`);
+
+/** "5 s", "3 min", "2 h", "4 d": one unit, rounded down, as in `status`. */
+export function short(seconds) {
+  if (seconds == null || Number.isNaN(seconds)) return '–';
+  const [, unit, word] = SHORT.find(([least]) => seconds >= least) ?? [0, 1, 's'];
+  return `${Math.max(0, Math.floor(seconds / unit))} ${word}`;
+}
+
+/** The two largest units: "0.41 s", "3 min 4 s", "3 h 2 min". */
+export function span(seconds) {
+  if (seconds < 0.1) return `${Math.max(0, Math.round(seconds * 1000))} ms`;
+  if (seconds < 9.95) return `${Number(seconds.toPrecision(2))} s`;
+  const whole = Math.round(seconds);
+  for (const [unit, length, smaller, part] of UNITS) {
+    if (whole < length) continue;
+    const rest = Math.floor((whole % length) / part);
+    return `${Math.floor(whole / length)} ${unit}${rest ? ` ${rest} ${smaller}` : ''}`;
+  }
+  return `${whole} s`;
+}
+
+export function bytes(number) {
+  if (number == null) return '–';
+  return number < 1e9 ? `${Math.round(number / 1e6)} MB` : `${(number / 1e9).toFixed(number < 1e10 ? 1 : 0)} GB`;
+}
+
+export const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** What a kernel wrote, made harmless: no colours, and what would hide or turn text is spelled out. */
+export function plain(text) {
+  return String(text ?? '')
+    .replace(/\x1b\[[0-9;?]*[A-Za-z]/g, '')
+    .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+      (sign) => (sign === '\r' ? '' : `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`));
+}
+
+/** The cause in a word or two, for a column and for a mark: "SIGKILL", "exit 1", "out of memory". */
+export function cause(death) {
+  if (death.cause in CAUSES) return CAUSES[death.cause][0];
+  if (death.signal) return plain(death.signal);
+  return death.exit_code == null ? 'cause unknown' : `exit ${death.exit_code}`;
+}
+
+/** How it ended, as the end of a sentence whose subject is the kernel: "was killed by SIGKILL". */
+export function how(death) {
+  if (death.cause in CAUSES) return CAUSES[death.cause][1];
+  if (death.signal) return `${death.cause === 'crashed' ? 'crashed with' : 'was killed by'} ${plain(death.signal)}`;
+  return death.exit_code == null ? 'ended, and nobody knows how' : `exited with code ${death.exit_code}`;
+}
+
+/** Which mark a death has: one shape for each kind of cause. */
+export function shape(death) {
+  if (death.cause === 'oom') return 'full';
+  if (['unresponsive', 'start-timeout'].includes(death.cause)) return 'wait';
+  if (death.cause === 'crashed') return 'crash';
+  return death.signal ? 'kill' : 'exit';
+}
+
+const lastLine = (death) => {
+  const line = plain(death?.output_tail?.at(-1)).trim();
+  return line ? ` Last line: “${line.slice(0, 140)}”` : '';
+};
+
+/** Why a kernel is ill or shaky, in one or two sentences, or ''. */
+export function why(kernel, now) {
+  const { view } = kernel, death = view.last_death, recent = kernel.recent(now, 3600e3);
+  const ended = death ? how(death) : 'died', times = recent > 1 ? `, ${recent} times in the last hour` : '';
+  if (view.phase === 'failed') return `${capital(plain(view.reason) || ended)}.${death?.cause === 'not-found' ? '' : lastLine(death)}`;
+  if (view.health === 'unresponsive') {
+    const checks = [...kernel.deaf].map((check) => CHECKS[check] ?? plain(check)).join(' nor ') || 'its checks';
+    return `Does not answer ${checks} since ${moment(kernel.since, now)}; the process lives (pid ${view.pid}).`;
+  }
+  if (view.phase === 'backoff') return `${capital(ended)}${times}.${lastLine(death)}`;
+  if (view.phase === 'starting' && recent) return `${capital(ended)}${times}; starting again.${lastLine(death)}`;
+  if (kernel.group !== 'shaky') return '';
+  return `Runs again, but died ${recent} times in the last hour. The last time it ${ended}.${lastLine(death)}`;
+}
+
+/** What an order costs: what is lost, what stays. `null` where nothing can be lost. */
+export function price(verb, kernel) {
+  const memory = kernel.usage.length ? ` (${bytes(kernel.usage.at(-1).memory)})` : '';
+  const gone = [`All variables and imports in its memory${memory}`, 'What it is executing ends without a result'];
+  const down = 'Its address stays reserved. It stays down until someone starts it.';
+  return {
+    restart: { lost: gone, stays: 'Its address, its connection file and its output. Connected clients go on.' },
+    stop: { lost: gone, stays: down },
+    kill: { lost: [...gone, 'Whatever it would have saved at its exit'], stays: down },
+    interrupt: { lost: ['What it is executing: the cell ends with KeyboardInterrupt'], stays: 'All variables, and its process.' },
+  }[verb] ?? null;
+}
+
+const EDITS = {
+  'config.loaded': 'the file was edited and loaded',
+  'config.rejected': 'an edit of the file was rejected',
+  'daemon.started': 'the daemon started',
+  'daemon.detached': 'the daemon left, the kernels went on',
+  'daemon.stopping': 'the daemon is stopping',
+  'daemon.stopped': 'the daemon stopped',
+};
+export const edited = (event) => EDITS[event.event] ?? plain(event.event);
