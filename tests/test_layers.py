@@ -46,14 +46,16 @@ ROOMS: dict[str, set[str]] = {
             "runner",
             "settings",
             "views",
+            "wording",
         ),
     },
     "cli": {
-        *("control", "core", "disk", "kernel", "observe", "output", "process", "settings"),
+        *("control", "core", "disk", "kernel", "observe", "output", "page", "process", "settings"),
         *("version", "wording"),
     },
     "daemon": {
-        *("control", "core", "disk", "wording", "observe", "settings", "supervision", "version", "views"),
+        *("control", "core", "disk", "wording", "observe", "output", "process", "settings"),
+        *("supervision", "version", "views"),
     },
     "supervisor": {"manager", "settings", "supervision", "version"},
     "page": set(),

@@ -35,6 +35,7 @@ _COLUMNS = (
     Column("HEALTH"),
     Column("CONNECTION FILE", least=0, keeps_end=True),
 )
+_USAGE = (Column("MEMORY", is_number=True), Column("CORE", is_number=True), Column("THREADS", is_number=True))
 _TAIL_LINES = 10
 
 
@@ -43,7 +44,7 @@ def status(arguments: Namespace) -> int:
     client = client_of(arguments)
     if arguments.watch:
         return _watch(client, arguments)
-    found = _ask(client, arguments.names)
+    found = _ask(client, arguments)
     if arguments.json:
         say_json(found)
         return DONE
@@ -54,9 +55,17 @@ def status(arguments: Namespace) -> int:
     return DONE
 
 
-def _ask(client: Client, patterns: Sequence[str]) -> dict[str, Any]:
+def _ask(client: Client, arguments: Namespace) -> dict[str, Any]:
     found = get(client, "/v1/status")
-    return {**found, "kernels": chosen(found["kernels"], patterns)} if patterns else found
+    if arguments.names:
+        found = {**found, "kernels": chosen(found["kernels"], arguments.names)}
+    if arguments.usage:
+        usage = get(client, "/v1/usage", {"kernel": [view["name"] for view in found["kernels"]]})["usage"]
+        found = {
+            **found,
+            "kernels": [{**view, "usage": usage.get(view["name"])} for view in found["kernels"]],
+        }
+    return found
 
 
 def report(found: dict[str, Any], patterns: Sequence[str], width: int | None, *, colours: bool) -> list[str]:
@@ -68,7 +77,8 @@ def report(found: dict[str, Any], patterns: Sequence[str], width: int | None, *,
         paint(line, "faint" if index == 0 else "yellow", colours=colours) for index, line in enumerate(lines)
     ]
     if views:
-        lines += render(_COLUMNS, [_row(view, now) for view in views], width, colours=colours)
+        columns = (*_COLUMNS[:4], *_USAGE, *_COLUMNS[4:]) if "usage" in views[0] else _COLUMNS
+        lines += render(columns, [_row(view, now) for view in views], width, colours=colours)
     else:
         lines.append("no kernel is declared")
     for view in views:
@@ -103,11 +113,19 @@ def _row(view: View, now: float) -> list[Cell]:
         Cell(words.phase(view, now), phase_colour),
         Cell(str(view.get("pid") or "-")),
         Cell(words.span(view.get("uptime"))),
+        *(_usage(view["usage"]) if "usage" in view else ()),
         Cell(str(view.get("restarts", 0))),
         Cell(words.last_death(view, now)),
         Cell(health or "-", PHASE_COLOURS.get(str(health), "plain")),
         Cell(_short(view.get("connection_file"))),
     ]
+
+
+def _usage(usage: dict[str, Any] | None) -> list[Cell]:
+    if usage is None:
+        return [Cell("-")] * len(_USAGE)
+    memory, core, threads = usage["memory"], usage["core"], usage["threads"]
+    return [Cell(f"{memory / 1e6:.0f} MB"), Cell(f"{core:.2f}"), Cell(str(threads))]
 
 
 def _short(path: str | None) -> str:
@@ -158,7 +176,7 @@ def _watch(client: Client, arguments: Namespace) -> int:
 def _show(client: Client, arguments: Namespace, *, in_place: bool, is_first: bool) -> None:
     terminal = size(sys.stdout)
     try:
-        found = _ask(client, arguments.names)
+        found = _ask(client, arguments)
     except (NoDaemon, Broken) as missing:
         if is_first:
             raise

@@ -58,8 +58,14 @@ def _json(parser: ArgumentParser) -> None:
 
 def _status(parser: ArgumentParser) -> None:
     _some_names(parser)
+    parser.add_argument("--usage", action="store_true", help="measure memory and processor, too")
     parser.add_argument("-w", "--watch", action="store_true", help="show it again and again, until Ctrl-C")
     parser.add_argument("--interval", type=_positive, default=1.0, metavar="S", help="seconds between (1)")
+
+
+def _hooks(parser: ArgumentParser) -> None:
+    parser.add_argument("action", choices=("test",), metavar="test", help="send a sample event")
+    parser.add_argument("name", metavar="NAME", help="the name of a hook, or its program")
 
 
 def _some_names(parser: ArgumentParser) -> None:
@@ -230,6 +236,7 @@ VERBS: Mapping[str, Verb] = {
         "seeing",
         names="kernels",
     ),
+    "metrics": Verb("the kernels as Prometheus metrics", _nothing, _own("metrics", "metrics"), "seeing"),
     "logs": Verb("what happened to the kernels", _logs, _own("logs", "logs"), "seeing", names="kernels"),
     "output": Verb(
         "what a kernel process itself wrote", _output, _own("output", "output"), "seeing", names="kernels"
@@ -248,6 +255,7 @@ VERBS: Mapping[str, Verb] = {
     "console": Verb(
         "a Jupyter console in a kernel", _name, _own("using", "console"), "using", names="kernels"
     ),
+    "hooks": Verb("run a hook with a sample event", _hooks, _own("hooks", "hooks"), "configuration"),
     "detach": Verb("the daemon exits, the kernels stay", _detach, _own("ending", "detach"), "daemon"),
     "shutdown": Verb("stop all kernels, then the daemon", _shutdown, _own("ending", "shutdown"), "daemon"),
     "completion": Verb(

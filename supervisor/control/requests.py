@@ -93,6 +93,13 @@ class StatusRequest(Request, frozen=True, kw_only=True):
     kernel: Annotated[tuple[str, ...], Meta(description="only these; may be repeated")] = ()
 
 
+class OutputRequest(Request, frozen=True, kw_only=True):
+    """Read what the kernel process itself wrote to stdout and stderr, and follow it."""
+
+    follow: Annotated[bool, Meta(description="keep telling what it writes")] = False
+    last: Annotated[int, Meta(ge=0, le=10_000, description="at most so many lines of the past")] = 100
+
+
 class EventsRequest(Request, frozen=True, kw_only=True):
     """Replay lifecycle events, and follow them."""
 

@@ -66,6 +66,31 @@ async def _connection(steering: Steering, name: str, _: Request) -> Reply:
     return Reply(200, steering.connection(name))
 
 
+async def _settings(steering: Steering, name: str, _: Request) -> Reply:
+    return Reply(200, {"settings": steering.settings(name)})
+
+
+async def _usage(steering: Steering, _: str, asked: requests.StatusRequest) -> Reply:
+    return Reply(200, {"usage": await steering.usage(list(asked.kernel) or None)})
+
+
+async def _usage_of_one(steering: Steering, name: str, _: Request) -> Reply:
+    return Reply(200, {"usage": (await steering.usage([name])).get(name)})
+
+
+async def _counts(steering: Steering, _: str, __: Request) -> Reply:
+    return Reply(200, await steering.counts())
+
+
+async def _output(steering: Steering, name: str, asked: requests.OutputRequest) -> Reply:
+    return Reply(200, stream=steering.output(name, last=asked.last, follow=asked.follow))
+
+
+async def _test_hook(steering: Steering, name: str, _: Request) -> Reply:
+    outcome = await steering.test_hook(name)
+    return Reply(200, outcome) if outcome["ok"] else Reply(409, {**outcome, "error": outcome["message"]})
+
+
 async def _reload(steering: Steering, _: str, __: Request) -> Reply:
     return _of_file(await steering.reload())
 
@@ -143,6 +168,12 @@ ROUTES: tuple[Route, ...] = (
     _order("kill", "Stop it with SIGKILL; it stays stopped.", lambda name, _: events.Stop(name, now=True)),
     _order("reset", "Clear its failures and start it.", lambda name, _: events.Reset(name)),
     _order("signal", "Send a signal to its process group.", _signal, requests.SignalRequest),
+    Route("GET", "/v1/kernels/{name}/settings", NoFields, _settings, "Its settings in force."),
+    Route("GET", "/v1/kernels/{name}/usage", NoFields, _usage_of_one, "Memory, processor, …"),
+    Route("GET", "/v1/kernels/{name}/output", requests.OutputRequest, _output, "What it wrote itself."),
+    Route("GET", "/v1/usage", requests.StatusRequest, _usage, "The usage of many kernels."),
+    Route("GET", "/v1/counts", NoFields, _counts, "How often things happened, for metrics."),
+    Route("POST", "/v1/hooks/{name}/test", NoFields, _test_hook, "A sample event to a hook."),
     Route("POST", "/v1/reload", NoFields, _reload, "Read the configuration now."),
     Route("POST", "/v1/plan", requests.PlanRequest, _plan, "What a reload would do; does nothing."),
     Route("GET", "/v1/events", requests.EventsRequest, _events, "Lifecycle events, one JSON object a line."),

@@ -75,6 +75,35 @@ class Steering(Protocol):
         """The connection file: ``{"path", "content"}``, the latter without its key.  Raises UnknownKernel."""
         ...
 
+    def settings(self, name: str) -> list[Fields]:
+        """The settings in force: ``{"key", "value", "origin"}``, a value as TOML spells it.
+
+        ``origin`` is own, defaults or built in.  Values of the environment are left out.
+        Raises UnknownKernel.
+        """
+        ...
+
+    async def usage(self, names: Sequence[str] | None) -> dict[str, Fields]:
+        """What these kernels (all for ``None``) use, of those that have a process; measured now.
+
+        ``memory`` in bytes, ``is_exact`` (proportional, else resident), ``cpu_seconds``,
+        ``core`` (the share of one at present), ``threads``, ``descriptors``, ``children``.
+        Raises UnknownKernel.
+        """
+        ...
+
+    async def counts(self) -> Fields:
+        """How often things happened since the daemon started; what it uses itself is in ``daemon``."""
+        ...
+
+    def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Fields]:
+        """What the kernel process wrote, as ``{"text"}``: the ``last`` lines, to ``follow`` what comes."""
+        ...
+
+    async def test_hook(self, label: str) -> Fields:
+        """Run a hook with a sample event: ``{"ok", "message"}``."""
+        ...
+
     def events(
         self,
         *,

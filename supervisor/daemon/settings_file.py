@@ -7,13 +7,13 @@ long as kernels depend on it.  Reads files; decides nothing about kernels.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.disk.files import remove_temporaries_of, write_atomically
 from supervisor.settings.config import Config
-from supervisor.settings.file import ConfigError, Loaded, effective_toml, load, parse
+from supervisor.settings.file import ConfigError, Loaded, Mistake, effective_toml, load, parse
 from supervisor.wording import timestamp
 
 LAST_GOOD = "last-good.toml"
@@ -35,6 +35,9 @@ class SettingsFile:
         self.loaded_at: str | None = None
         self.ahead_since: str | None = None
         self.mistakes: tuple[str, ...] = ()
+        # The same as values, and where the keys in force are set.
+        self.found: tuple[Mistake, ...] = ()
+        self.origins: Mapping[str, Mapping[str, str]] = {}
         self.last_good_in_use = False
         self._digest = ""
         self._read: Loaded | None = None
@@ -68,6 +71,7 @@ class SettingsFile:
             self.last_good_in_use = True
             return config
         self._digest, self._files, self._patterns = read.digest, read.files, read.patterns
+        self.origins = read.origins
         return read.config
 
     def look(self) -> Config | Rejected | None:
@@ -85,7 +89,7 @@ class SettingsFile:
     def _reject(self, error: ConfigError) -> Rejected:
         mistakes = tuple(str(mistake) for mistake in error.mistakes)
         is_new = mistakes != self.mistakes or error.digest != self._digest
-        self.mistakes, self._digest = mistakes, error.digest
+        self.mistakes, self.found, self._digest = mistakes, error.mistakes, error.digest
         self._files = error.files or self._files
         # A file that cannot be read tells of no others: those of before count.
         self._patterns = error.patterns or self._patterns
@@ -96,10 +100,10 @@ class SettingsFile:
         """What was read is in force."""
         # Not when it is read: whoever reads may be cancelled before it is in force.
         if self._read is not None and self._read.config is config:
-            self._digest = self._read.digest
+            self._digest, self.origins = self._read.digest, self._read.origins
         self.loaded_at = timestamp()
         self.last_good_in_use = False
-        self.mistakes = ()
+        self.mistakes, self.found = (), ()
         self.ahead_since = None
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -16,13 +18,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from supervisor.control.lookup import is_same_file
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
-from supervisor.core.model import Kernel
+from supervisor.core.model import Kernel, launched_of, process_of
 from supervisor.daemon.daemon import Daemon
+from supervisor.disk.off_loop import Lane
+from supervisor.output.file import Reader
+from supervisor.process.usage import Meter
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError, load
+from supervisor.settings.text import toml_value
 from supervisor.supervision.supervision import OrderRefused
 from supervisor.version import __version__
 from supervisor.wording import timestamp
@@ -31,6 +39,8 @@ Fields = dict[str, Any]
 
 # Events that are read at once, to be told one by one.
 EVENTS_AT_ONCE = 200
+# How often the output of a kernel is looked at for somebody who follows it, in seconds.
+OUTPUT_INTERVAL = 0.3
 
 
 def _some(lines: Iterator[Fields]) -> list[Fields]:
@@ -45,6 +55,8 @@ class SteeredDaemon:
         self._supervision = daemon.supervision
         self._started_at = timestamp()
         self.instance = daemon.supervision.instance
+        self._meter = Meter()
+        self._measuring = Lane("usage")
 
     def names(self) -> list[str]:
         """The kernels, in the order of the file."""
@@ -70,6 +82,9 @@ class SteeredDaemon:
                 "loaded_at": file.loaded_at,
                 "ahead_since": file.ahead_since,
                 "mistakes": list(file.mistakes),
+                "mistakes_at": [
+                    {"file": m.file, "line": m.line, "key": m.key, "text": m.what} for m in file.found
+                ],
                 "last_good_in_use": file.last_good_in_use,
             },
             "state_dir": str(supervision.places.state_dir),
@@ -124,6 +139,62 @@ class SteeredDaemon:
         except (OSError, ValueError):
             content = {}
         return {"path": str(path), "content": {key: v for key, v in content.items() if key != "key"}}
+
+    def settings(self, name: str) -> list[Fields]:
+        """The settings in force, key by key, and where each comes from."""
+        kernel = self._kernel(name)
+        config = kernel.declared or launched_of(kernel)
+        origins = self._daemon.file.origins.get(name, {})
+        shown = config.__rich_repr__() if config is not None else ()
+        return [
+            {"key": key, "value": toml_value(value) if value is not None else "not set",
+             "origin": origins.get(key, "built in")}
+            for key, value in shown
+            if key != "name"
+        ]  # fmt: skip
+
+    async def usage(self, names: Sequence[str] | None) -> dict[str, Fields]:
+        """What kernels use, measured off the loop; one measure at a time."""
+        kernels = [self._kernel(name) for name in (self.names() if names is None else names)]
+        roots = {kernel.name: process for kernel in kernels if (process := process_of(kernel)) is not None}
+        found = await self._measuring.do(self._meter.measure, list(roots.values()))
+        return {name: asdict(found[process]) for name, process in roots.items() if process in found}
+
+    async def counts(self) -> Fields:
+        """What metrics are made of."""
+        began = time.monotonic()
+        await asyncio.sleep(0)
+        lag = time.monotonic() - began
+        own = psutil.Process()
+        daemon = {"lag": lag, "memory": own.memory_info().rss, "descriptors": own.num_fds()}
+        return {**self._supervision.counts.fields(), "daemon": daemon}
+
+    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Fields]:
+        """What the kernel process wrote; looked for off the loop, as long as somebody follows."""
+        reader = Reader(self._supervision.places.output_file(self._kernel(name).name), last)
+        lane = Lane(f"output of {name} for a reader")
+        decoder = getincrementaldecoder("utf-8")("replace")
+        try:
+            while True:
+                data = await lane.do(reader.read)
+                if data:
+                    yield {"text": decoder.decode(data).replace("\0", "")}
+                elif not follow:
+                    return
+                else:
+                    await asyncio.sleep(OUTPUT_INTERVAL)
+        finally:
+            reader.close()
+
+    async def test_hook(self, label: str) -> Fields:
+        """Run a hook with a sample event."""
+        hooks = self._supervision.hooks
+        hook = next((hook for hook in hooks.configs if hook.label == label), None)
+        if hook is None:
+            known = ", ".join(hook.label for hook in hooks.configs) or "none is declared"
+            return {"ok": False, "message": f"no hook is named {label!r}", "hint": f"there are: {known}"}
+        wrong = await hooks.test(hook)
+        return {"ok": wrong is None, "message": f"hook {label}: {wrong or 'ended well'}"}
 
     async def events(
         self,

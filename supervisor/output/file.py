@@ -133,6 +133,33 @@ class OutputFile:
             path.unlink(missing_ok=True)
 
 
+class Reader:
+    """Reads a file from its last ``lines`` lines on, piece by piece, through rotation, trimming and restarts.
+
+    ``read`` blocks for as long as the disk does, and waits for nothing else.
+    """
+
+    def __init__(self, path: Path, lines: int | None) -> None:
+        self._path = path
+        self._lines = lines
+        self._anchor = Anchor()
+        self._position: Position | None = None
+
+    def read(self) -> bytes:
+        """What comes next, nothing if there is nothing new.  Raises OSError."""
+        if self._position is None:
+            data, self._position = _begin(self._path, self._lines)
+            if data:
+                return data
+        held = self._anchor.hold(self._path, self._position)
+        data, self._position = next_bytes(self._path, held)
+        return data
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        self._anchor.close()
+
+
 def follow(
     path: Path,
     lines: int | None = 10,
@@ -148,22 +175,18 @@ def follow(
     written between two looks than the backups hold; where no backups are kept,
     some may be missed or come again.  Raises OSError.
     """
-    chunk, position = _begin(path, lines)
-    anchor = Anchor()
+    reader = Reader(path, lines)
     try:
         while True:
-            position = anchor.hold(path, position)
-            if chunk:
-                yield chunk
             over = is_over()
-            chunk, position = next_bytes(path, anchor.hold(path, position))
-            if chunk:
-                continue
-            if over:
+            if chunk := reader.read():
+                yield chunk
+            elif over:
                 return
-            time.sleep(interval)
+            else:
+                time.sleep(interval)
     finally:
-        anchor.close()
+        reader.close()
 
 
 def read(path: Path, lines: int | None = None) -> bytes:

@@ -23,7 +23,8 @@ from supervisor.observe.event_line import encode
 from supervisor.observe.redaction import clean
 from supervisor.observe.sentence import sentence
 from supervisor.process.dispositions import default_signals
-from supervisor.settings.config import HookConfig
+from supervisor.settings.config import EVENTS, HookConfig
+from supervisor.wording import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,24 @@ class Hooks:
             self._lost = 0
         if not self._closed:
             self._begin()
+
+    async def test(self, hook: HookConfig) -> str | None:
+        """Run a hook with a sample of its first event; returns what went wrong, or ``None``."""
+        name = next((event for event in EVENTS if fnmatchcase(event, hook.events[0])), "kernel.died")
+        sample = {
+            "timestamp": timestamp(),
+            "level": "warning",
+            "event": name,
+            "kernel": "sample",
+            "generation": 1,
+            "pid": 1,
+            "cause": "killed",
+            "signal": "SIGKILL",
+            "uptime": 3600.0,
+            "output_tail": ["these are the last words of a sample"],
+            "reason": "this is a sample",
+        }
+        return await Command(hook, sample).run()
 
     async def close(self) -> None:
         """Take no event any more; what has begun or waits has a moment, and is killed then."""

@@ -35,6 +35,7 @@ from supervisor.disk.privacy import make_private_directory, refuse_shared, tight
 from supervisor.kernel.host import Host
 from supervisor.kernel.survivors import Stock, take_stock
 from supervisor.observe.callbacks import Callbacks
+from supervisor.observe.counts import Counts
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.redaction import clean, redact
 from supervisor.observe.stream import EventStream
@@ -79,6 +80,7 @@ class Supervision:
         self.stream = EventStream()
         self.callbacks = Callbacks()
         self.hooks = Hooks(config.hooks)
+        self.counts = Counts()
         self._degraded: dict[str, str] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._lock = StateLock(state_dir / "lock")
@@ -143,6 +145,7 @@ class Supervision:
             self.stream,
             self.callbacks,
             self.hooks,
+            self.counts,
         ]
         observers += self._observers
         for observer in observers:

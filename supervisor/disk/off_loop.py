@@ -1,0 +1,186 @@
+"""The one way off the event loop, for everything that may hang.
+
+Owns the threads, the order of what is done in a lane, and the patience with it.
+Knows nothing of what is done.  No thread is there without work but those that
+must last, and an exit of the process waits for none.
+
+Not the loop's own executor: it has a few threads, which one file system that
+hangs would fill, and the interpreter joins them when it exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Job = Callable[[], object]
+
+# How long a piece of work may take, in seconds: no disk that works takes so long for a few files.
+PATIENCE = 10.0
+# Where threads last, one does all the work, and gets a companion when it takes longer than so many seconds.
+RELIEF_AFTER = 1.0
+
+
+class Hanging(Exception):
+    """The system keeps us waiting: a file system hangs, say."""
+
+
+class Lane:
+    """Work of one kind, such as the records of one kernel: in order, one thing at a time.
+
+    Its thread ends with the work.  With ``lasts`` it never does: a process may have
+    asked to be ended with the very thread that made it (PR_SET_PDEATHSIG, prctl(2)), as
+    ``bwrap --die-with-parent`` does.  Then the order is kept as long as nothing hangs.
+    """
+
+    def __init__(self, name: str, *, lasts: bool = False) -> None:
+        self.name = name
+        self._lasts = lasts
+        self._begun: dict[Job, float] = {}
+        self._given_up: set[Job] = set()
+        self._reset()
+        if lasts and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        """In a forked child, too: the threads are the parent's, and whoever held the lock is not here."""
+        self._changed = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._threads = self._idle = 0
+        self._begun.clear()
+        self._given_up.clear()
+
+    @property
+    def busy_for(self) -> float:
+        """How long the work that was begun first has taken, in seconds; 0 without any."""
+        with self._changed:
+            begun = min(self._begun.values(), default=None)
+        return 0.0 if begun is None else time.monotonic() - begun
+
+    def put(self, job: Job) -> None:
+        """Have ``job`` called, which raises nothing; from any thread, loop or no loop.
+
+        Raises OSError (EAGAIN) if no thread is to be had; the job is not called then.
+        """
+        with self._changed:
+            self._jobs.append(job)
+            if self._idle:
+                self._changed.notify()
+            elif not self._threads:
+                try:
+                    self._add_thread()
+                except RuntimeError as error:
+                    self._jobs.remove(job)
+                    raise OSError(errno.EAGAIN, "no thread is to be had") from error
+
+    def begin(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """Begin ``work(*arguments)`` off the running loop; the future has what comes of it.
+
+        The work goes on when nobody waits any more.  Raises OSError (EAGAIN) as ``put`` does.
+        """
+        return self._begin(work, arguments)[1]
+
+    async def do(self, work: Callable[..., T], *arguments: object, patience: float | None = None) -> T:
+        """What comes of ``work(*arguments)``, done off the running loop.
+
+        Raises Hanging if it has not come after ``patience`` seconds (PATIENCE), at once if
+        what was given up so before still hangs, and what the work raises.  What has not
+        begun by then is not done.
+        """
+        if self._given_up:
+            raise Hanging(f"{self.name}: an earlier attempt still waits for the system: does a disk hang?")
+        patience = PATIENCE if patience is None else patience
+        job, answer = self._begin(work, arguments)
+        await asyncio.wait({answer}, timeout=patience)
+        if not answer.done():
+            self._give_up(job)
+            raise Hanging(f"{self.name}: no answer from the system within {patience:g} s: does a disk hang?")
+        return answer.result()
+
+    def _begin(self, work: Callable[..., T], arguments: tuple[object, ...]) -> tuple[Job, asyncio.Future[T]]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        # One that nobody waits for any more is no mistake.
+        answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+        job = partial(_answer, loop, answer, work, arguments)
+        self.put(job)
+        if self._lasts:
+            loop.call_later(RELIEF_AFTER, self._relieve, loop)
+        return job, answer
+
+    def _give_up(self, job: Job) -> None:
+        with self._changed:
+            if job in self._begun:
+                self._given_up.add(job)
+            elif job in self._jobs:
+                self._jobs.remove(job)
+
+    def _relieve(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._changed:
+            if not self._jobs:
+                return
+            since = time.monotonic() - RELIEF_AFTER
+            if len(self._begun) == self._threads and all(begun <= since for begun in self._begun.values()):
+                try:
+                    self._add_thread()
+                except RuntimeError:
+                    pass  # none is to be had: what waits goes on waiting
+        loop.call_later(RELIEF_AFTER, self._relieve, loop)
+
+    def _add_thread(self) -> None:
+        threading.Thread(target=self._serve, name=self.name, daemon=True).start()
+        self._threads += 1
+
+    def _serve(self) -> None:
+        while (job := self._next()) is not None:
+            job()
+            with self._changed:
+                self._begun.pop(job, None)
+                self._given_up.discard(job)
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            self._idle += 1
+            while not self._jobs and self._lasts:
+                self._changed.wait()
+            self._idle -= 1
+            if not self._jobs:
+                self._threads -= 1
+                return None
+            job = self._jobs.popleft()
+            self._begun[job] = time.monotonic()
+            return job
+
+
+def begin(work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+    """Begin ``work(*arguments)`` in a lane of its own, for what nothing need wait behind."""
+    return Lane(getattr(work, "__name__", "off the loop")).begin(work, *arguments)
+
+
+def _answer(
+    loop: asyncio.AbstractEventLoop,
+    answer: asyncio.Future[Any],
+    work: Callable[..., object],
+    arguments: tuple[object, ...],
+) -> None:
+    try:
+        settle, outcome = answer.set_result, work(*arguments)
+    except BaseException as error:
+        settle, outcome = answer.set_exception, error
+
+    def tell() -> None:
+        if not answer.done():
+            settle(outcome)
+
+    try:
+        loop.call_soon_threadsafe(tell)
+    except RuntimeError:
+        pass  # the loop was closed in the meantime

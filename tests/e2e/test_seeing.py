@@ -1,0 +1,106 @@
+"""What the daemon tells of its kernels to who asks: usage, counts, settings, output, hooks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from supervisor.control.client import Client
+from tests.e2e.daemon import Scene
+from tests.waiting import wait_for
+
+
+def asked(scene: Scene, path: str) -> dict[str, Any]:
+    answer = scene.ask("GET", path)
+    assert 200 == answer.status, answer.body
+    return answer.body
+
+
+def test_usage_is_of_the_kernels_that_are_asked_for_and_have_a_process(scene: Scene) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"), scene.mini("c", autostart="false"))
+    scene.start("a", "b")
+
+    assert {"a", "b"} == asked(scene, "/v1/usage")["usage"].keys()
+    used = asked(scene, "/v1/usage?kernel=a&kernel=c")["usage"]
+    assert ["a"] == list(used)
+    assert used["a"]["memory"] > 1_000_000
+    assert 0 == used["a"]["children"]
+    assert asked(scene, "/v1/kernels/c/usage")["usage"] is None
+    assert 404 == scene.ask("GET", "/v1/usage?kernel=nobody").status
+    table = scene.command("status", "--usage", "a").out
+    assert "MEMORY" in table.splitlines()[1]
+    assert " MB " in table
+
+
+def test_counts_are_since_the_start_of_the_daemon(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    scene.order("restart", "a")
+
+    found = asked(scene, "/v1/counts")
+
+    assert {"a": {"ordered": 1}} == found["restarts"]
+    assert 2 == sum(found["ready"]["a"]["buckets"])
+    assert {"accepted": 1, "rejected": 0} == found["loads"]
+    assert found["daemon"]["descriptors"] > 5
+    done = scene.command("metrics")
+    assert 'kernel_supervisor_kernel_restarts_total{cause="ordered",kernel="a"} 1.0' in done.out
+    assert 'kernel_supervisor_kernel_threads{kernel="a"}' in done.out
+
+
+def test_settings_are_told_with_their_origin_and_without_values_of_the_environment(scene: Scene) -> None:
+    env = '{ SECRET = "hidden" }'
+    scene.write(scene.mini("a", env=env), defaults="stop_timeout = 3.0")
+    scene.start("a")
+
+    rows = {row["key"]: row for row in asked(scene, "/v1/kernels/a/settings")["settings"]}
+
+    assert {"key": "stop_timeout", "value": "3.0", "origin": "defaults"} == rows["stop_timeout"]
+    assert {"key": "env", "value": '{ SECRET = "…" }', "origin": "own"} == rows["env"]
+    assert "built in" == rows["restart"]["origin"]
+
+
+def test_mistakes_are_told_with_their_place(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    text = scene.config.read_text() + 'restrat = "never"\n'
+    scene.config.write_text(text)
+
+    wait_for(lambda: asked(scene, "/v1/status")["config"]["mistakes_at"])
+
+    (mistake,) = asked(scene, "/v1/status")["config"]["mistakes_at"]
+    assert (str(scene.config), "kernels.a.restrat") == (mistake["file"], mistake["key"])
+    assert 'restrat = "never"' == text.splitlines()[mistake["line"] - 1]
+    assert 'no such key; did you mean "restart"?' == mistake["text"]
+
+
+def test_output_is_told_and_followed(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    file = scene.state_dir / "output" / "a.log"
+    with file.open("ab") as log:
+        log.write("one\ntwo \xff\n".encode("latin-1"))
+
+    with Client([scene.socket]).connect() as connection:
+        connection.send("GET", "/v1/kernels/a/output?last=2&follow=1")
+        assert connection.open_stream() is None
+        lines = connection.lines(30.0)
+        assert "one\ntwo �\n" == next(lines)["text"]
+        with file.open("ab") as log:
+            log.write(b"three\n")
+        assert "three\n" == next(lines)["text"]
+
+
+def test_a_hook_is_tested_where_it_will_run(scene: Scene) -> None:
+    hooks = '[[hooks]]\nname = "good"\nevents = ["kernel.*"]\ncommand = ["sh", "-c", "cat > told"]\n'
+    hooks += '[[hooks]]\nevents = ["kernel.died"]\ncommand = ["false"]\n'
+    scene.write(scene.mini("a"), head=hooks)
+    scene.start("a")
+
+    done = scene.command("hooks", "test", "good")
+    assert (0, "hook good: ended well\n") == (done.code, done.out)
+    assert "sample" == json.loads((scene.directory / "told").read_text())["kernel"]
+    done = scene.command("hooks", "test", "false")
+    assert (1, True) == (done.code, "failed with exit code 1" in done.err)
+    done = scene.command("hooks", "test", "nobody")
+    assert (1, True) == (done.code, "there are: good, false" in done.err)
