@@ -1,4 +1,5 @@
 # make run    the daemon on config/kernels.toml, in the foreground
+# make lab    the same with a JupyterLab beside it, in an environment of its own
 # make test   the tests
 # make check  formatting, lint, types and tests
 
@@ -6,11 +7,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/kernels.toml
+JUPYTER := .jupyter
 
-.PHONY: run test check lint bench soak test-systemd clean
+.PHONY: run lab test check lint bench soak test-systemd test-jupyter clean
 
 run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
+
+# The daemon is ended with it if it was begun by it; its kernels go as on_exit says.
+lab: $(JUPYTER)/.lab
+	@$(JUPYTER)/bin/kernel-supervisor jupyter enable --prefix $(JUPYTER) --config $(CONFIG) >/dev/null
+	@export PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH"; \
+	if ! kernel-supervisor status --config $(CONFIG) >/dev/null 2>&1; then \
+		kernel-supervisor run $(CONFIG) & trap "kill $$!; wait" EXIT; \
+	fi; \
+	jupyter lab --no-browser $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not slow"
@@ -32,6 +43,9 @@ soak: $(VENV)/.dev
 test-systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -m systemd -v
 
+test-jupyter: $(JUPYTER)/.dev
+	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v tests/jupyter
+
 # An interpreter that is too old is told before pip fails in its own words.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed, $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2])'
@@ -49,5 +63,19 @@ $(VENV)/.bench: $(VENV)/.dev benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
 
+$(JUPYTER)/bin/python:
+	$(PYTHON) -m venv $(JUPYTER)
+
+.jupyter: $(JUPYTER)/.dev
+
+$(JUPYTER)/.lab: pyproject.toml | $(JUPYTER)/bin/python
+	$(JUPYTER)/bin/python -m pip install --quiet --editable ".[demo,jupyter]" "jupyterlab>=4"
+	@touch $@
+
+$(JUPYTER)/.dev: $(JUPYTER)/.lab tests/jupyter/requirements.txt tests/jupyter/package.json
+	$(JUPYTER)/bin/python -m pip install --quiet --requirement tests/jupyter/requirements.txt
+	-cp tests/jupyter/package.json $(JUPYTER)/ && npm install --silent --prefix $(JUPYTER)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(JUPYTER) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -57,6 +57,7 @@ ROOMS: dict[str, set[str]] = {
         *("control", "core", "disk", "wording", "observe", "output", "process", "settings"),
         *("supervision", "version", "views"),
     },
+    "jupyter": {"control", "wording"},
     "supervisor": {"manager", "settings", "supervision", "version"},
     "page": set(),
     "__main__": {"cli"},

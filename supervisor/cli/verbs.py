@@ -147,6 +147,35 @@ def _systemd(parser: ArgumentParser) -> None:
     parser.add_argument("--purge", action="store_true", help="uninstall: records, events and output as well")
 
 
+def _jupyter(parser: ArgumentParser) -> None:
+    actions = ("enable", "disable", "status", "kernelspecs")
+    parser.add_argument("action", choices=actions, help="what is to be done, in this environment of Jupyter")
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--user", action="store_true", help="for your user, in all environments")
+    whose.add_argument("--prefix", metavar="P", help="in the environment at P")
+    _which_daemon(parser)
+    _json(parser)
+
+
+def _serve(parser: ArgumentParser) -> None:
+    parser.add_argument("--port", type=_count, default=8899, metavar="N", help="the port (8899)")
+    parser.add_argument("--ip", default="127.0.0.1", metavar="IP", help="the address (127.0.0.1)")
+    parser.add_argument("--root", metavar="DIR", help="the directory of the notebooks; default: this one")
+    parser.add_argument("--allow-origin", metavar="URL", help="whose pages may use it, as Colab's")
+    parser.add_argument("--token-file", metavar="FILE", help="with the token; made if it is not there")
+    _which_daemon(parser)
+
+
+def _replay(parser: ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("-n", "--number", type=_count, default=10, metavar="N", help="the last N cells (10)")
+
+
+def _which_daemon(parser: ArgumentParser) -> None:
+    parser.add_argument("--socket", metavar="PATH", help="the daemon's control socket")
+    parser.add_argument("--config", metavar="FILE", help="ask the daemon of this configuration")
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 1e9:
@@ -190,6 +219,7 @@ def _matching(text: str, pattern: str) -> str:
 
 
 _PACKAGE = "supervisor.cli"
+_JUPYTER = "supervisor.jupyter.verbs"
 
 
 def _own(module: str, function: str) -> str:
@@ -256,6 +286,23 @@ VERBS: Mapping[str, Verb] = {
         "a Jupyter console in a kernel", _name, _own("using", "console"), "using", names="kernels"
     ),
     "hooks": Verb("run a hook with a sample event", _hooks, _own("hooks", "hooks"), "configuration"),
+    "replay": Verb(
+        "what a kernel's cells gave, as recorded", _replay, f"{_JUPYTER}:replay", "using", names="kernels"
+    ),
+    "serve": Verb(
+        "a Jupyter server with the kernels, on a port of its own",
+        _serve,
+        f"{_JUPYTER}:serve",
+        "using",
+        asks_daemon=False,
+    ),
+    "jupyter": Verb(
+        "connect JupyterLab and other programs of Jupyter",
+        _jupyter,
+        f"{_JUPYTER}:jupyter",
+        "using",
+        asks_daemon=False,
+    ),
     "detach": Verb("the daemon exits, the kernels stay", _detach, _own("ending", "detach"), "daemon"),
     "shutdown": Verb("stop all kernels, then the daemon", _shutdown, _own("ending", "shutdown"), "daemon"),
     "completion": Verb(
@@ -282,6 +329,5 @@ def add_arguments(verb: Verb, parser: ArgumentParser) -> None:
     """Give a parser the arguments of a verb, with those of all that ask the daemon."""
     verb.arguments(parser)
     if verb.asks_daemon:
-        parser.add_argument("--socket", metavar="PATH", help="the daemon's control socket")
-        parser.add_argument("--config", metavar="FILE", help="ask the daemon of this configuration")
+        _which_daemon(parser)
         _json(parser)

@@ -263,8 +263,8 @@ class Scene:
             value = next(v for v in content.split(b"\0") if v.startswith(prefix)).decode()
             run = marked_run(value[len(prefix) :], self.state_dir)
             return None if run is None else Marked(pid, *run, os.getsid(pid) == pid)
-        except (OSError, StopIteration):
-            return None
+        except (OSError, StopIteration, IndexError):
+            return None  # none, or somebody else's
 
     def record(self, kernel: str) -> dict[str, Any]:
         """What is on record of a kernel; empty if nothing is."""

@@ -1,0 +1,528 @@
+"""Supervised kernels in a Jupyter server, beside the server's own.
+
+Owns what the server knows of each: its view, which the daemon tells, and the
+one connection to its present run, from which every page is told.  Events are
+hints, the view is the truth: whatever happened, the two are compared.  Orders
+go to the daemon, which alone starts, stops and restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from jupyter_server._tz import utcnow
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
+from tornado import web
+from traitlets import Unicode
+
+from supervisor.jupyter.daemon import Away, Daemon, Refused
+from supervisor.jupyter.recorder import Message, Recorder
+from supervisor.jupyter.remembered import Remembered
+from supervisor.jupyter.views import how_it_ended, read_address
+
+log = logging.getLogger(__name__)
+
+Fields = dict[str, Any]
+
+# Seconds: how often a new run is asked until it is heard on iopub, how long that may take, how
+# long an idle kernel takes to answer on shell, and how long an order waits for the connection.
+NUDGE_INTERVAL = 0.2
+NUDGE_PATIENCE = 3.0
+IDLE_PATIENCE = 0.3
+UP_PATIENCE = 30.0
+
+# What the front ends call a phase in which no run can be reached.
+_STATES = {"starting": "starting", "stopping": "restarting", "backoff": "restarting", "unknown": "starting"}
+_UNTRACKED = ("kernel_info_request", "comm_info_request", "interrupt_request", "")
+
+
+class Page(Protocol):
+    """A client's connection, as a kernel tells it of its run."""
+
+    def begin_run(self) -> None:
+        """A run can be reached."""
+
+    def end_run(self, reason: str, status: str) -> None:
+        """It cannot any more, for this reason; front ends call the state ``status``."""
+
+    def tell(self, status: str) -> None:
+        """The kernel is busy or idle."""
+
+    def hear(self, stream: Any, frames: list[bytes]) -> None:
+        """The kernel published something."""
+
+
+class Run:
+    """The server's connection to one run of a kernel."""
+
+    def __init__(self, kernel: SupervisedKernel, generation: int) -> None:
+        self.generation = generation
+        self.is_heard = asyncio.Event()
+        self.executing: set[str] = set()
+        self._kernel = kernel
+        self._session = kernel.session
+        self.iopub = kernel.connect_iopub()
+        self.iopub.channel = "iopub"
+        self.iopub.on_recv(self._hear)
+        self._shell = kernel.connect_shell()
+        self._shell.on_recv(self._answered)
+        self._control = kernel.connect_control()
+        self._asked = self._ask(self._shell)
+        self.is_idle = asyncio.Event()
+
+    def _ask(self, stream: Any) -> str:
+        return str(self._session.send(stream, "kernel_info_request")["header"]["msg_id"])
+
+    async def reach(self) -> None:
+        """Return once it is heard on iopub: a subscription takes a moment, and what comes before is lost."""
+        deadline = time.monotonic() + NUDGE_PATIENCE
+        while not self.is_heard.is_set() and time.monotonic() < deadline:
+            self._ask(self._control)
+            try:
+                await asyncio.wait_for(self.is_heard.wait(), NUDGE_INTERVAL)
+            except TimeoutError:
+                pass
+        self.is_heard.set()
+        try:
+            await asyncio.wait_for(self.is_idle.wait(), IDLE_PATIENCE)
+        except TimeoutError:
+            pass  # it executes
+
+    def _answered(self, _: list[bytes]) -> None:
+        self.is_idle.set()
+        if not self.executing:
+            self._kernel.note_state("idle")
+
+    def _hear(self, frames: list[bytes]) -> None:
+        self.is_heard.set()
+        try:
+            _, rest = self._session.feed_identities(frames)
+            header, parent = json.loads(bytes(rest[1])), json.loads(bytes(rest[2])) or {}
+            self._kernel.session_of_run = str(header["session"])
+            kind, request = str(header["msg_type"]), str(parent.get("msg_id") or "")
+            state = json.loads(bytes(rest[4])).get("execution_state") if kind == "status" else None
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError):
+            return  # not a message
+        self._note(str(parent.get("msg_type") or ""), request, state)
+        parts = [bytes(part) for part in rest[1:]]
+        session = str(parent.get("session") or "")
+        self._kernel.publish(
+            self.iopub, frames, Message(str(header["msg_id"]), "iopub", session, request, kind, False, parts)
+        )
+
+    def _note(self, asked: str, request: str, state: str | None) -> None:
+        if asked in _UNTRACKED:
+            return
+        self._kernel.note_activity()
+        if state == "busy":
+            self.executing.add(request)
+        elif state == "idle":
+            self.executing.discard(request)
+        if state in ("busy", "idle"):
+            self._kernel.execution_state = "busy" if self.executing else "idle"
+
+    def close(self) -> None:
+        """Hear no more of it; what has come is heard first."""
+        for stream in (self.iopub, self._shell, self._control):
+            if not stream.closed():
+                stream.flush()
+                stream.on_recv(None)
+                stream.close(linger=0)
+
+
+class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
+    """One supervised kernel: owns no process, gives its orders to the daemon."""
+
+    def __init__(self, view: Fields, daemon: Daemon, recorder: Recorder | None, **more: Any) -> None:
+        super().__init__(owns_kernel=False, **more)
+        self.view: Fields = {}
+        self.daemon, self.recorder = daemon, recorder
+        self.kernel_id, self.kernel_name = view["id"], view["name"]
+        self.last_activity, self.execution_state = utcnow(), "starting"
+        self.ready.set_result(None)
+        self.run: Run | None = None
+        # A front end drops what it has not handled yet as soon as something comes from another one.
+        self.session_of_run = ""
+        self.pages: set[Page] = set()
+        self.up = asyncio.Event()
+        self._attaching: asyncio.Task[None] | None = None
+        self._callbacks: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": []}
+        self.take(view)
+
+    # What Jupyter asks of a kernel manager.
+
+    @property
+    def has_kernel(self) -> bool:
+        return True
+
+    async def is_alive(self) -> bool:
+        return self.view["phase"] in ("running", "stopping")
+
+    def start_restarter(self) -> None:
+        pass  # the daemon restarts
+
+    def stop_restarter(self) -> None:
+        pass
+
+    def add_restart_callback(self, callback: Callable[[], object], event: str = "restart") -> None:
+        self._callbacks[event].append(callback)
+
+    def remove_restart_callback(self, callback: Callable[[], object], event: str = "restart") -> None:
+        if callback in self._callbacks[event]:
+            self._callbacks[event].remove(callback)
+
+    def update_env(self, *, env: Any) -> None:
+        pass  # its environment is that of the file
+
+    def cleanup_connection_file(self) -> None:
+        pass
+
+    async def start_kernel(self, *_: Any, **__: Any) -> None:
+        """Have it started, if it is not up."""
+        if not self.up.is_set():
+            await self.order("start")
+            await self.wait_up()
+
+    async def interrupt_kernel(self) -> None:
+        await self.order("interrupt")
+
+    async def signal_kernel(self, signum: int) -> None:
+        await self.order("signal", signal=int(signum))
+
+    async def restart_kernel(self, now: bool = False, **_: Any) -> None:
+        """Have it restarted, once, however many ask for that at a time."""
+        try:
+            if self.view["phase"] in ("starting", "backoff") or (
+                self.view["phase"] == "stopping" and self.view["want"] == "up"
+            ):
+                await self.order("start")  # it is on its way already
+            else:
+                await self.order("restart", now=now, if_generation=self.view["generation"])
+        except web.HTTPError as error:
+            if error.status_code != 409 or not await self._is_restarted_meanwhile():
+                raise
+        await self.wait_up()
+
+    async def _is_restarted_meanwhile(self) -> bool:
+        before = self.view["generation"]
+        await self.refresh()
+        return bool(self.view["generation"] != before or self.view["phase"] in ("starting", "stopping"))
+
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        """Leave it, or stop it where its file says so."""
+        if self.view.get("on_client_shutdown") == "stop" and not restart:
+            await self.order("stop", now=now)
+
+    async def order(self, verb: str, **fields: Any) -> None:
+        """Give an order to the daemon, and look at what came of it.  Raises tornado's HTTPError."""
+        try:
+            self.take(await self.daemon.order(self.view["name"], verb, **fields))
+        except Refused as refused:
+            raise web.HTTPError(refused.status, str(refused), reason=str(refused)) from refused
+        except Away as away:
+            raise web.HTTPError(
+                503, str(away), reason="the daemon of kernel-supervisor does not answer"
+            ) from away
+
+    async def wait_up(self) -> None:
+        """Return once its run is reached, or that takes too long."""
+        try:
+            await asyncio.wait_for(self.up.wait(), UP_PATIENCE)
+        except TimeoutError:
+            raise web.HTTPError(504, f"{self.view['name']} is not up after {UP_PATIENCE:g} s") from None
+
+    # What the daemon tells.
+
+    async def refresh(self) -> None:
+        """Look at it anew."""
+        try:
+            answer = await self.daemon.ask("GET", f"/v1/kernels/{self.view['name']}")
+        except (Away, Refused):
+            return  # the follower of events tells both
+        self.take(answer["kernel"])
+
+    def take(self, view: Fields) -> None:
+        """This is how it is now: let go of a run that is over, and reach for the present one."""
+        if view.get("id") != self.kernel_id or view["generation"] < self.view.get("generation", 0):
+            return
+        self.view = view
+        if self.recorder is not None:
+            self.recorder.max_bytes = view["recorder"]["max_bytes"]
+            self.recorder.max_age = view["recorder"]["max_age"]
+        phase, present = view["phase"], self.run
+        if phase == "unknown":
+            return
+        if present is not None and (
+            present.generation != view["generation"] or phase not in ("running", "stopping")
+        ):
+            self._let_go(present)
+        if self.run is None and phase != "running":
+            self._note_down(phase)
+        elif self.run is None and self._attaching is None:
+            self._attaching = asyncio.get_running_loop().create_task(self._attach(view))
+
+    def _note_down(self, phase: str) -> None:
+        state = _STATES.get(phase, "dead")
+        if state != self.execution_state:
+            self.execution_state = state
+            self.reason = self.view.get("reason") or ""
+            if state == "dead":
+                self._end_pages(f"{self.view['name']} is {phase}. {self.reason}".strip(), state)
+
+    async def _attach(self, view: Fields) -> None:
+        """Connect to a run; should it end meanwhile, the next look tells."""
+        try:
+            address = await asyncio.to_thread(read_address, Path(view["connection_file"]))
+            for channel in ("shell", "iopub", "stdin", "hb", "control"):
+                setattr(self, f"{channel}_port", 0)  # what is not 0 is kept
+            self.load_connection_info(address)
+            self.run = run = Run(self, view["generation"])
+            await run.reach()
+        except (OSError, ValueError) as error:
+            log.warning("cannot connect to kernel %s: %s", view["name"], error)
+            await asyncio.sleep(NUDGE_PATIENCE)
+            self._attaching = None
+            await self.refresh()
+            return
+        self._attaching = None
+        if self.run is run:
+            self.execution_state = "idle" if run.is_idle.is_set() and not run.executing else "busy"
+            self.reason = ""
+            self.up.set()
+            for page in list(self.pages):
+                page.begin_run()
+        self.take(self.view)
+
+    def _let_go(self, run: Run) -> None:
+        """The run is over: every page is told why, and whoever waits for an answer gets one."""
+        run.close()
+        self.run = None
+        self.up.clear()
+        death = self.view.get("last_death") or {}
+        died = death.get("generation") == run.generation
+        self.execution_state = state = _STATES.get(
+            self.view["phase"], "starting" if self._is_wanted() else "dead"
+        )
+        told = how_it_ended(self.view, death if died else None, run.generation)
+        self.reason = told if state == "dead" else ""
+        # "restarting" has the front ends say that it died, and connect anew: only where it did.
+        status = "dead" if state == "dead" else "restarting" if died else "starting"
+        self._end_pages(told, status)
+        for callback in list(self._callbacks["dead" if state == "dead" else "restart"]):
+            callback()
+
+    def _is_wanted(self) -> bool:
+        return self.view["phase"] not in ("stopped", "failed")
+
+    def _end_pages(self, reason: str, status: str) -> None:
+        for page in list(self.pages):
+            page.end_run(reason, status)
+
+    def drop(self) -> None:
+        """It is declared no more."""
+        if self.run is not None:
+            self.view = {**self.view, "phase": "stopped", "reason": "it has left the file"}
+            self._let_go(self.run)
+        else:
+            self._end_pages(f"{self.view['name']} has left the file", "dead")
+
+    def leave(self) -> None:
+        """The server ends; the kernel does not."""
+        if self.run is not None:
+            self.run.close()
+            self.run = None
+
+    # What the kernel tells.
+
+    def note_activity(self) -> None:
+        """Somebody uses it."""
+        self.last_activity = utcnow()
+        if self.parent is not None:
+            self.parent.last_kernel_activity = self.last_activity
+
+    def note_state(self, state: str) -> None:
+        """It has become known that it is busy or idle."""
+        if self.up.is_set() and self.execution_state != state:
+            self.execution_state = state
+            for page in list(self.pages):
+                page.tell(state)
+
+    def publish(self, stream: Any, frames: list[bytes], message: Message) -> None:
+        """Tell every page, and record it, for the page of the request if that is away."""
+        here = {getattr(page, "session_id", "") for page in self.pages if not getattr(page, "is_away", False)}
+        if self.recorder is not None and message.request:
+            self.recorder.add(message._replace(missed=bool(message.session) and message.session not in here))
+        for page in list(self.pages):
+            page.hear(stream, frames)
+
+
+class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
+    """The server's own kernels as ever, and with them all that the daemon keeps."""
+
+    socket = Unicode("", config=True, help="the control socket of the daemon; default: the usual places")
+    configuration = Unicode("", config=True, help="the file of the daemon, instead of its socket")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supervised: dict[str, SupervisedKernel] = {}
+        self.remembered = Remembered(self.root_dir, self.socket or self.configuration)
+        self._daemon = Daemon(self.socket, self.configuration)
+        self._threads = ThreadPoolExecutor(1, "kernel-supervisor-recorder")
+        self._refreshing: dict[str, bool] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_following = False
+        self._told = ""
+        self.kernel_spec_manager.kernels = self
+
+    def follow(self) -> None:
+        """Begin to follow the daemon, on the running loop."""
+        if self._is_following:
+            return
+        self._is_following = True
+        for view in self.remembered.views:
+            self._put(view)
+        self._daemon.follow(self._looked, self._heard, self._lost)
+
+    def _looked(self, status: Fields) -> None:
+        if self._told:
+            self.log.warning("kernel-supervisor: the daemon answers")
+            self._told = ""
+        views = status["kernels"]
+        self._recordings = Path(status["state_dir"]) / "recorder"
+        for name in self.supervised.keys() - {view["name"] for view in views}:
+            self._drop(name)
+        for view in views:
+            self._put(view)
+        self.remembered.keep_views(views)
+
+    def _lost(self, reason: str) -> None:
+        if not self._told:
+            self._told = reason
+            self.log.warning("kernel-supervisor: no daemon answers, its kernels go on: %s", reason)
+
+    def _heard(self, event: Fields) -> None:
+        name = event.get("kernel")
+        if event.get("event") in ("config.loaded", "kernel.removed", "stream.gap") or (
+            name and name not in self.supervised
+        ):
+            self._begin(self._look())
+        elif name:
+            self._refresh(name)
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refresh(self, name: str) -> None:
+        """Look at one anew; asked for while that is under way, once more after it."""
+        if name in self._refreshing:
+            self._refreshing[name] = True
+            return
+        self._refreshing[name] = False
+        self._begin(self._keep_refreshing(name))
+
+    async def _keep_refreshing(self, name: str) -> None:
+        is_due = True
+        while is_due and name in self.supervised:
+            self._refreshing[name] = False
+            await self.supervised[name].refresh()
+            is_due = self._refreshing[name]
+        self._refreshing.pop(name, None)
+
+    async def _look(self) -> None:
+        try:
+            self._looked(await self._daemon.ask("GET", "/v1/status"))
+        except (Away, Refused):
+            pass  # the follower tells, and looks again
+
+    def _put(self, view: Fields) -> None:
+        kernel = self.supervised.get(view["name"])
+        if kernel is not None and kernel.kernel_id == view["id"]:
+            if kernel.recorder is None:
+                kernel.recorder = self._recorder(view)
+            kernel.take(view)
+            return
+        if kernel is not None:
+            self._drop(view["name"])
+        more = {
+            "parent": self,
+            "log": self.log,
+            "context": self.context,
+            "connection_file": view["connection_file"],
+        }
+        kernel = SupervisedKernel(view, self._daemon, self._recorder(view), **more)
+        self.supervised[view["name"]] = kernel
+        self._kernels[kernel.kernel_id] = kernel
+        self._kernel_connections.setdefault(kernel.kernel_id, 0)
+
+    def _recorder(self, view: Fields) -> Recorder | None:
+        if view["phase"] == "unknown":
+            return None  # where the daemon keeps its files is not known yet
+        file = self._recordings / f"{view['id']}.sqlite"
+        return Recorder(file, self._threads, view["recorder"]["max_bytes"], view["recorder"]["max_age"])
+
+    def _drop(self, name: str) -> None:
+        kernel = self.supervised.pop(name)
+        kernel.drop()
+        self._kernels.pop(kernel.kernel_id, None)
+        self._kernel_connections.pop(kernel.kernel_id, None)
+
+    def of(self, kernel_id: str) -> SupervisedKernel | None:
+        """The supervised kernel of this id, if it is one."""
+        kernel = self._kernels.get(kernel_id)
+        return kernel if isinstance(kernel, SupervisedKernel) else None
+
+    def of_spec(self, spec_name: str | None) -> SupervisedKernel | None:
+        """The supervised kernel that a kernelspec of this server stands for."""
+        return self.supervised.get(self.kernel_spec_manager.kernel_of(spec_name))
+
+    # What clients order.
+
+    async def start_kernel(self, *, kernel_id: str | None = None, path: Any = None, **kwargs: Any) -> str:
+        """Start a kernel of the server's own, or take up a supervised one."""
+        supervised = self.of_spec(kwargs.get("kernel_name")) or (self.of(kernel_id) if kernel_id else None)
+        if supervised is None:
+            return str(await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs))
+        if not supervised.up.is_set() and supervised.view["phase"] not in ("running", "unknown"):
+            await supervised.start_kernel()
+        return str(supervised.kernel_id)
+
+    async def restart_kernel(self, kernel_id: str, now: bool = False) -> None:
+        """Restart it."""
+        supervised = self.of(kernel_id)
+        if supervised is None:
+            await super().restart_kernel(kernel_id, now=now)
+        else:
+            await supervised.restart_kernel(now=now)
+
+    async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
+        """Shut it down; a supervised one as its file says."""
+        supervised = self.of(kernel_id)
+        if supervised is None:
+            await super().shutdown_kernel(kernel_id, now=now, restart=restart)
+        else:
+            await supervised.shutdown_kernel(now=now, restart=restart)
+
+    async def shutdown_all(self, now: bool = False) -> None:
+        """The server ends: with its own kernels, and without the supervised ones."""
+        self._daemon.close()
+        for kernel in self.supervised.values():
+            kernel.leave()
+            self._kernels.pop(kernel.kernel_id, None)
+            if kernel.recorder is not None:
+                await kernel.recorder.flush()
+        self._threads.shutdown(wait=False)
+        await super().shutdown_all(now=now)
+
+    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
+        """End a kernel that nobody uses, unless it is supervised."""
+        if self.of(kernel_id) is None:
+            await super().cull_kernel_if_idle(kernel_id)

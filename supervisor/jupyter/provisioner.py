@@ -1,0 +1,138 @@
+"""A kernel provisioner that starts nothing: it attaches a client to a supervised kernel, by name.
+
+Owns one attachment, to one run: when that is over, the kernel is dead for this
+client, whatever run comes next.  The manager behind a provisioner interrupts a
+kernel before each shutdown and sends it a ``shutdown_request``; neither is for
+a kernel that others may be using.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import zmq
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from traitlets import Unicode
+
+from supervisor.jupyter.daemon import Away, Daemon, Refused
+from supervisor.jupyter.views import how_it_ended, read_address
+
+Fields = dict[str, Any]
+
+# How long a client that ends may wait for the end of a run that it has ordered to stop, in seconds.
+POLL_INTERVAL = 0.1
+
+
+class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+    """``name`` is the kernel; ``socket`` or ``configuration`` tell which daemon keeps it."""
+
+    name = Unicode("", config=True)
+    socket = Unicode("", config=True)
+    configuration = Unicode("", config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._daemon = Daemon(self.socket, self.configuration)
+        self._view: Fields = {}
+        self._generation = 0
+        self._attached = False
+
+    async def _look(self) -> Fields:
+        self._view = (await self._daemon.ask("GET", f"/v1/kernels/{self.name}"))["kernel"]
+        return self._view
+
+    async def _order(self, verb: str, **fields: Any) -> None:
+        self._view = await self._daemon.order(self.name, verb, **fields)
+
+    @property
+    def has_process(self) -> bool:
+        """Whether this client is attached."""
+        return self._attached
+
+    async def poll(self) -> int | None:
+        """``None`` as long as the run lives that this client is attached to."""
+        if not self._attached:
+            return 0
+        try:
+            view = await self._look()
+        except Away:
+            return None  # nothing is known, and nothing has happened as far as is known
+        except Refused:
+            return 1
+        if view["generation"] == self._generation and view["phase"] in ("running", "stopping"):
+            return None
+        death = view.get("last_death") or {}
+        died = death if death.get("generation") == self._generation else None
+        self.log.error("kernel-supervisor: %s", how_it_ended(view, died, self._generation))
+        return 1
+
+    async def wait(self) -> int | None:
+        """Return once the run is over, or this client has left it."""
+        while await self.poll() is None:  # noqa: ASYNC110 - the daemon is asked
+            await asyncio.sleep(POLL_INTERVAL)
+        return 0
+
+    async def send_signal(self, signum: int) -> None:
+        """Have the kernel interrupted or signalled, unless that is only on the way out."""
+        if signum == 0 or getattr(self.parent, "shutting_down", False):
+            return
+        if signum == signal.SIGINT:
+            await self._order("interrupt", if_generation=self._generation)
+        else:
+            await self._order("signal", signal=int(signum), if_generation=self._generation)
+
+    async def kill(self, restart: bool = False) -> None:
+        """Leave the kernel, or have it restarted."""
+        await self._leave(restart, now=True)
+
+    async def terminate(self, restart: bool = False) -> None:
+        """Leave the kernel, or have it restarted."""
+        await self._leave(restart, now=False)
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """Leave the kernel, or have it restarted."""
+        await self._leave(restart, now=False)
+
+    async def _leave(self, restart: bool, *, now: bool) -> None:
+        if not self._attached:
+            return
+        self._attached = False
+        try:
+            if restart:
+                await self._order("restart", now=now, if_generation=self._generation)
+            elif self._view.get("on_client_shutdown") == "stop":
+                await self._order("stop", now=now, if_generation=self._generation)
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+            # Another run has come already: that is what was wanted, or is not ours to stop.
+
+    async def pre_launch(self, **kwargs: Any) -> Fields:
+        """Have the kernel started if it is not up."""
+        if (await self._look())["phase"] != "running":
+            await self._order("start")
+        return dict(await super().pre_launch(cmd=[], **kwargs))
+
+    async def launch_kernel(self, cmd: list[str], **_: Any) -> KernelConnectionInfo:  # noqa: ARG002
+        """Attach to the run that there is."""
+        manager: Any = self.parent
+        address = await asyncio.to_thread(read_address, Path(self._view["connection_file"]))
+        for channel in ("shell", "iopub", "stdin", "hb", "control"):
+            setattr(manager, f"{channel}_port", 0)  # what is not 0 is kept
+        manager.load_connection_info(address)
+        # What the manager sends on control is for a kernel of its own; this one takes it and tells nobody.
+        manager._control_socket = manager.context.socket(zmq.PUB, socket_class=zmq.Socket)
+        self.connection_info = manager.get_connection_info()
+        self._attached, self._generation = True, self._view["generation"]
+        return self.connection_info
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Nothing is ours to clean up."""
+
+    def get_stable_start_time(self, recommended: float = 10.0) -> float:  # noqa: ARG002
+        """It is up when we attach to it."""
+        return 0.1

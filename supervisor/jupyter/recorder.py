@@ -1,0 +1,272 @@
+"""What a kernel told its clients, on disk, bounded: for those that were away.
+
+Owns one SQLite file a kernel, written by one thread in batches; several servers
+may write one.  Knows nothing of connections.  A disk that is full or hangs
+costs what is recorded, never a message to a page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# How long messages are gathered before they are written, and a look at a file that others write; seconds.
+BATCH_INTERVAL = 0.2
+BUSY_TIMEOUT = 2.0
+MOST_REQUESTS = 1000
+_SCHEMA = """
+PRAGMA auto_vacuum = FULL;
+PRAGMA journal_mode = WAL;
+CREATE TABLE IF NOT EXISTS message (
+    id TEXT, channel TEXT, at REAL, session TEXT, request TEXT, kind TEXT, size INTEGER, missed INTEGER,
+    parts BLOB, lengths TEXT, PRIMARY KEY (id, channel)
+);
+CREATE INDEX IF NOT EXISTS by_request ON message (request);
+CREATE INDEX IF NOT EXISTS by_time ON message (at);
+CREATE TABLE IF NOT EXISTS request (
+    id TEXT PRIMARY KEY, at REAL, session TEXT, cell TEXT, header TEXT, code TEXT, ended INTEGER
+);
+"""
+
+
+class Message(NamedTuple):
+    """A message of a kernel: to whom, in answer to what, and its frames after the signature."""
+
+    id: str
+    channel: str
+    session: str
+    request: str
+    kind: str
+    missed: bool
+    parts: list[bytes]
+    at: float = 0.0
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What it says."""
+        return dict(json.loads(self.parts[3]))
+
+
+class Request(NamedTuple):
+    """A request to execute: by which session, of which cell."""
+
+    id: str
+    session: str
+    cell: str
+    header: dict[str, Any]
+    code: str
+    at: float = 0.0
+
+
+class Recorder:
+    """Records one kernel.  ``max_bytes`` of 0: nothing; ``max_age`` in seconds."""
+
+    def __init__(self, file: Path, threads: ThreadPoolExecutor, max_bytes: int, max_age: float) -> None:
+        self.file = file
+        self.max_bytes, self.max_age = max_bytes, max_age
+        self._threads = threads
+        self._batch: list[Message] = []
+        self._requests: list[Request] = []
+        self._ended: list[str] = []
+        self._size = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._failing = False
+        self._untrimmed = max_bytes
+
+    def add(self, message: Message) -> None:
+        """Record a message, soon."""
+        if not self.max_bytes:
+            return
+        self._batch.append(message._replace(at=time.time()))
+        self._size += sum(map(len, message.parts))
+        while self._size > self.max_bytes:
+            self._size -= sum(map(len, self._batch.pop(0).parts))
+        self._set_alarm()
+
+    def ask(self, request: Request) -> None:
+        """Record that something was asked."""
+        if self.max_bytes:
+            self._requests.append(request._replace(at=time.time()))
+            self._set_alarm()
+
+    def end(self, request: str) -> None:
+        """Record that it was answered."""
+        if self.max_bytes:
+            self._ended.append(request)
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(BATCH_INTERVAL, self._write_soon)
+
+    def _write_soon(self) -> asyncio.Future[None]:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        batch = (self._requests, self._batch, self._ended)
+        self._requests, self._batch, self._ended, self._size = [], [], [], 0
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._write, *batch)
+
+    def _write(self, requests: list[Request], messages: list[Message], ended: list[str]) -> None:
+        self._untrimmed += sum(len(part) for message in messages for part in message.parts)
+        room = None
+        if self._untrimmed >= self.max_bytes // 8:  # not each time: it reads the whole index
+            self._untrimmed, room = 0, self.max_bytes * 7 // 8
+        self._guarded(lambda: write(self.file, requests, messages, ended, room, self.max_age), None)
+
+    def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
+        try:
+            found = work()
+        except (sqlite3.Error, OSError) as error:
+            if not self._failing:
+                self._failing = True
+                log.warning("cannot record to %s, pages may miss output: %s", self.file, error)
+            return otherwise
+        self._failing = False
+        return found
+
+    async def missed(self, session: str) -> list[Message]:
+        """What this session missed, in order; it has it then."""
+        if not self.max_bytes:
+            return []
+        await self._write_soon()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, lambda: self._guarded(lambda: take_missed(self.file, session), [])
+        )
+
+    async def open_requests(self, session: str) -> list[Request]:
+        """What this session asked and was never answered."""
+        return (
+            []
+            if not self.max_bytes
+            else await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: self._guarded(lambda: open_requests(self.file, session), [])
+            )
+        )
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        await self._write_soon()
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """The file, made if need be, for its owner alone.  Raises sqlite3.Error and OSError."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT)) as database:
+        try:
+            database.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            # Not a database: what is recorded is worth less than the recording.
+            file.unlink()
+            raise
+        with database:
+            yield database
+
+
+def write(
+    file: Path,
+    requests: Sequence[Request],
+    messages: Sequence[Message],
+    ended: Sequence[str],
+    max_bytes: int | None,
+    max_age: float,
+) -> None:
+    """Write a batch, and drop the oldest beyond the bounds.  Raises sqlite3.Error and OSError."""
+    with opened(file) as database:
+        database.executemany(
+            "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, 0)",
+            [(r.id, r.at, r.session, r.cell, json.dumps(r.header), r.code) for r in requests],
+        )
+        database.executemany(
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [_row(message) for message in messages],
+        )
+        database.executemany("UPDATE request SET ended = 1 WHERE id = ?", [(id_,) for id_ in ended])
+        database.execute("DELETE FROM message WHERE at < ?", (time.time() - max_age,))
+        database.execute("DELETE FROM request WHERE at < ?", (time.time() - max_age,))
+        if max_bytes is not None:
+            database.execute(
+                "DELETE FROM message WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
+                " sum(size) OVER (ORDER BY rowid DESC) AS total FROM message) WHERE total > ?)",
+                (max_bytes,),
+            )
+            database.execute(
+                "DELETE FROM request WHERE id NOT IN (SELECT id FROM request ORDER BY at DESC LIMIT ?)",
+                (MOST_REQUESTS,),
+            )
+
+
+def _row(message: Message) -> tuple[Any, ...]:
+    lengths = [len(part) for part in message.parts]
+    content = b"".join(message.parts)
+    who = (message.id, message.channel, message.at, message.session, message.request, message.kind)
+    return (*who, len(content), message.missed, content, json.dumps(lengths))
+
+
+_COLUMNS = "id, channel, session, request, kind, missed, parts, lengths, at"
+
+
+def _message(row: Sequence[Any]) -> Message:
+    parts, at = [], 0
+    for length in json.loads(row[7]):
+        parts.append(row[6][at : at + length])
+        at += length
+    return Message(row[0], row[1], row[2], row[3], row[4], bool(row[5]), parts, row[8])
+
+
+_ASKED = "id, session, cell, header, code, at"
+
+
+def _request(row: Sequence[Any]) -> Request:
+    return Request(row[0], row[1], row[2], json.loads(row[3]), row[4], row[5])
+
+
+def take_missed(file: Path, session: str) -> list[Message]:
+    """What a session missed, and has from now on.  Raises sqlite3.Error and OSError."""
+    with opened(file) as database:
+        found = database.execute(
+            f"SELECT {_COLUMNS} FROM message WHERE session = ? AND missed ORDER BY rowid",  # noqa: S608
+            (session,),
+        ).fetchall()
+        database.execute("UPDATE message SET missed = 0 WHERE session = ? AND missed", (session,))
+    return [_message(row) for row in found]
+
+
+def open_requests(file: Path, session: str) -> list[Request]:
+    """What a session asked and was never answered.  Raises sqlite3.Error and OSError."""
+    with opened(file) as database:
+        rows = database.execute(
+            f"SELECT {_ASKED} FROM request WHERE session = ? AND NOT ended ORDER BY at",  # noqa: S608
+            (session,),
+        ).fetchall()
+    return [_request(row) for row in rows]
+
+
+def executions(file: Path) -> Iterator[tuple[Request, list[Message]]]:
+    """All that was executed, the oldest first, with what came of it.  Raises sqlite3.Error and OSError."""
+    with opened(file) as database:
+        asked = database.execute(f"SELECT {_ASKED} FROM request ORDER BY at").fetchall()  # noqa: S608
+        for row in asked:
+            told = database.execute(
+                f"SELECT {_COLUMNS} FROM message WHERE request = ? ORDER BY rowid",  # noqa: S608
+                (row[0],),
+            )
+            yield _request(row), [_message(one) for one in told]

@@ -1,0 +1,93 @@
+"""``kernel-supervisor serve``: a Jupyter server with the supervised kernels and nothing else.
+
+Owns the token of it.  It reads no configuration of other servers and loads no
+extension but ours: what it offers does not depend on what else is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_data_dir
+from jupyter_server.serverapp import ServerApp
+from traitlets.config import Config
+
+DEFAULT_PORT = 8899
+
+
+class HeadlessServer(ServerApp):  # type: ignore[misc]
+    """A server without what other packages or files would add."""
+
+    def find_server_extensions(self) -> None:
+        """None but those that are given."""
+
+    def load_config_file(self, *_: Any, **__: Any) -> None:
+        """None: what is configured for a JupyterLab is not for this one."""
+
+
+def token_file() -> Path:
+    """Where the token is, unless a file is named."""
+    return Path(jupyter_data_dir()) / "kernel-supervisor" / "token"
+
+
+def read_token(file: Path) -> str:
+    """The token in a file, which is made at first use.  Raises OSError, also for one that others may read."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(descriptor, "w") as new:
+            new.write(secrets.token_urlsafe(32) + "\n")
+    with file.open() as found:
+        if stat.S_IMODE(os.fstat(found.fileno()).st_mode) & 0o077:
+            raise PermissionError(
+                f"{file} can be read by others: chmod 600 it, or remove it to get a new one"
+            )
+        token = found.read().strip()
+    if len(token) < 16:
+        raise ValueError(f"{file} has no token of at least 16 characters: remove it to get a new one")
+    return token
+
+
+def settings(arguments: Namespace, token: str, daemon: dict[str, str]) -> Config:
+    """The configuration of the server."""
+    config = Config()
+    server = config.ServerApp
+    server.ip, server.port, server.port_retries = arguments.ip, arguments.port, 0
+    server.root_dir = str(Path(arguments.root or Path.cwd()).absolute())
+    server.open_browser = False
+    server.terminals_enabled = False
+    server.jpserver_extensions = {"supervisor.jupyter": True}
+    server.allow_root = True  # as whoever runs it; it gives nobody more than the socket does
+    server.base_url = "/"
+    if arguments.allow_origin:
+        server.allow_origin = arguments.allow_origin
+        server.allow_credentials = True
+    config.IdentityProvider.token = token
+    config.SupervisedKernels = Config(daemon)
+    return config
+
+
+def run(arguments: Namespace, daemon: dict[str, str]) -> int:
+    """Serve until a signal.  Raises OSError."""
+    file = Path(arguments.token_file) if arguments.token_file else token_file()
+    try:
+        token = read_token(file)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    app = HeadlessServer.instance(config=settings(arguments, token, daemon))
+    app.initialize(argv=[])
+    url = f"http://{app.ip}:{app.port}/"
+    # The token goes to a terminal alone: what is not one may be a log.
+    whole = f"{url}?token={token}" if sys.stdout.isatty() else f"{url}?token=$(cat {file})"
+    print(f"kernel-supervisor serves its kernels at {whole}", flush=True)
+    app.start()
+    return 0

@@ -1,0 +1,81 @@
+"""The sessions of a server whose supervised kernels outlive it.
+
+Owns their rows beyond the end of the server, and a session for each kernel
+that nobody has opened: VS Code lists kernels by their sessions.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from jupyter_server.services.sessions.sessionmanager import SessionManager
+
+from supervisor.jupyter.kernels import SupervisedKernel
+
+Fields = dict[str, Any]
+
+_COLUMNS = ("session_id", "path", "name", "type", "kernel_id")
+
+
+class SupervisedSessions(SessionManager):  # type: ignore[misc]
+    """Rows of supervised kernels are remembered; all else is as ever."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        known = {row["session_id"] for row in self._rows()}
+        for session in self.kernel_manager.remembered.sessions:
+            if session.get("session_id") not in known:
+                values = [session.get(column) for column in _COLUMNS]
+                self.cursor.execute("INSERT INTO session VALUES (?,?,?,?,?)", values)
+
+    def _rows(self) -> list[Any]:
+        return list(self.cursor.execute("SELECT * FROM session").fetchall())
+
+    def _remember(self) -> None:
+        kernels = self.kernel_manager
+        rows = [dict(row) for row in self._rows() if kernels.of(row["kernel_id"]) is not None]
+        kernels.remembered.keep_sessions(rows)
+
+    async def save_session(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep a new one."""
+        saved = await super().save_session(*args, **kwargs)
+        self._remember()
+        return saved
+
+    async def update_session(self, session_id: str, **kwargs: Any) -> None:
+        """Keep a changed one."""
+        await super().update_session(session_id, **kwargs)
+        self._remember()
+
+    async def delete_session(self, session_id: str) -> None:
+        """Shut its kernel down, as its file says, and forget it."""
+        for kernel in self.kernel_manager.supervised.values():
+            if _own_id(kernel) == session_id:
+                await kernel.shutdown_kernel()
+                return
+        await super().delete_session(session_id)
+        self._remember()
+
+    async def list_sessions(self) -> list[Fields]:
+        """Those that were opened, and one for each running kernel that nobody has opened."""
+        found = list(await super().list_sessions())
+        opened = {session["kernel"]["id"] for session in found}
+        kernels = self.kernel_manager.supervised.values()
+        return found + [self._own(k) for k in kernels if k.kernel_id not in opened and k.up.is_set()]
+
+    async def get_session(self, **kwargs: Any) -> Fields:
+        """One of either sort."""
+        for kernel in self.kernel_manager.supervised.values():
+            if kwargs.get("session_id") == _own_id(kernel):
+                return self._own(kernel)
+        return dict(await super().get_session(**kwargs))
+
+    def _own(self, kernel: SupervisedKernel) -> Fields:
+        name = kernel.kernel_name
+        model = self.kernel_manager.kernel_model(kernel.kernel_id)
+        return {"id": _own_id(kernel), "path": name, "name": name, "type": "console", "kernel": model}
+
+
+def _own_id(kernel: SupervisedKernel) -> str:
+    return str(uuid.uuid5(uuid.UUID(kernel.kernel_id), "session"))

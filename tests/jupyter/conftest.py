@@ -1,0 +1,63 @@
+"""One daemon, one JupyterLab and one browser for all; they need an environment of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.jupyter.lab import Page, Server
+
+if find_spec("jupyterlab") is None or find_spec("playwright") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+KERNELS = ("analysis", "robot")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from tests.e2e.daemon import Scene
+    from tests.jupyter.lab import Server
+
+    scene = Scene(tmp_path_factory.mktemp("lab"))
+    scene.write(
+        scene.ipykernel("analysis", display_name='"Analysis of three days"'),
+        scene.ipykernel("robot"),
+        supervisor='on_exit = "keep"',
+    )
+    server = Server(scene)
+    try:
+        scene.start(*KERNELS)
+        server.command("jupyter", "enable", "--user")
+        server.start()
+        server.wait_listed(*KERNELS)
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+        scene.clean_up()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    from tests.jupyter.lab import CHROMIUM, FLAGS
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Any, lab: Server) -> Iterator[Page]:
+    from tests.jupyter.lab import Page
+
+    made = Page(browser, lab)
+    yield made
+    made.close()

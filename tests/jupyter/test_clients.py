@@ -1,0 +1,221 @@
+"""Programs without a page: batch tools by the provisioner, and the client libraries of editors and agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import wait_for
+from tests.jupyter.lab import TOKEN, Server
+
+NODE_MODULES = Path(sys.prefix) / "node_modules"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernelspecs(lab: Server) -> None:
+    lab.command("jupyter", "kernelspecs", "--user")
+
+
+def program(lab: Server, text: str, *words: str) -> str:
+    """What a program prints that runs in the environment of Jupyter."""
+    done = subprocess.run(
+        [sys.executable, "-c", text, *words],
+        cwd=lab.root,
+        env=lab.environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+def kill_when_busy(lab: Server, name: str) -> Callable[[], float]:
+    """Kill the kernel as soon as its cell runs; a function that tells how long ago that was."""
+    killed: list[float] = []
+
+    def work() -> None:
+        wait_for((lab.root / "in-a-cell").exists, "the cell runs")
+        os.kill(lab.scene.kernel(name)["pid"], signal.SIGKILL)
+        killed.append(time.monotonic())
+        (lab.root / "in-a-cell").unlink()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def since() -> float:
+        thread.join()
+        return time.monotonic() - killed[0]
+
+    return since
+
+
+SLEEP = "import pathlib, time\npathlib.Path({!r}).touch()\ntime.sleep(60)"
+NBCLIENT = """
+import sys, nbformat, time
+from nbclient import NotebookClient
+book = nbformat.v4.new_notebook()
+book.cells = [nbformat.v4.new_code_cell(code) for code in sys.argv[2:]]
+try:
+    NotebookClient(book, kernel_name=sys.argv[1], timeout=60).execute()
+    print("".join(output.text for cell in book.cells for output in cell.outputs).strip())
+except Exception as error:
+    print(type(error).__name__)
+"""
+PAPERMILL = """
+import sys, nbformat, papermill
+book = nbformat.v4.new_notebook()
+book.cells = [nbformat.v4.new_code_cell(code) for code in sys.argv[2:]]
+book.metadata["kernelspec"] = {"name": sys.argv[1], "display_name": "", "language": "python"}
+nbformat.write(book, "in.ipynb")
+try:
+    done = papermill.execute_notebook("in.ipynb", "out.ipynb", progress_bar=False)
+    print("".join("".join(o.get("text", "")) for cell in done.cells for o in cell.outputs).strip())
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("tool", [NBCLIENT, PAPERMILL], ids=["nbclient", "papermill"])
+def test_a_batch_tool_runs_on_the_living_kernel_and_leaves_it(lab: Server, tool: str) -> None:
+    before = lab.scene.kernel("robot")
+    lab.scene.execute("robot", "kept = 42")
+
+    assert "42" == program(lab, tool, "robot", "print(kept)")
+
+    assert before["pid"] == lab.scene.kernel("robot")["pid"]
+    assert "42" == lab.scene.run("robot", "print(kept)")
+
+
+@pytest.mark.parametrize("tool", [NBCLIENT, PAPERMILL], ids=["nbclient", "papermill"])
+def test_a_kernel_that_is_killed_in_a_cell_of_a_batch_tool_is_an_error(lab: Server, tool: str) -> None:
+    since = kill_when_busy(lab, "robot")
+
+    told = program(lab, tool, "robot", SLEEP.format(str(lab.root / "in-a-cell")))
+
+    assert "DeadKernelError" == told
+    assert 6.0 > since()
+    lab.scene.wait_running("robot")
+
+
+def test_a_batch_tool_that_ends_does_not_interrupt_the_cell_of_another(lab: Server) -> None:
+    with lab.scene.client("robot") as client:
+        client.execute("import time; time.sleep(4); print('whole')")
+        wait_for(lambda: lab.kernel("robot")["execution_state"] == "busy", "it is busy")
+
+        program(
+            lab,
+            "import sys, asyncio\nfrom jupyter_client.manager import KernelManager\n"
+            "m = KernelManager(kernel_name='robot'); m.start_kernel(); m.shutdown_kernel()",
+        )
+
+        def heard() -> bool:
+            return client.get_iopub_msg(timeout=20)["content"].get("text", "").strip() == "whole"
+
+        wait_for(heard, "the cell ended by itself")
+
+
+def test_a_restart_by_a_local_client_is_an_order(lab: Server) -> None:
+    before = lab.scene.kernel("robot")["generation"]
+
+    told = program(
+        lab,
+        "from jupyter_client.manager import start_new_kernel\n"
+        "m, c = start_new_kernel(kernel_name='robot')\nc.execute('w = 1', reply=True)\n"
+        "m.restart_kernel(); c.wait_for_ready(timeout=30)\n"
+        "print(c.execute_interactive(\"print('w' in globals())\", timeout=30)['content']['status'])\n"
+        "m.shutdown_kernel()",
+    )
+
+    assert "False\nok" == told
+    assert before + 1 == lab.scene.kernel("robot")["generation"]
+
+
+def test_jupyter_kernel_client_reaches_a_kernel_by_id_and_by_name(lab: Server) -> None:
+    lab.scene.execute("robot", "m = 8")
+    before = lab.scene.kernel("robot")["generation"]
+    text = """
+import sys
+from jupyter_kernel_client import JupyterKernelClient as Client
+url, token, id_ = sys.argv[1:]
+def said(client, code):
+    return "".join(o.get("text", o.get("ename", "")) for o in client.execute(code)["outputs"]).strip()
+one = Client(server_url=url, token=token, kernel_id=id_); one.start(); print(said(one, "print(m)"))
+one.restart(); print(said(one, "print('m' in globals())")); one.stop()
+two = Client(server_url=url, token=token); two.start(name="robot"); print(two.id == id_); said(two, "n = 1")
+two.stop(shutdown_kernel=True)
+three = Client(server_url=url, token=token, kernel_id=id_); three.start(); print(said(three, "print(n)"))
+three.stop()
+"""
+
+    assert "8\nFalse\nTrue\n1" == program(lab, text, lab.url, TOKEN, lab.scene.kernel("robot")["id"])
+    assert before + 1 == lab.scene.kernel("robot")["generation"]
+
+
+def test_a_kernel_that_is_killed_in_a_cell_of_jupyter_kernel_client_is_an_error(lab: Server) -> None:
+    since = kill_when_busy(lab, "robot")
+    text = """
+import sys
+from jupyter_kernel_client import JupyterKernelClient as Client
+client = Client(server_url=sys.argv[1], token=sys.argv[2], kernel_id=sys.argv[3]); client.start()
+answer = client.execute(sys.argv[4], timeout=60)
+print(answer["status"], [o.get("ename") for o in answer["outputs"]])
+client.stop()
+"""
+    code = SLEEP.format(str(lab.root / "in-a-cell"))
+
+    told = program(lab, text, lab.url, TOKEN, lab.scene.kernel("robot")["id"], code)
+
+    assert "error ['KernelDied']" == told
+    assert 5.0 > since()
+    lab.scene.wait_running("robot")
+
+
+@pytest.mark.skipif(
+    not NODE_MODULES.exists() or not shutil.which("node"), reason="node, or its packages, are missing"
+)
+def test_the_client_library_of_vs_code_does_all_of_its_work(lab: Server) -> None:
+    kernel = lab.scene.kernel("robot")
+    done = subprocess.run(
+        [
+            "node",
+            str(Path(__file__).with_name("services.mjs")),
+            lab.url,
+            TOKEN,
+            "robot",
+            str(lab.root / "in-a-cell"),
+        ],
+        cwd=lab.root,
+        env={**lab.environment(), "NODE_MODULES": str(NODE_MODULES)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+
+    assert "robot" in told["specs"]
+    assert "robot" in told["sessions"]
+    assert f"{kernel['pid']} ok" == told["execute"]
+    assert "KeyboardInterrupt error" == told["interrupted"]
+    assert 1000 > told["interrupt_ms"]
+    assert "name? hello Ada" == told["stdin"]
+    assert [0, 255, 128] == told["buffer"]
+    assert "KernelDied error" == told["killed"]
+    assert 5000 > told["killed_ms"]
+    assert "alive ok" == told["goes_on"]
+    assert "False ok" == told["restarted"]
+    assert kernel["generation"] + 2 == lab.scene.kernel("robot")["generation"]
+    assert "running" == lab.scene.kernel("robot")["phase"]

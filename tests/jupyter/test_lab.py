@@ -1,0 +1,167 @@
+"""What a person sees in JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.e2e.daemon import wait_for
+from tests.jupyter.lab import Page, Server
+
+
+def open_on(page: Page, name: str, kernel: str = "analysis", *cells: str) -> Page:
+    page.server.notebook(name, kernel, *(cells or ("", "", "")))
+    return page.open(name)
+
+
+def test_kernels_are_listed_by_name_before_use_and_the_notebook_runs_in_the_daemons(
+    page: Page, lab: Server
+) -> None:
+    specs = lab.ask("GET", "/api/kernelspecs")[1]["kernelspecs"]
+    assert {"python3", "analysis", "robot"} == set(specs)
+    assert "Analysis of three days" == specs["analysis"]["spec"]["display_name"]
+    open_on(page, "one.ipynb")
+
+    assert "Analysis of three days" == page.state()["name"]
+    assert lab.scene.kernel("analysis")["id"] == page.state()["id"]
+    assert str(lab.scene.kernel("analysis")["pid"]) == page.run("import os; print(os.getpid())")
+
+
+def test_interrupt_keeps_the_state(page: Page) -> None:
+    open_on(page, "interrupt.ipynb")
+    page.run("x = 41")
+    page.begin("import time\nprint('sleeping'); time.sleep(60)")
+    page.wait_text("sleeping")
+
+    page.press("interrupt")
+
+    assert 1.5 > page.wait_text("KeyboardInterrupt")
+    page.wait_ended()
+    assert "41" == page.run("print(x)", 1)
+    assert [] == page.dialogs()
+
+
+def test_the_restart_button_makes_one_new_run(page: Page, lab: Server) -> None:
+    open_on(page, "restart.ipynb")
+    page.run("y = 5")
+    before = lab.scene.kernel("analysis")
+
+    page.press("restart")
+    page.accept()
+
+    lab.scene.wait_running("analysis", after=before["generation"])
+    page.wait_connected("idle")
+    assert "False" == page.run("print('y' in globals())")
+    assert before["generation"] + 1 == lab.scene.kernel("analysis")["generation"]
+    assert [] == page.dialogs()
+
+
+def test_two_pages_that_restart_at_once_restart_once(page: Page, browser: Any, lab: Server) -> None:
+    other = Page(browser, lab)
+    open_on(page, "first.ipynb")
+    open_on(other, "second.ipynb")
+    before = lab.scene.kernel("analysis")["generation"]
+    for each in (page, other):
+        each.press("restart")
+
+    for each in (page, other):
+        each.accept()
+
+    lab.scene.wait_running("analysis", after=before)
+    for each in (page, other):
+        each.wait_connected("idle")
+        assert "2" == each.run("print(1 + 1)")
+        assert [] == each.dialogs()
+    assert before + 1 == lab.scene.kernel("analysis")["generation"]
+    other.close()
+
+
+def test_a_death_while_idle_is_told(page: Page, lab: Server) -> None:
+    open_on(page, "idle.ipynb")
+    before = lab.scene.kernel("analysis")
+    os.kill(before["pid"], signal.SIGKILL)
+
+    assert 2.0 > page.wait(lambda: any("died" in text for text in page.dialogs()), "it is told")
+    page.dismiss()
+    page.wait_connected("idle")
+    assert "False" == page.run("print('y' in globals())")
+
+
+def test_a_death_in_a_cell_is_told_there_and_the_next_cell_runs(page: Page, lab: Server) -> None:
+    open_on(page, "death.ipynb")
+    page.begin("print('in a cell'); import time; time.sleep(60)")
+    page.wait_text("in a cell")
+    page.begin("print('queued')", 1)
+
+    generation, pid = (lab.scene.kernel("analysis")[key] for key in ("generation", "pid"))
+    os.kill(pid, signal.SIGKILL)
+
+    assert 2.0 > page.wait_text("KernelDied: analysis died: killed by SIGKILL")
+    assert f"started again as run {generation + 1}, its variables are lost" in page.text()
+    page.wait_ended()
+    page.wait_ended(1)
+    page.dismiss()
+    page.wait_connected("idle")
+    assert "alive" == page.run("print('alive')", 2)
+    assert "" == page.text(1)
+
+
+def test_a_page_that_is_reloaded_while_the_kernel_is_busy_sees_it_busy(page: Page) -> None:
+    open_on(page, "reload.ipynb")
+    page.begin("import time\nfor i in range(60): print(i, flush=True); time.sleep(0.1)")
+    page.wait_text("3")
+
+    page.browser_page.reload()
+
+    page.wait_connected()
+    assert "busy" == page.state()["status"]
+    page.wait_connected("idle")
+
+
+def test_a_connection_that_was_lost_brings_what_was_written_meanwhile(page: Page, lab: Server) -> None:
+    open_on(page, "lost.ipynb")
+    page.begin("import time\nfor i in range(40): print(i, flush=True); time.sleep(0.1)\nprint('end')")
+    page.wait_text("3")
+    page.browser_page.context.set_offline(True)
+    page.browser_page.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel._ws.close()"
+    )
+    wait_for(lambda: lab.kernel("analysis")["execution_state"] == "idle", "it ends meanwhile")
+
+    page.browser_page.context.set_offline(False)
+
+    page.wait_text("end")
+    assert [*map(str, range(40)), "end"] == page.text().split()
+    page.wait_ended()
+
+
+def test_shut_down_in_the_client_leaves_the_kernel(page: Page, lab: Server) -> None:
+    open_on(page, "leave.ipynb")
+    page.run("z = 7")
+    before = lab.scene.kernel("analysis")["generation"]
+
+    page.browser_page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+    assert "running" == lab.scene.kernel("analysis")["phase"]
+    assert before == lab.scene.kernel("analysis")["generation"]
+    page.open("leave.ipynb")
+    assert "7" == page.run("print(z)")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
+def test_a_page_goes_on_by_itself_when_the_server_comes_back(page: Page, lab: Server, signum: int) -> None:
+    open_on(page, "server.ipynb")
+    page.run("z = 8")
+    before = lab.scene.kernel("analysis")
+
+    lab.end(signum)
+    lab.start()
+
+    page.wait(lambda: page.state().get("connection") != "connected", "it has noticed")
+    page.wait_connected("idle", deadline=40)
+    assert before["id"] == page.state()["id"]
+    assert "8" == page.run("print(z)")
+    assert before["generation"] == lab.scene.kernel("analysis")["generation"]
