@@ -167,10 +167,9 @@ class Runner:
         return kernel
 
     async def wait_all_gone(self) -> None:
-        """Wait until no kernel has a process or is about to have one, and all effects are over."""
+        """Wait until no kernel has a process or is about to have one."""
         while any(process_of(k) or not is_settled(k) for k in self.state.kernels.values()):
             await self.wait_for_change()
-        await self.wait_effects()
 
     async def wait_effects_of(self, name: str, timeout: float) -> None:
         """Wait until the effects of one kernel are over, for so many seconds at most."""
@@ -178,15 +177,15 @@ class Runner:
         if due:
             await asyncio.wait(due, timeout=timeout)
 
-    async def wait_effects(self, timeout: float | None = None) -> None:
-        """Wait until every effect that was started is over; what is not in so many seconds is cancelled."""
-        try:
-            async with asyncio.timeout(timeout):
-                while self._effects:
-                    await asyncio.wait(set(self._effects))
-        except TimeoutError:
-            for task in self._effects:
-                task.cancel()
+    async def wait_effects(self) -> None:
+        """Wait until every effect that was started is over."""
+        while self._effects:
+            await asyncio.wait(set(self._effects))
+
+    def cancel_effects(self) -> None:
+        """Wait no longer for any."""
+        for task in self._effects:
+            task.cancel()
 
     def close(self) -> None:
         """Begin nothing any more; what runs goes on without us.

@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "disk": set(),
     "core": {"settings"},
     "output": {"disk"},
-    "observe": {"wording"},
+    "observe": {"disk", "wording"},
     "process": {"core", "wording"},
     "records": {"core", "disk", "output", "settings"},
     "control": {"core", "disk", "settings", "wording"},

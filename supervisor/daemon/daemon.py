@@ -23,6 +23,7 @@ from supervisor.core.events import Shutdown
 from supervisor.core.lifecycle import settings_of
 from supervisor.core.model import process_of
 from supervisor.daemon.settings_file import Rejected, SettingsFile, forget_last_good, keep_last_good
+from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.disk.privacy import ExposedFiles, refuse_shared
 from supervisor.observe.log import EventLog, Log
 from supervisor.observe.notify import Notifier
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
 PROGRESS_INTERVAL = 5.0
+# How long an exit waits for the disk of what nobody needs any more, in seconds.
+LEAVING_PATIENCE = 1.0
 # How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
 LAST_PATIENCE = 30.0
 
@@ -64,6 +67,8 @@ class Daemon:
         self._reload_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status = ""
+        self._reading = Lane("configuration")
+        self._writing = Lane("last good configuration")
 
     # From the first moment to the last
 
@@ -246,7 +251,10 @@ class Daemon:
                     self.notifier.ready(self._status_line())
 
     async def _reload(self) -> Rejected | None:
-        seen = await asyncio.to_thread(self.file.look)
+        try:
+            seen = await self._reading.do(self.file.look)
+        except (OSError, Hanging) as error:
+            seen = Rejected((f"{self.file.path}: cannot be read: {error}",), is_new=True)
         if self._is_leaving:
             return Rejected(("the daemon is leaving: start it again",), is_new=False)
         if isinstance(seen, Rejected):
@@ -273,7 +281,7 @@ class Daemon:
         needs = [key for key, action in self.edited_keys(config).items() if action == "pending"]
         if needs:
             log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
-        self._exposed.warn_of(self.file.files())
+        self._begin(self._warn_of_exposed())
         self.logs.set_level(config.supervisor.log_level)
         supervision.runner.tell(
             "config.loaded", "info", file=str(self.file.path), kernels=list(config.kernels)
@@ -281,14 +289,17 @@ class Daemon:
         supervision.load(config)
         self._kept = self._begin(self._keep(config))
 
+    async def _warn_of_exposed(self) -> None:
+        await self._reading.begin(lambda: self._exposed.warn_of(self.file.files()))
+
     async def _keep(self, config: Config) -> None:
         """Have the configuration in force kept for the next start; the disk may be slow, or take it later."""
         note, state_dir = self.supervision.note_trouble, self.supervision.places.state_dir
         while config is self.supervision.config:
             async with self._keeping:
                 try:
-                    await asyncio.to_thread(keep_last_good, config, state_dir)
-                except OSError as error:
+                    await self._writing.do(keep_last_good, config, state_dir)
+                except (OSError, Hanging) as error:
                     note("last-good", f"cannot keep the configuration for the next start: {error}")
                 else:
                     note("last-good", None)
@@ -298,8 +309,9 @@ class Daemon:
     async def _forget_last_good(self) -> None:
         async with self._keeping:
             try:
-                forget_last_good(self.supervision.places.state_dir)
-            except OSError as error:
+                state_dir = self.supervision.places.state_dir
+                await self._writing.do(forget_last_good, state_dir, patience=LEAVING_PATIENCE)
+            except (OSError, Hanging) as error:
                 log.error("cannot remove the configuration that was kept: %s", error)
 
     def _tell_rejected(self, *, in_force: str) -> None:

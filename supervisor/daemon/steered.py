@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
 from supervisor.core.model import Kernel, launched_of, process_of
 from supervisor.daemon.daemon import Daemon
-from supervisor.disk.off_loop import Lane
+from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.output.file import Reader
 from supervisor.process.usage import Meter
 from supervisor.settings.config import Config
@@ -35,6 +37,8 @@ from supervisor.supervision.supervision import OrderRefused
 from supervisor.version import __version__
 from supervisor.wording import timestamp
 
+log = logging.getLogger(__name__)
+
 Fields = dict[str, Any]
 
 # Events that are read at once, to be told one by one.
@@ -43,8 +47,16 @@ EVENTS_AT_ONCE = 200
 OUTPUT_INTERVAL = 0.3
 
 
-def _some(lines: Iterator[Fields]) -> list[Fields]:
-    return list(islice(lines, EVENTS_AT_ONCE))
+async def _off_loop(replay: Callable[[], Iterator[Fields]]) -> AsyncIterator[Fields]:
+    """Past events: what is asked for may be rare and megabytes apart, and the disk may hang."""
+    reading = Lane("past events")
+    try:
+        past = await reading.do(replay)
+        while lines := await reading.do(lambda: list(islice(past, EVENTS_AT_ONCE))):
+            for line in lines:
+                yield line
+    except Hanging as hanging:
+        log.warning("the events so far cannot be read: %s", hanging)
 
 
 class SteeredDaemon:
@@ -117,9 +129,12 @@ class SteeredDaemon:
         # By the name that the daemon knows it by: relative directories begin there.
         file = own if path is None or is_same_file(path, own) else Path(path)
         try:
-            loaded = await asyncio.to_thread(load, file)
+            loaded = await Lane("plan").do(load, file)
         except ConfigError as error:
             mistakes = [str(mistake) for mistake in error.mistakes]
+            return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
+        except (OSError, Hanging) as error:
+            mistakes = [f"{file}: cannot be read: {error}"]
             return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
         return {"accepted": True, "mistakes": [], **self._planned(loaded.config)}
 
@@ -214,15 +229,13 @@ class SteeredDaemon:
                 event is None or line.get("event") == event
             )
 
-        # Subscribed first, replayed next: nothing falls between the two, and nothing comes twice,
-        # because both happen before the loop goes on.
+        # Nothing falls between the two, and nothing comes twice, because both happen before the loop goes on.
+        past = self._supervision.events_file.snapshot()
         subscription = self._supervision.stream.subscribe(wanted=wanted) if follow else None
         try:
-            past = self._supervision.events_file.replay(kernels=kernels, event=event, since=moment, last=last)
-            # Read in a thread: what is asked for may be rare, and megabytes apart.
-            while lines := await asyncio.to_thread(_some, past):
-                for line in lines:
-                    yield line
+            replay = partial(past.replay, kernels=kernels, event=event, since=moment, last=last)
+            async for line in _off_loop(replay):
+                yield line
             if subscription is not None:
                 async for line in subscription:
                     yield line

@@ -7,11 +7,26 @@ it.  Never decides what is in a file or where it belongs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
+import stat
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+
+# Not following links, not waiting for the other end of a FIFO.
+_OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+# What open(2) says to that of a link, of a FIFO that nobody reads or a socket, of a directory.
+_REFUSED = (errno.ELOOP, errno.ENXIO, errno.EISDIR)
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -56,6 +71,35 @@ def write_temporary(path: Path, data: bytes, mode: int = 0o600) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file of ours; anything else in its place is refused.
+
+    A symbolic link is not followed, a FIFO or a device not waited for and not written
+    to, a directory not read.  Raises OSError that says what is there.
+    """
+    try:
+        fd = os.open(path, flags | _OPEN_FLAGS, mode)
+    except OSError as error:
+        if error.errno in _REFUSED:
+            raise _not_ours(path, error.errno) from None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise _not_ours(path, errno.EINVAL)
+
+
+def read_own(path: Path) -> bytes:
+    """What is in a file of ours.  Raises OSError as ``open_own`` does."""
+    with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def _not_ours(path: Path, number: int) -> OSError:
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    return OSError(number, f"it is {_KINDS.get(kind, 'no regular file')}: remove it", str(path))
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -17,14 +17,14 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
-from supervisor.disk.errand import Hanging, Steps, begin
-from supervisor.disk.pools import Pools
+from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, Connection, PortOfAnother, PortTaken
@@ -40,21 +40,25 @@ from supervisor.process.identity import identify
 from supervisor.records.keeper import Keeper, Store, Trouble
 from supervisor.records.places import Places
 from supervisor.records.record import MARK_VARIABLE, Record, mark
-from supervisor.settings.config import KernelConfig
+from supervisor.settings.config import KernelConfig, OutputConfig
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Fact], object]
 
-# How long a launch waits for the disk, how long for its turn, how long for the corpse of a failed
-# one, and how often watching an adopted process is tried again; in seconds.
+# How long a launch waits for the disk of its record, for that of its output, for its turn, for the corpse
+# of a failed one, and how often watching an adopted process is tried again; in seconds.
 INTENT_PATIENCE = 3.0
+OUTPUT_PATIENCE = 3.0
 TURN_PATIENCE = 10.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
 
 # What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
 _NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
+# Kernels are made here, one after the other.
+PROCESSES = Lane("processes", lasts=True)
+
 _PASSING = frozenset(getattr(errno, name) for name in _NO_ROOM if hasattr(errno, name))
 
 
@@ -85,14 +89,13 @@ class Entry:
         store: Store,
         trouble: Trouble,
         equipment: Equipment,
-        pools: Pools,
     ) -> None:
         self.name = name
         # For its whole life, whatever runs it has; one on record takes its place.
         self.id = str(uuid.uuid4())
         self.connection = equipment.connect(name, places)
         self.output = OutputFile(places.output_file(name))
-        self.keeper = Keeper(store, name, trouble, pools.records)
+        self.keeper = Keeper(store, name, trouble)
         self.run: Run | None = None
         # The settings in force; a launch and an edit of live keys set them.
         self.config: KernelConfig | None = None
@@ -100,7 +103,6 @@ class Entry:
         self._trouble = trouble
         self._equipment = equipment
         self._launcher = equipment.launcher
-        self._pools = pools
         self._language = ""
         self._known: tuple[Kernel, State] | None = None
         self._output_from: Position | None = None
@@ -110,7 +112,8 @@ class Entry:
         self._spec_mode = ""
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
-        self._steps = Steps()
+        self._launching = Lane(f"launch of kernel {name}")
+        self._writing = Lane(f"output of kernel {name}")
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""
@@ -141,27 +144,22 @@ class Entry:
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         config, before = effect.config, (self.connection.address, self._spec_mode)
-        command = await self._steps.do(self._launcher.resolve, config)
+        command = await self._launching.do(self._launcher.resolve, config)
         self._language = command.language
-        await self._steps.do(self.connection.choose, config, command.kernel_name)
+        await self._launching.do(self.connection.choose, config, command.kernel_name)
         self._spec_mode = command.interrupt_mode
         if (self.connection.address, self._spec_mode) != before:
             # On record before it is in a file that clients read: it is for good from then on.
             self._record()
             await self._wait_intent_recorded()
-        await self._steps.do(self._make_way, config)
-        await self._steps.do(self.connection.write)
-        await self._steps.do(self._make_room, config)
+        await self._launching.do(self._make_way, config)
+        await self._launching.do(self.connection.write)
+        output = await self._make_room(config)
         await self._wait_intent_recorded()
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
         # Without a deadline: given up, it might have a process that nobody knows of.
-        popen = await begin(
-            self._launcher.spawn,
-            command,
-            self.connection.path,
-            self.output.path,
-            {MARK_VARIABLE: the_mark},
-            pool=self._pools.launches,
+        popen = await PROCESSES.begin(
+            self._launcher.spawn, command, self.connection.path, output, {MARK_VARIABLE: the_mark}
         )
         try:
             handle = KernelManager(popen, kernel_id=self.name)
@@ -194,16 +192,28 @@ class Entry:
             self.connection.release()
         self.connection.remove_stale_sockets()
 
-    def _make_room(self, config: KernelConfig) -> None:
-        """Its output within its limits, which never keeps a kernel from coming back."""
+    async def _make_room(self, config: KernelConfig) -> Path:
+        """Where its output goes, within its limits; nothing about it keeps a kernel from coming back."""
+        trouble = f"output of kernel {self.name}"
         try:
-            self.output.rotate(config.output.max_bytes, config.output.backups)
+            self._output_from = await self._writing.do(self._rotate, config.output, patience=OUTPUT_PATIENCE)
+        except Hanging as hanging:
+            self._trouble(trouble, f"{hanging}: what kernel {self.name} writes is lost until its next launch")
+            return Path(os.devnull)
+        self._trouble(trouble, None)
+        return self.output.path
+
+    def _rotate(self, limits: OutputConfig) -> Position:
+        try:
+            self.output.rotate(limits.max_bytes, limits.backups)
         except OSError as error:
             log.warning("cannot rotate the output of kernel %s: %s", self.name, error)
         try:
-            self._output_from = self.output.position()
+            # Made here: the thread that makes the processes of all kernels is not to wait for a disk.
+            self.output.make()
+            return self.output.position()
         except OSError:
-            self._output_from = Position()  # its last words may then be those of an earlier run
+            return Position()  # its last words may then be those of an earlier run
 
     async def adopt(self, effect: Adopt, report: Report) -> None:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""
@@ -245,7 +255,7 @@ class Entry:
             if self.connection.is_presumed or run.is_over:
                 return
             try:
-                await self._steps.do(self.connection.write)
+                await self._launching.do(self.connection.write)
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
 
@@ -254,7 +264,7 @@ class Entry:
         if self._spec_mode:
             return
         try:
-            self._spec_mode = run.spec_mode = await self._steps.do(interrupt_mode, launched)
+            self._spec_mode = run.spec_mode = await self._launching.do(interrupt_mode, launched)
         except Exception as error:
             log.warning("cannot tell how kernel %s is interrupted, by message it is: %s", self.name, error)
 
@@ -364,7 +374,12 @@ class Entry:
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
         async with self._turn:
-            await begin(self._remove_files)
+            removal = self._launching.begin(self._remove_files)
+        try:
+            # However long it takes: the next launch, which comes behind it in the lane, has the patience.
+            await removal
+        except OSError as error:
+            log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
 
     def _remove_files(self) -> None:
         self.connection.remove()
@@ -375,20 +390,23 @@ class Entry:
 
     async def forget(self) -> None:
         """Remove all that is kept for it, but what it wrote; it may have been declared anew meanwhile."""
+        await self.withdraw()
         async with self._turn:
-            try:
-                await begin(self._remove_files)
-            except OSError as error:
-                log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
-            if self._known is None:
-                self.connection.close()
-                self.keeper.keep(None)
-                await self.keeper.flush()
+            if self._known is not None:
+                return
+            self.connection.close()
+            self.keeper.keep(None)
+        await self.keeper.flush()
 
     @property
     def is_forgotten(self) -> bool:
         """Whether nothing is kept for the kernel any more, also on disk."""
         return self._known is None and self.keeper.is_done
+
+    @property
+    def busy_for(self) -> float:
+        """For how many seconds the slowest work on its files has gone on."""
+        return max(self.keeper.busy_for, self._launching.busy_for, self._writing.busy_for)
 
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""

@@ -24,7 +24,7 @@ from supervisor.core.actions import (
 )
 from supervisor.core.events import Fact
 from supervisor.core.model import Kernel, State
-from supervisor.disk.pools import Pools
+from supervisor.disk.off_loop import Lane
 from supervisor.kernel.entry import Entry, Equipment
 from supervisor.kernel.line import make_threads
 from supervisor.records.keeper import Store, Trouble
@@ -50,15 +50,13 @@ class Host:
         self._entries: dict[str, Entry] = {}
         # Whose output cannot be trimmed, which is told once.
         self._untrimmed: set[str] = set()
+        self._caring = Lane("output of kernels")
         self._caretaker: asyncio.Task[None] | None = None
-        self._pools = Pools()
 
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
         if kernel not in self._entries:
-            self._entries[kernel] = Entry(
-                kernel, self.places, self._store, self._trouble, self._equipment, self._pools
-            )
+            self._entries[kernel] = Entry(kernel, self.places, self._store, self._trouble, self._equipment)
         return self._entries[kernel]
 
     def remember(self, kernel: Kernel, state: State) -> None:
@@ -122,7 +120,7 @@ class Host:
             await asyncio.sleep(CARE_INTERVAL)
             entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
             try:
-                await asyncio.to_thread(self._look_after_all, entries)
+                await self._caring.begin(self._look_after_all, entries)
             except Exception:
                 # No thread is to be had, say: nothing that must end the looks to come.
                 log.exception("cannot look after the output of the kernels")
@@ -137,6 +135,11 @@ class Host:
                     log.warning("cannot trim the output of kernel %s: %s", entry.name, error)
             else:
                 self._untrimmed.discard(entry.name)
+
+    @property
+    def busy_for(self) -> float:
+        """For how many seconds the slowest work on files has gone on."""
+        return max((entry.busy_for for entry in self._entries.values()), default=0.0)
 
     async def wait_told(self) -> None:
         """Return once all is told of the runs that have ended: which of their children live on, above all."""
@@ -165,4 +168,3 @@ class Host:
         for entry in self._entries.values():
             entry.close()
         self._entries.clear()
-        self._pools.close()

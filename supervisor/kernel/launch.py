@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.model import Cause
+from supervisor.disk.files import open_own
 from supervisor.kernel import kernelspec
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
 from supervisor.process.dispositions import default_signals
@@ -331,12 +332,14 @@ def _is_of_our_environment(command: Command, env: Mapping[str, str]) -> bool:
 
 
 def _open_output(output: Path) -> int:
-    flags = (
-        os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-    )
+    if str(output) == os.devnull:
+        return os.open(os.devnull, os.O_WRONLY)
     try:
         output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(output, flags, 0o600)
+        fd = open_own(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        # To the kernel it is a file like any other.
+        os.set_blocking(fd, True)
+        return fd
     except OSError as error:
         raise LaunchError(
             f'output file "{output}" cannot be opened: {error.strerror}', Cause.UNKNOWN

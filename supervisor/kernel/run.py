@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
 from supervisor.core.model import Cause, Check, Exit, ProcessId
+from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.monitor import Monitor
@@ -33,6 +34,8 @@ Report = Callable[[Fact], object]
 
 # Where the system has no room to watch a process, it is asked again this often, in seconds.
 WATCH_INTERVAL = 1.0
+# How long a death waits for the last words of the kernel, in seconds.
+TAIL_PATIENCE = 2.0
 # A silent kernel that was ready before is asked this often at least, in seconds.
 LONGEST_PATIENCE = 600.0
 
@@ -94,6 +97,7 @@ class Run:
         self._connection = connection
         self._output = output
         self._mark = mark
+        self._reading = Lane(f"last words of kernel {kernel}")
         self._report = report
         self._oom = OomWatch(process)
         self._channel = channel
@@ -194,13 +198,18 @@ class Run:
 
     async def _told_end(self) -> Exit:
         try:
-            # In a thread: the file may be locked by a reader, and its disk may be slow.
-            tail = await asyncio.to_thread(self._output.tail)
-            return self._describe_end(tail)
+            return self._describe_end(await self._tail())
         except Exception:
             # A death that cannot be explained is still a death: without this fact it would never come back.
             log.exception("cannot tell how kernel %s ended", self._kernel)
             return describe_exit(self._handle.returncode)
+
+    async def _tail(self) -> tuple[str, ...]:
+        """Its last words, if its disk gives them: the death is told whatever it does."""
+        try:
+            return await self._reading.do(self._output.tail, patience=TAIL_PATIENCE)
+        except (Hanging, OSError) as error:
+            return (f"(the output cannot be read: {error})",)
 
     def _describe_end(self, tail: tuple[str, ...]) -> Exit:
         returncode = self._handle.returncode
@@ -211,7 +220,7 @@ class Run:
         return ended
 
     async def _tell_escaped(self) -> None:
-        escaped = await asyncio.to_thread(marked_processes, MARK_VARIABLE, self._mark)
+        escaped = await begin(marked_processes, MARK_VARIABLE, self._mark)
         if escaped:
             pids = tuple(process.pid for process in escaped)
             self._report(Escaped(self._kernel, self.generation, pids))

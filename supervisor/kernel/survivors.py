@@ -6,7 +6,6 @@ Starts and ends nothing.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -32,6 +31,7 @@ from supervisor.core.model import (
     launched_of,
     process_of,
 )
+from supervisor.disk.off_loop import Lane
 from supervisor.kernel.connection import Address, listened_port
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
@@ -158,8 +158,9 @@ async def take_stock(
     A kernel that no record tells of, as after a disk was full, counts as
     launched with the settings in ``declared``.
     """
-    records, troubles = await asyncio.to_thread(store.read_all)
-    marked = await asyncio.to_thread(_marked, places.state_dir)
+    look = Lane("records")
+    records, troubles = await look.begin(store.read_all)
+    marked = await look.begin(_marked, places.state_dir)
     survivors: list[Survivor] = []
     told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
     strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}

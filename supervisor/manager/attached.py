@@ -21,7 +21,7 @@ from supervisor.control.client import Answer, Broken, Client, Connection, NoDaem
 from supervisor.control.follow import GAP, Place, Refused, follow, open_events
 from supervisor.control.lookup import BadPath, NoConfig, lead
 from supervisor.core.model import Cause, Exit, ProcessId
-from supervisor.disk.errand import begin
+from supervisor.disk.off_loop import begin
 from supervisor.kernel.connection import Address
 from supervisor.manager.launch import Launch
 from supervisor.manager.thread import Work

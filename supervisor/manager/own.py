@@ -41,7 +41,7 @@ from supervisor.core.model import (
     Stopping,
     process_of,
 )
-from supervisor.disk.errand import begin
+from supervisor.disk.off_loop import begin
 from supervisor.kernel.connection import Address, Connection, PortTaken
 from supervisor.kernel.entry import Equipment
 from supervisor.kernel.host import Host

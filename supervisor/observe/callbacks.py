@@ -17,7 +17,10 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from supervisor.disk.off_loop import Lane
 
 Callback = Callable[[], object] | Callable[[Mapping[str, object]], object]
 
@@ -142,8 +145,7 @@ class Callbacks:
 
     def _begin(self, kernel: str) -> concurrent.futures.Future[None]:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        # Not the loop's executor: a few hanging callbacks would fill it, and it is joined at exit.
-        threading.Thread(target=self._work, args=(kernel, done), name="callback", daemon=True).start()
+        Lane("callback").put(partial(self._work, kernel, done))
         return done
 
     def _work(self, kernel: str, done: concurrent.futures.Future[None]) -> None:

@@ -9,34 +9,47 @@ command line reads the files without a daemon.
 from __future__ import annotations
 
 import os
+import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from supervisor.disk.files import open_own
 from supervisor.observe.event_line import decode, encode
 from supervisor.wording import timestamp
 
 MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 5
 MAX_WAITING = 1000
+# A write that takes longer than so many seconds is told.
+PATIENCE = 2.0
 
 _MAX_WAITING_BYTES = 4 * 1024 * 1024
 _BLOCK = 64 * 1024
 
+Place = tuple[int, int]
+"""A file by its inode, and how many bytes of it."""
+
 
 class EventsFile:
-    """The observer that appends each event to a file.
+    """The observer that appends each event to a file, after those that wait.
+
+    Each line is written by a job given to ``put``, which calls it at once, or later
+    in a thread: a disk that hangs then holds up nobody.  What is written and what
+    waits are read together by a ``snapshot``.
 
     The file is opened for each event, which costs tens of microseconds: one that was
     deleted, moved or made writable again needs no special care, and no
     descriptor is held.  Nothing is synced: a crash of the machine may cost the
     last events.  ``on_change`` is called with ``degraded`` whenever that changes
-    between something and nothing.
+    between something and nothing, where the job is called or the event came from.
     """
 
     def __init__(
@@ -47,70 +60,110 @@ class EventsFile:
         *,
         max_waiting: int = MAX_WAITING,
         on_change: Callable[[str | None], None] | None = None,
+        put: Callable[[Callable[[], None]], None] = lambda job: job(),
     ) -> None:
         self.path = Path(path)
         self._max_bytes = max_bytes
         self._backups = backups
         self._max_waiting = max_waiting
         self._on_change = on_change
+        self._put = put
+        self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
+        # The line that is being written, since when (monotonic), and how many lost ones are told before it.
+        self._current: tuple[bytes, float, int] | None = None
+        self._is_writing = False
+        self._end: Place | None = None
         self._dropped = 0
         self._trouble: str | None = None
+        self._told = False
 
     @property
     def degraded(self) -> str | None:
         """What is wrong and how much waits or is lost; ``None`` if nothing is."""
-        if self._trouble is None:
+        current, trouble = self._current, self._trouble
+        if current is not None and time.monotonic() - current[1] > PATIENCE:
+            trouble = f"cannot write {self.path}: the disk does not answer"
+        if trouble is None:
             return None
         lost = f", {self._dropped} lost" if self._dropped else ""
-        return f"{self._trouble}; {len(self._waiting)} events wait in memory{lost}"
+        waiting = len(self._waiting) + (current is not None)
+        return f"{trouble}; {waiting} events wait in memory{lost}"
 
     def __call__(self, event: Mapping[str, object]) -> None:
-        """Append the event, after those that wait."""
+        """Have the event appended."""
         line = encode(event)
-        self._waiting.append(line)
-        self._waiting_bytes += len(line)
+        with self._lock:
+            self._waiting.append(line)
+            self._waiting_bytes += len(line)
         self.flush()
-        while len(self._waiting) > self._max_waiting or self._waiting_bytes > _MAX_WAITING_BYTES:
-            self._waiting_bytes -= len(self._waiting.popleft())
-            self._dropped += 1
+        with self._lock:
+            while len(self._waiting) > self._max_waiting or self._waiting_bytes > _MAX_WAITING_BYTES:
+                self._waiting_bytes -= len(self._waiting.popleft())
+                self._dropped += 1
+        self._tell()
 
     def flush(self) -> bool:
-        """Try to write what waits; tell whether nothing waits any more."""
-        was_degraded = self._trouble is not None
+        """Have written what waits; tell whether nothing waits any more."""
+        with self._lock:
+            begins = bool(self._waiting) and not self._is_writing
+            self._is_writing = self._is_writing or begins
+        if begins:
+            try:
+                self._put(self._write)
+            except OSError as error:  # no thread is to be had
+                self._is_writing = False
+                self._trouble = f"cannot write {self.path}: {error.strerror or error}"
+        return not self._waiting and self._current is None
+
+    def snapshot(self) -> Past:
+        """What has happened until now; asks no disk."""
+        with self._lock:
+            current = [] if self._current is None else [self._current[0]]
+            return Past(self.path, self._end, (*current, *self._waiting))
+
+    def _write(self) -> None:
+        self._trouble = None
         try:
-            self._trouble = None
-            while self._waiting:
-                if self._dropped:
-                    self._append(encode(_marker(self._dropped)))
-                    self._dropped = 0
-                self._append(self._waiting[0])
-                self._waiting_bytes -= len(self._waiting.popleft())
+            while (line := self._next()) is not None:
+                end = self._append(line)
+                with self._lock:
+                    self._current, self._end = None, end
         except OSError as error:
             self._trouble = f"cannot write {self.path}: {error.strerror or error}"
-        if was_degraded != (self._trouble is not None) and self._on_change is not None:
-            self._on_change(self.degraded)
-        return not self._waiting
+            self._put_back()
+        self._tell()
 
-    def replay(
-        self,
-        *,
-        kernels: Collection[str] | None = None,
-        event: str | None = None,
-        since: datetime | None = None,
-        last: int | None = None,
-    ) -> Iterator[dict[str, object]]:
-        """As the function ``replay``, with what still waits for the disk at the end."""
-        wanted = _Wanted(kernels, event, since)
-        waiting = [found for line in self._waiting if (found := wanted.event_of(line)) is not None]
-        if last is not None:
-            waiting = waiting[-last:] if last else []
-            last -= len(waiting)
-        written = replay(self.path, kernels=kernels, event=event, since=since, last=last)
-        return _chain(written, waiting)
+    def _next(self) -> bytes | None:
+        """The line to be written next, a marker first where some were lost."""
+        with self._lock:
+            if not self._waiting:
+                self._is_writing = False
+                return None
+            line, dropped = self._waiting.popleft(), self._dropped
+            self._waiting_bytes -= len(line)
+            self._current, self._dropped = (line, time.monotonic(), dropped), 0
+        return encode(_marker(dropped)) + line if dropped else line
 
-    def _append(self, line: bytes) -> None:
+    def _put_back(self) -> None:
+        with self._lock:
+            self._is_writing = False
+            if self._current is not None:
+                line, _, dropped = self._current
+                self._waiting.appendleft(line)
+                self._waiting_bytes += len(line)
+                self._dropped += dropped
+                self._current = None
+
+    def _tell(self) -> None:
+        degraded = self.degraded
+        with self._lock:
+            is_news, self._told = self._told != (degraded is not None), degraded is not None
+        if is_news and self._on_change is not None:
+            self._on_change(degraded)
+
+    def _append(self, line: bytes) -> Place:
         fd = self._open()
         try:
             size = os.fstat(fd).st_size
@@ -124,12 +177,13 @@ class EventsFile:
             data = b"\n" + line if torn else line
             if os.write(fd, data) != len(data):
                 raise OSError(None, "only part of a line could be written")
+            return os.fstat(fd).st_ino, size + len(data)
         finally:
             if fd >= 0:
                 os.close(fd)
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
     def _rotate(self) -> bool:
         """Move the files up by one; where that fails, go on with the one there is."""
@@ -148,6 +202,32 @@ class EventsFile:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What had happened at one moment: what was on disk up to ``end``, and what waited for it."""
+
+    path: Path
+    end: Place | None
+    waiting: tuple[bytes, ...]
+
+    def replay(
+        self,
+        *,
+        kernels: Collection[str] | None = None,
+        event: str | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
+    ) -> Iterator[dict[str, object]]:
+        """As the function ``replay``, with what waited at the end."""
+        wanted = _Wanted(kernels, event, since)
+        waiting = [found for line in self.waiting if (found := wanted.event_of(line)) is not None]
+        if last is not None:
+            waiting = waiting[-last:] if last else []
+            last -= len(waiting)
+        written = replay(self.path, kernels=kernels, event=event, since=since, last=last, end=self.end)
+        return _chain(written, waiting)
+
+
 def replay(
     path: str | os.PathLike[str],
     *,
@@ -155,8 +235,9 @@ def replay(
     event: str | None = None,
     since: datetime | None = None,
     last: int | None = None,
+    end: Place | None = None,
 ) -> Iterator[dict[str, object]]:
-    """Return the events on disk at the moment of the call, oldest first, across rotated files.
+    """Return the events on disk at the moment of the call, or up to ``end``, oldest first, across files.
 
     Only those of ``kernels``, named ``event``, not before ``since`` (local time
     if it has no zone); of these only the ``last``.  Damaged lines are left out,
@@ -165,7 +246,7 @@ def replay(
     wanted = _Wanted(kernels, event, since)
     files = ExitStack()
     try:
-        opened = _open_all(Path(path), files)
+        opened = _until(end, _open_all(Path(path), files))
     except BaseException:
         files.close()
         raise
@@ -214,13 +295,20 @@ def _open_all(path: Path, files: ExitStack) -> list[tuple[BinaryIO, int]]:
     seen: set[tuple[int, int]] = set()
     for name in (path, *(_numbered(path, number) for number in _numbers(path))):
         try:
-            file = files.enter_context(name.open("rb"))
+            file = files.enter_context(os.fdopen(open_own(name, os.O_RDONLY), "rb"))
         except FileNotFoundError:
             continue
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
             opened.append((file, status.st_size))
+    return opened
+
+
+def _until(end: Place | None, opened: list[tuple[BinaryIO, int]]) -> list[tuple[BinaryIO, int]]:
+    for position, (file, size) in enumerate(opened):
+        if end is not None and os.fstat(file.fileno()).st_ino == end[0]:
+            return [(file, min(size, end[1])), *opened[position + 1 :]]
     return opened
 
 
@@ -259,15 +347,20 @@ def _read_last(
 
 def _backwards(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the lines of a file from its end, reading no more of it than is asked for."""
-    rest = b""
+    # The end of a line whose beginning is not read yet; in pieces, as one may be as long as the file.
+    rest: list[bytes] = []
     while size > 0:
         start = max(0, size - _BLOCK)
         file.seek(start)
-        first, *lines = (file.read(size - start) + rest).split(b"\n")
-        yield from (line for line in reversed(lines) if line)
-        rest, size = first, start
-    if rest:
-        yield rest
+        first, *lines = file.read(size - start).split(b"\n")
+        if lines:
+            rest.append(lines.pop())
+            yield from (line for line in (b"".join(reversed(rest)), *reversed(lines)) if line)
+            rest = []
+        rest.append(first)
+        size = start
+    if line := b"".join(reversed(rest)):
+        yield line
 
 
 def _chain(first: Iterator[dict[str, object]], then: list[dict[str, object]]) -> Iterator[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Lines written by a thread of their own, so that nobody who logs ever waits.
+"""Lines written off the caller's thread, so that nobody who logs ever waits.
 
 Owns the queue in front of standard output.  Never raises and never blocks its
 caller: a pipe that nobody reads, a full disk, a closed terminal cost lines,
@@ -16,16 +16,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
+from supervisor.disk.off_loop import Lane
+
 MAX_LINES = 2000
 MAX_BYTES = 1024 * 1024
 
 
 class LineWriter:
-    """A bounded queue of lines and the thread that writes them.
+    """A bounded queue of lines, and the lane in which they are written.
 
     ``marker(count)`` returns the line that stands for ``count`` lost ones.
     A file descriptor is duplicated, so that a later owner of its number never
-    gets lines of log.  The thread is a daemon: it never holds up an exit.
+    gets lines of log.
     """
 
     def __init__(
@@ -48,8 +50,7 @@ class LineWriter:
         self._busy = False
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
-        self._thread.start()
+        self._lane = Lane("log")
 
     @property
     def dropped(self) -> int:
@@ -68,15 +69,25 @@ class LineWriter:
             ):
                 self._bytes -= len(self._lines.popleft())
                 self._dropped += 1
-            self._changed.notify_all()
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._busy or not self._lines:
+            return
+        try:
+            self._lane.put(self._work)
+        except OSError:
+            return  # no thread is to be had: the next line tries again
+        self._busy = True
 
     def flush(self, timeout: float = 1.0) -> bool:
         """Wait until everything queued is written; tell whether it was within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while self._lines or self._busy:
+                self._begin()
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._thread.is_alive():
+                if left <= 0 or not self._busy:
                     return False
                 self._changed.wait(left)
             return True
@@ -85,28 +96,29 @@ class LineWriter:
         """Write what is queued, for ``timeout`` seconds at most, and end; idempotent."""
         flushed = self.flush(timeout)
         with self._changed:
-            self._closed = True
             self._lines.clear()
-            self._changed.notify_all()
-        self._thread.join(0.1 if flushed else 0)
+            if not self._closed and not self._busy:
+                self._let_go()
+            self._closed = True
         return flushed
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                while not self._lines and not self._closed:
-                    self._changed.wait()
                 if not self._lines:
-                    break
+                    self._busy = False
+                    self._changed.notify_all()
+                    if self._closed:
+                        self._let_go()
+                    return
                 line = self._lines.popleft()
                 self._bytes -= len(line)
                 dropped, self._dropped = self._dropped, 0
-                self._busy = True
             if not self._emit(dropped, line):
                 with self._changed:
                     self._dropped += dropped + 1
+
+    def _let_go(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
 

@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from supervisor.disk.files import write_all
+from supervisor.disk.files import open_own, write_all
 from supervisor.output.stream import (
     BLOCK,
-    OPEN_FLAGS,
     Anchor,
     Position,
     backup_path,
@@ -109,6 +108,11 @@ class OutputFile:
             end = os.fstat(fd).st_size
             _copy(fd, _line_end(fd, data_start(fd), end - max_bytes // 2), end, self.path, self.path)
             return True
+
+    def make(self) -> None:
+        """Make the file, and its directory, if need be."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
 
     def position(self) -> Position:
         """The end of what is written by now, for ``tail_since``."""
@@ -262,7 +266,8 @@ def _copy(fd: int, begin: int, end: int, path: Path, target: Path, backups: int 
     """Put a part of the file at ``path`` into ``target``, whole or not at all; a backup is given room."""
     new = _new_backup(path)
     try:
-        copy = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OPEN_FLAGS, 0o600)
+        new.unlink(missing_ok=True)
+        copy = open_own(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             for block in blocks(fd, begin, end):
                 write_all(copy, block)

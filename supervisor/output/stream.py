@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from supervisor.disk.files import open_own
+
 BLOCK = 64 * 1024
-# Not following links, not waiting for the writer of a FIFO.
-OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _LOCK_TIMEOUT = 1.0
 # In place of a time: the inode cannot be another file's, as it is held open.
 _HELD = -1
@@ -163,7 +162,7 @@ class Anchor:
             for backup in backups_of(path).values() if position.inode else ():
                 there = _stat(backup)
                 if there and there.st_ino == position.inode:
-                    self._fd = os.open(backup, os.O_RDONLY | OPEN_FLAGS)
+                    self._fd = open_own(backup, os.O_RDONLY)
                     self._inode = position.inode
                     break
         if self._fd is None:
@@ -208,13 +207,11 @@ def blocks(fd: int, begin: int, end: int) -> Iterator[bytes]:
 def opened(path: Path, *, write: bool = False) -> Iterator[int | None]:
     """The file opened, ``None`` if it is not there; OSError if it is not a regular file."""
     try:
-        fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | OPEN_FLAGS)
+        fd = open_own(path, os.O_RDWR if write else os.O_RDONLY)
     except FileNotFoundError:
         yield None
         return
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
         yield fd
     finally:
         os.close(fd)

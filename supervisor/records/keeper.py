@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from enum import Enum
 from typing import Protocol
 
+from supervisor.disk.off_loop import PATIENCE, Lane
 from supervisor.records.record import Record
 
 log = logging.getLogger(__name__)
@@ -52,15 +52,15 @@ class Keeper:
     """Keeps one record on disk equal to the latest that it was given; ``None`` is no record at all.
 
     ``trouble(what, message)`` is told when that fails, and with ``None``
-    once it works again.  Writes have threads of their own: a disk that hangs
-    holds up nothing else.
+    once it works again.  Writes have a lane of their own: a disk that hangs
+    holds up nothing else, and is told as well.
     """
 
-    def __init__(self, store: Store, kernel: str, trouble: Trouble, threads: Executor) -> None:
+    def __init__(self, store: Store, kernel: str, trouble: Trouble) -> None:
         self._store = store
         self._kernel = kernel
         self._trouble = trouble
-        self._threads = threads
+        self._lane = Lane(f"record of kernel {kernel}")
         # What is on disk is not known yet: there may be one of an earlier supervisor.
         self._latest: Record | Unknown | None = Unknown.UNKNOWN
         self._on_disk: Record | Unknown | None = Unknown.UNKNOWN
@@ -99,7 +99,7 @@ class Keeper:
         while (record := self._latest) is not self._on_disk and record is not Unknown.UNKNOWN:
             self._news.clear()
             try:
-                await asyncio.get_running_loop().run_in_executor(self._threads, self._put, record)
+                await self._put(record)
             except Exception as error:
                 # Not of the disk: a mistake of ours, which must keep nobody waiting for ever.
                 if not isinstance(error, OSError):
@@ -121,11 +121,20 @@ class Keeper:
         except TimeoutError:
             pass
 
-    def _put(self, record: Record | None) -> None:
+    async def _put(self, record: Record | None) -> None:
         if record is None:
-            self._store.remove(self._kernel)
+            writing = self._lane.begin(self._store.remove, self._kernel)
         else:
-            self._store.write(record)
+            writing = self._lane.begin(self._store.write, record)
+        await asyncio.wait({writing}, timeout=PATIENCE)
+        if not writing.done():
+            self._failed(OSError(f"the disk has not answered within {PATIENCE:g} s"))
+        await writing
+
+    @property
+    def busy_for(self) -> float:
+        """How long the present write has taken, in seconds."""
+        return self._lane.busy_for
 
     def _failed(self, error: Exception) -> None:
         if not self._failing:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from supervisor.control.lookup import default_state_dir, expand
 from supervisor.core.events import Interrupt, Order, Reset, Restart, SendSignal, Start, Stop
 from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, process_of
+from supervisor.disk.off_loop import Lane
 from supervisor.observe.callbacks import Callback, Callbacks
 from supervisor.observe.stream import Subscription
 from supervisor.settings.config import Config, KernelConfig, SupervisorConfig
@@ -338,8 +339,9 @@ class Supervisor(Mapping[str, SupervisedKernel]):
         supervision = self.supervision
         if not kernels and self._file is None:
             raise ValueError("reload: there is no file to read: give the kernels")
-        config = (
-            self._checked(kernels) if kernels else (await asyncio.to_thread(load, str(self._file))).config
-        )
+        if kernels:
+            config = self._checked(kernels)
+        else:
+            config = (await Lane("configuration").do(load, str(self._file))).config
         self._config = config
         supervision.load(config)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from supervisor.disk.errand import begin
+from supervisor.disk.off_loop import begin
 from supervisor.kernel.launch import without_ours
 from supervisor.observe.event_line import encode
 from supervisor.observe.redaction import clean

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, proce
 from supervisor.core.policy import describe, is_clean, may_restart
 from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
+from supervisor.disk.off_loop import Lane
 from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
 from supervisor.kernel.host import Host
 from supervisor.kernel.survivors import Stock, take_stock
@@ -54,6 +56,9 @@ CALLBACK_PATIENCE = 5.0
 # How long an exit waits for launches under way, and for a disk that hangs, in seconds.
 EFFECT_PATIENCE = 10.0
 LAST_RECORDS_PATIENCE = 10.0
+# A disk that takes so many seconds is one that hangs, to an exit, which looks this often.
+HANGING_AFTER = 1.0
+LOOK_INTERVAL = 0.1
 # How long the answer to an order waits for the disk, in seconds.
 RECORD_PATIENCE = 2.0
 # A disk that does not take something is tried again this often, in seconds.
@@ -76,7 +81,10 @@ class Supervision:
         self.instance = uuid.uuid4().hex
         self.config = config
         self.places = Places(state_dir, runtime_dir)
-        self.events_file = EventsFile(state_dir / "events.jsonl", on_change=self._note_events)
+        self._writing = Lane("events")
+        self.events_file = EventsFile(
+            state_dir / "events.jsonl", on_change=self._note_events_soon, put=self._writing.put
+        )
         self.stream = EventStream()
         self.callbacks = Callbacks()
         self.hooks = Hooks(config.hooks)
@@ -138,7 +146,7 @@ class Supervision:
         self._store = store = RecordStore(self.places.records)
         host = Host(self.places, store, self.note_trouble)
         runner = Runner(host)
-        self._opened = (runner, host)
+        self._loop, self._opened = asyncio.get_running_loop(), (runner, host)
         observers: list[Observer] = [
             self._hide_key,
             self.events_file,
@@ -192,19 +200,17 @@ class Supervision:
         """Stop every kernel, in parallel; returns when the last process is gone."""
         self.runner.submit(Shutdown(now))
         await self.runner.wait_all_gone()
-        await self.host.wait_told()
+        await self._unless_hanging(self.runner.wait_effects(), EFFECT_PATIENCE)
+        await self._unless_hanging(self.host.wait_told(), EFFECT_PATIENCE)
 
     async def close(self) -> None:
         """End the supervision; kernels that run are left running."""
         runner, host = self.runner, self.host
         runner.close()
-        await runner.wait_effects(EFFECT_PATIENCE)
-        try:
-            async with asyncio.timeout(LAST_RECORDS_PATIENCE):
-                await host.flush()
-        except TimeoutError:
-            patience = LAST_RECORDS_PATIENCE
-            log.error("the disk takes more than %g s: the last records are not written", patience)
+        await self._unless_hanging(runner.wait_effects(), EFFECT_PATIENCE)
+        runner.cancel_effects()
+        if not await self._unless_hanging(host.flush(), LAST_RECORDS_PATIENCE):
+            log.error("the disk does not answer: the last records are not written")
         host.close()
         if self._retrying is not None:
             self._retrying.cancel()
@@ -212,7 +218,23 @@ class Supervision:
         await self.callbacks.close(CALLBACK_PATIENCE)
         await self.hooks.close()
         self.events_file.flush()
+        with suppress(OSError):
+            # Behind all that is to be written.
+            await self._unless_hanging(self._writing.begin(lambda: None), LAST_RECORDS_PATIENCE)
         self._opened = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a disk seems to hang at this moment."""
+        return max(self._writing.busy_for, self.host.busy_for) > HANGING_AFTER
+
+    async def _unless_hanging(self, work: Awaitable[object], patience: float) -> bool:
+        """Wait for the end of the work, for ``patience`` seconds or until a disk hangs; whether it ended."""
+        task = asyncio.ensure_future(work)
+        deadline = asyncio.get_running_loop().time() + patience
+        while not task.done() and asyncio.get_running_loop().time() < deadline and not self.hangs:
+            await asyncio.wait({task}, timeout=LOOK_INTERVAL)
+        return task.done() or not task.cancel()
 
     def _hide_key(self, event: Mapping[str, object]) -> None:
         """Whatever a kernel writes into its output, its key gets into no line of ours."""
@@ -232,6 +254,10 @@ class Supervision:
         elif self._degraded.get(key) != message:
             self._degraded[key] = message
             log.error("%s", message)
+
+    def _note_events_soon(self, trouble: str | None) -> None:
+        with suppress(RuntimeError):  # the loop was closed in the meantime
+            self._loop.call_soon_threadsafe(self._note_events, trouble)
 
     def _note_events(self, trouble: str | None) -> None:
         self.note_trouble("events", trouble)

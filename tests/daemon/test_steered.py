@@ -14,6 +14,7 @@ import pytest
 from supervisor.daemon import steered
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.steered import SteeredDaemon
+from supervisor.disk import off_loop
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.stream import EventStream
 from tests.waiting import DEADLINE, until
@@ -76,7 +77,7 @@ async def test_a_long_search_in_the_past_holds_up_nobody(
         go_on.wait(DEADLINE)
         yield {"event": "at last"}
 
-    monkeypatch.setattr(bench.file, "replay", slow)
+    monkeypatch.setattr(bench.file, "snapshot", lambda: SimpleNamespace(replay=slow))
 
     async def search() -> list[object]:
         return [line["event"] async for line in bench.steered.events(follow=False, **ALL)]
@@ -86,3 +87,21 @@ async def test_a_long_search_in_the_past_holds_up_nobody(
     go_on.set()
 
     assert ["at last"] == await task
+
+
+async def test_a_past_that_cannot_be_read_keeps_nobody_from_what_comes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(off_loop, "PATIENCE", 0.01)
+    thawed = threading.Event()
+    hanging = SimpleNamespace(replay=lambda **_: thawed.wait(DEADLINE))
+    monkeypatch.setattr(bench.file, "snapshot", lambda: hanging)
+    following = bench.steered.events(follow=True, **ALL)
+    first = asyncio.ensure_future(anext(following))
+    await until(lambda: bench.stream.followers)
+
+    bench.tell(1)
+
+    assert 1 == (await asyncio.wait_for(first, DEADLINE))["number"]
+    assert "the events so far cannot be read: past events: no answer" in caplog.text
+    thawed.set()

@@ -17,10 +17,10 @@ import zmq
 from supervisor.core.actions import Apply, Spawn, Withdraw
 from supervisor.core.events import Exited, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Kernel, Running, State, Want
-from supervisor.disk import errand as errands
-from supervisor.disk.errand import begin
+from supervisor.disk import off_loop
 from supervisor.kernel import entry as entries
 from supervisor.kernel import line as lines
+from supervisor.kernel import run as runs
 from supervisor.kernel.connection import CHANNELS
 from supervisor.settings.config import KernelConfig, OutputConfig, PortsConfig
 from tests.kernel.hosting import Hosting, config, take_over
@@ -68,26 +68,24 @@ async def failed(hosting: Hosting, generation: int = 1, settings: KernelConfig |
     return hosting.of(SpawnFailed)[-1]
 
 
-@pytest.mark.parametrize("step", ["resolve", "choose", "remove_stale_sockets", "write", "rotate"])
+@pytest.mark.parametrize("step", ["resolve", "choose", "remove_stale_sockets", "write"])
 async def test_a_launch_that_hangs_is_given_up_and_tried_again_once_nothing_hangs(
     hosting: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate, step: str
 ) -> None:
     entry = hosting.entry()
-    owner: Any = {"resolve": entry._launcher, "rotate": entry.output}.get(step, entry.connection)
+    owner: Any = entry._launcher if step == "resolve" else entry.connection
     monkeypatch.setattr(owner, step, gate.before(getattr(owner, step)))
-    monkeypatch.setattr(errands, "STEP_PATIENCE", 0.05)
+    monkeypatch.setattr(off_loop, "PATIENCE", 0.05)
 
     first = await failed(hosting)
     assert (1, Cause.UNKNOWN, True) == (first.generation, first.exit.cause, first.exit.is_passing)
-    assert "has not answered within" in first.exit.detail
+    assert "no answer from the system within" in first.exit.detail
     second = await failed(hosting, 2)
     assert (2, True) == (second.generation, second.exit.is_passing)
     assert "an earlier attempt still waits" in second.exit.detail
-    monkeypatch.setattr(errands, "STEP_PATIENCE", DEADLINE)
+    monkeypatch.setattr(off_loop, "PATIENCE", DEADLINE)
     gate.opened.set()
-    begun = entry._steps._begun
-    assert begun is not None
-    await asyncio.wait({begun}, timeout=DEADLINE)
+    await until(lambda: not entry._launching.busy_for)
 
     spawned = await hosting.run_again(config(), 3)
 
@@ -100,7 +98,7 @@ async def test_a_file_that_is_written_too_late_does_not_outlive_the_withdrawal(
     from supervisor.kernel import connection
 
     monkeypatch.setattr(connection, "write_atomically", gate.before(connection.write_atomically))
-    monkeypatch.setattr(errands, "STEP_PATIENCE", 0.05)
+    monkeypatch.setattr(off_loop, "PATIENCE", 0.05)
     await failed(hosting)
 
     withdrawal = hosting.begin(Withdraw("a"))
@@ -140,20 +138,28 @@ async def test_a_machine_that_makes_no_threads_is_asked_again(
     await hosting.run_again(config(), 2)
 
 
-async def test_what_a_pool_without_threads_has_queued_is_not_done_later(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_disk_of_the_output_that_hangs_keeps_no_kernel_from_coming_back_and_no_death_from_being_told(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+    output = hosting.entry().output
+    monkeypatch.setattr(output, "rotate", gate.before(output.rotate))
+    monkeypatch.setattr(output, "tail_since", gate.before(output.tail_since))
+    monkeypatch.setattr(entries, "OUTPUT_PATIENCE", 0.05)
+    monkeypatch.setattr(runs, "TAIL_PATIENCE", 0.05)
 
-    done: list[str] = []
-    with ThreadPoolExecutor(1) as pool:
-        with monkeypatch.context() as scarce:
-            scarce.setattr(threading, "Thread", NoThread)
-            with pytest.raises(BlockingIOError, match="no thread is to be had"):
-                begin(done.append, "called off", pool=pool)
-        await asyncio.wait_for(begin(done.append, "later", pool=pool), DEADLINE)
+    exited = await hosting.kill(await hosting.run(config("--say", "lost")))
 
-    assert ["later"] == done
+    assert "SIGKILL" == exited.exit.signal
+    assert (
+        "(the output cannot be read: last words of kernel a: no answer from the system within 0.05 s"
+        in (exited.exit.output_tail[0])
+    )
+    assert "what kernel a writes is lost until its next launch" in str(hosting.troubles)
+    gate.opened.set()
+    await until(lambda: not hosting.entry()._writing.busy_for)
+    again = await hosting.kill(await hosting.run(config("--say", "kept"), 2), 2)
+    assert ("kept",) == again.exit.output_tail
+    assert ("output of kernel a", None) == hosting.troubles[-1]
 
 
 async def test_output_that_cannot_be_rotated_does_not_keep_a_kernel_from_coming_back(

@@ -452,7 +452,7 @@ def test_what_may_pass_is_not_called_not_found(
 def test_an_output_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
 
-    with pytest.raises(LaunchError, match=r"output file .*out.* cannot be opened: Is a directory") as told:
+    with pytest.raises(LaunchError, match="cannot be opened: it is a directory: remove it") as told:
         spawn(command("sh"), tmp_path, tmp_path / "out", MARK)
 
     assert Cause.UNKNOWN is told.value.cause

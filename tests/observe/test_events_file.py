@@ -5,15 +5,18 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
+from supervisor.disk.off_loop import Lane
+from supervisor.observe import events_file
 from supervisor.observe.events_file import EventsFile, replay
+from tests.waiting import DEADLINE, wait_for
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -130,7 +133,7 @@ def test_a_full_disk_is_told_and_what_waited_is_written_in_order_later(path: Pat
     assert file.degraded is not None
     assert "No space left on device; 3 events wait" in file.degraded
     assert [0] == numbers(replay(path))
-    assert [0, 1, 2, 3] == numbers(file.replay())
+    assert [0, 1, 2, 3] == numbers(file.snapshot().replay())
 
     disk.free = None
     file(event(4))
@@ -250,15 +253,15 @@ def test_a_rotation_while_the_files_are_opened_neither_skips_nor_doubles(
     file = EventsFile(path, max_bytes=300, backups=50)
     for number in range(12):
         file(event(number))
-    opening, moments = Path.open, count(1)
+    opening, moments = events_file.open_own, count(1)
 
-    def open_amid_rotation(name: Path, *arguments: str) -> IO[Any]:
-        opened = opening(name, *arguments)
+    def open_amid_rotation(name: Path, flags: int) -> int:
+        opened = opening(name, flags)
         if next(moments) == moment:
             file._rotate()
         return opened
 
-    monkeypatch.setattr(Path, "open", open_amid_rotation)
+    monkeypatch.setattr(events_file, "open_own", open_amid_rotation)
 
     assert list(range(12)) == numbers(replay(path))
     assert moment < next(moments)
@@ -279,6 +282,82 @@ def test_no_file_is_left_open_by_a_caller_that_does_not_read_on(filled: Path, la
 def test_no_file_is_no_events(path: Path) -> None:
     assert [] == list(replay(path))
     assert [] == list(replay(path, last=3))
+
+
+def test_a_disk_that_hangs_holds_nobody_up_is_told_and_gets_all_in_order_once_it_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_file, "PATIENCE", 0.0)
+    told: list[str | None] = []
+    lane, thawed = Lane("events"), threading.Event()
+    file = EventsFile(path, put=lane.put, on_change=told.append)
+    lane.put(lambda: thawed.wait(DEADLINE))
+    file(event(0))
+    file(event(1))
+    assert [0, 1] == numbers(file.snapshot().replay())
+
+    thawed.set()
+    wait_for(file.flush)
+    thawed.clear()
+    opening = events_file.open_own
+
+    def hanging(name: Path, flags: int) -> int:
+        thawed.wait(DEADLINE)
+        return opening(name, flags)
+
+    monkeypatch.setattr(events_file, "open_own", hanging)
+    for number in (2, 3, 4):
+        file(event(number))
+    wait_for(lambda: file.degraded is not None)
+    file(event(5))
+    past = file.snapshot()
+    assert "the disk does not answer; 4 events wait in memory" in str(told[-1])
+
+    thawed.set()
+    wait_for(file.flush)
+    file(event(6))
+    wait_for(file.flush)
+    assert [0, 1, 2, 3, 4, 5] == numbers(past.replay())
+    assert [3, 4, 5] == numbers(past.replay(last=3))
+    assert list(range(7)) == numbers(replay(path))
+    wait_for(lambda: told[-1] is None)
+
+
+def test_a_snapshot_holds_what_has_happened_until_then_though_the_files_are_rotated_meanwhile(
+    path: Path,
+) -> None:
+    file = EventsFile(path, max_bytes=300, backups=50)
+    for number in range(5):
+        file(event(number))
+    past = file.snapshot()
+    for number in range(5, 30):
+        file(event(number))
+
+    assert [0, 1, 2, 3, 4] == numbers(past.replay())
+    assert [3, 4] == numbers(past.replay(last=2))
+
+
+def test_a_line_of_megabytes_is_read_whole(path: Path) -> None:
+    file = EventsFile(path)
+    for number in range(3):
+        file({**event(number), "detail": "x" * 3_000_000})
+
+    for last in (None, 2):
+        found = list(replay(path, last=last))[-2:]
+        assert [3_000_000, 3_000_000] == [len(str(line["detail"])) for line in found]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_of_ours_is_refused_and_nobody_waits_for_it(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    make(path)
+    file = EventsFile(path)
+    file(event(1))
+
+    assert ": remove it" in str(file.degraded)
+    with pytest.raises(OSError, match="remove it"):
+        replay(path)
 
 
 def test_a_read_file_needs_no_heavy_import() -> None:

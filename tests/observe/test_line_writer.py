@@ -50,7 +50,7 @@ def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_once_it_is_read(pipe: 
     fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
     writer = LineWriter(stream, marker, max_lines=100)
     writer.write(b"x" * 10_000 + b"\n")
-    wait_for(lambda: writer._busy)
+    wait_for(lambda: not writer._lines)
 
     for number in range(10_000):
         writer.write(b"%07d\n" % number)
@@ -157,7 +157,7 @@ def test_the_queue_is_bounded_in_bytes_too(pipe: tuple[int, TextIO]) -> None:
     _, stream = pipe
     writer = LineWriter(stream, marker, max_bytes=1000)
     writer.write(b"x" * 1_000_000)
-    wait_for(lambda: writer._busy)
+    wait_for(lambda: not writer._lines)
 
     for _ in range(50):
         writer.write(b"y" * 100)
@@ -208,6 +208,6 @@ def test_no_thread_and_no_descriptor_is_left_after_closing(pipe: tuple[int, Text
         writer = LineWriter(stream, marker)
         writer.write(b"x\n")
         assert writer.close(30)
-        wait_for(lambda writer=writer: not writer._thread.is_alive())  # type: ignore[misc]
 
-    assert before == open_files()
+    wait_for(lambda: before == open_files())
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "log"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -38,25 +36,19 @@ class FakeStore:
 
 
 class Bench:
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
+    def __init__(self) -> None:
         self.store = FakeStore()
         self.troubles: list[str | None] = []
-        self.keeper = Keeper(self.store, "a", lambda _, text: self.troubles.append(text), threads)
+        self.keeper = Keeper(self.store, "a", lambda _, text: self.troubles.append(text))
 
     async def flush(self) -> None:
         await asyncio.wait_for(self.keeper.flush(), DEADLINE)
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
-
-
-@pytest.fixture
-async def bench(threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Bench:
+async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(keeper, "RETRY_INTERVAL", 0.01)
-    return Bench(threads)
+    return Bench()
 
 
 def record(generation: int) -> Record:
@@ -112,6 +104,22 @@ async def test_a_disk_that_fails_is_told_once_tried_again_and_told_when_it_works
 
     assert None is bench.troubles[-1]
     assert 2 == len(bench.troubles)
+
+
+async def test_a_disk_that_hangs_is_told_and_what_it_has_taken_late_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "PATIENCE", 0.01)
+    bench.store.gate.clear()
+    bench.keeper.keep(record(1))
+    await until(lambda: bench.troubles)
+    assert ["cannot write the record of kernel a: the disk has not answered within 0.01 s"] == bench.troubles
+
+    bench.store.gate.set()
+    await bench.flush()
+
+    assert record(1) == bench.store.on_disk
+    assert None is bench.troubles[-1]
 
 
 async def test_a_mistake_of_ours_keeps_nobody_waiting(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
