@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # What leads a program to the user's directories, daemons, kernels and services.
@@ -19,6 +21,13 @@ FOREIGN = (
 )
 FOREIGN += ("CACHE_DIR", "LOGS_DIR", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "INVOCATION_ID", "JPY_")
 OF_THE_USER = dict(os.environ)
+
+# A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes says nothing on a busy machine.
+SHARED = hypothesis.HealthCheck.function_scoped_fixture
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[SHARED])
+hypothesis.settings.load_profile("any machine")
 
 
 def move_in(home: Path, patch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._places: list[tuple[int, Path]] | None = None
+        self._places: dict[Path, int] | None = None
 
     def of(self, path: Sequence[str | int]) -> int | None:
         """The number of the line, from 1, at which the key at ``path`` begins, or else the table around it.
@@ -34,28 +34,13 @@ class Lines:
         """
         if self._places is None:
             self._places = _places(self._text)
-        best, found = 0, None
-        for line, place in self._places:
-            common = _common(place, path)
-            # A header of the table itself is less than a key in it, and the first of two is meant.
-            if common > best:
-                best, found = common, line
-        return found
+        around = (tuple(path[:length]) for length in range(len(path), 0, -1))
+        return next((self._places[place] for place in around if place in self._places), None)
 
 
-def _common(place: Path, path: Sequence[str | int]) -> int:
-    """How many parts of the path a place reaches; none if it is one of something else in the same table."""
-    length = 0
-    for one, other in zip(place, path, strict=False):
-        if one != other:
-            return 0
-        length += 1
-    return length if length == len(place) else 0
-
-
-def _places(text: str) -> list[tuple[int, Path]]:
-    """The lines that begin a table or a key, with the path of each."""
-    found: list[tuple[int, Path]] = []
+def _places(text: str) -> dict[Path, int]:
+    """The path of each table and key, with the first line that begins it."""
+    found: dict[Path, int] = {}
     table: Path = ()
     counts: dict[Path, int] = {}
     inside: str | None = None  # of a string over several lines
@@ -66,9 +51,9 @@ def _places(text: str) -> list[tuple[int, Path]]:
                 if header[1] == "[[":
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, counts[table])
-                found.append((number, table))
+                found.setdefault(table, number)
             elif key := _KEY.match(line):
-                found.append((number, (*table, *_parts(key[1]))))
+                found.setdefault((*table, *_parts(key[1])), number)
         inside = _open_string(line, inside)
     return found
 

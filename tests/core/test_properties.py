@@ -286,7 +286,7 @@ anything: st.SearchStrategy[Event] = st.one_of(
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 10.0]), anything), max_size=40), files)
 def test_no_event_in_any_state_raises_even_when_every_contract_is_broken(
     story: list[tuple[float, Event]], file: Load

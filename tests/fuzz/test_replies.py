@@ -49,7 +49,7 @@ def signed(five: list[bytes]) -> list[bytes]:
     return [wire.DELIMITER, wire.signature(KEY, five), *five]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(frames | st.lists(parts, min_size=4, max_size=4).map(signed))
 def test_reading_a_reply_never_raises(got: list[bytes]) -> None:
     message = wire.reply(KEY, got)
@@ -59,7 +59,7 @@ def test_reading_a_reply_never_raises(got: list[bytes]) -> None:
         assert isinstance(message.content, dict)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         frames.filter(bool) | st.lists(parts, min_size=4, max_size=4).map(signed), min_size=1, max_size=8

@@ -24,7 +24,6 @@ from supervisor.kernel import wire
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Address, Connection
 from supervisor.settings.config import KernelConfig
-from tests.kernel.programs import default_signals
 from tests.waiting import DEADLINE
 
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f")
@@ -61,7 +60,6 @@ def running(argv: tuple[str, ...], at: Connection) -> Iterator[subprocess.Popen[
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=default_signals,  # noqa: PLW1509  it makes one system call
             env={**os.environ, "IPYTHONDIR": str(at.path.parent / "ipython")},
         )
     try:

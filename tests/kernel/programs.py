@@ -23,29 +23,20 @@ STUBBORN = ("sh", "-c", "trap '' TERM INT HUP; exec sleep 600")  # what is ignor
 TELLS_STRANGERS = LINUX and tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
 
 
-def default_signals() -> None:
-    """The test runner may have been started with SIGINT ignored, which is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(argv: tuple[str, ...], **options: object) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own; its input and output are none of ours."""
     options = {"start_new_session": True, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | options
-    # The tests start no processes from threads.
-    return subprocess.Popen(argv, preexec_fn=default_signals, **options)  # type: ignore  # noqa: PLW1509
+    return subprocess.Popen(argv, **options)  # type: ignore
 
 
 async def start_async(argv: tuple[str, ...]) -> asyncio.subprocess.Process:
     """The same as an asyncio process."""
     null = asyncio.subprocess.DEVNULL
-    return await asyncio.create_subprocess_exec(
-        *argv, stdin=null, stdout=null, start_new_session=True, preexec_fn=default_signals
-    )
+    return await asyncio.create_subprocess_exec(*argv, stdin=null, stdout=null, start_new_session=True)
 
 
 _PARENT = """
-import signal, subprocess, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+import subprocess, sys
 child = subprocess.Popen(sys.argv[1:], start_new_session=True, stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
 sys.stdin.readline()
