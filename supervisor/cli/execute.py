@@ -15,12 +15,12 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from supervisor.cli import words
 from supervisor.cli.asking import View, client_of, get, one
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
-from supervisor.cli.screen import complain, has_colour
+from supervisor.cli.screen import Shown, complain, has_colour, json_text, say
 from supervisor.control.client import Broken, Client, NoDaemon, target
 from supervisor.wording import one_line
 
@@ -43,7 +43,7 @@ def execute(arguments: Namespace) -> int:
         raise Quit(FAILED, f"{view['name']} is {view['phase']}, not running", hint)
     with _interrupts() as interrupts, _channels(str(view["connection_file"])) as channels:
         watch = _Watch(client, view, interrupts, arguments.timeout)
-        printer = _JsonPrinter() if arguments.json else _Printer()
+        printer = (_JsonPrinter if arguments.json else _Printer)(is_raw=arguments.raw)
         return _Conversation(channels, watch, printer).run(code)
 
 
@@ -162,51 +162,52 @@ def _end_of(asked: View, view: View) -> str:
 class _Printer:
     """Prints outputs for people: streams where they belong, results as text, errors with a traceback."""
 
+    def __init__(self, *, is_raw: bool) -> None:
+        self._is_raw = is_raw
+        self._shown = {sys.stdout: Shown(), sys.stderr: Shown()}
+
     def show(self, kind: str, content: Message) -> None:
         """Print one output, at once."""
         match kind:
             case "stream":
                 stream = sys.stderr if content.get("name") == "stderr" else sys.stdout
-                stream.write(str(content.get("text", "")))
-                stream.flush()
+                self._write(stream, str(content.get("text", "")))
             case "execute_result" | "display_data" | "update_display_data":
                 data = content.get("data") or {}
-                text = str(data.get("text/plain") or _untold(data))
-                sys.stdout.write(f"{text if has_colour(sys.stdout) else _ESCAPES.sub('', text)}\n")
-                sys.stdout.flush()
+                self._write(sys.stdout, f"{_plain(data, sys.stdout)}\n")
             case "error":
                 sys.stdout.flush()
-                sys.stderr.write(f"{_traceback(content)}\n")
-                sys.stderr.flush()
+                error = f"{content.get('ename') or 'error'}: {content.get('evalue')}"
+                text = "\n".join(map(str, content.get("traceback") or [error]))
+                self._write(sys.stderr, f"{_coloured(text, sys.stderr)}\n")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        is_raw = self._is_raw or not stream.isatty()
+        stream.write(text if is_raw else self._shown[stream].of(text))
+        stream.flush()
 
     def end(self, reply: Message) -> None:
         """Nothing more comes."""
+
+
+def _plain(data: Message, stream: TextIO) -> str:
+    untold = f"<{', '.join(sorted(data))}>" if data else ""
+    return _coloured(str(data.get("text/plain") or untold), stream)
+
+
+def _coloured(text: str, stream: TextIO) -> str:
+    return text if has_colour(stream) else _ESCAPES.sub("", text)
 
 
 class _JsonPrinter(_Printer):
     """Prints outputs as programs read them: one JSON object a line, in the words of notebooks."""
 
     def show(self, kind: str, content: Message) -> None:
-        self._line({"output_type": kind, **content})
-
-    def end(self, reply: Message) -> None:
-        self._line({"status": reply.get("status"), "execution_count": reply.get("execution_count")})
-
-    def _line(self, fields: Message) -> None:
-        import json
-
-        sys.stdout.write(json.dumps(fields, ensure_ascii=False, default=str) + "\n")
+        say(json_text({"output_type": kind, **content}))
         sys.stdout.flush()
 
-
-def _untold(data: Message) -> str:
-    return f"<{', '.join(sorted(data))}>" if data else ""
-
-
-def _traceback(content: Message) -> str:
-    error = f"{content.get('ename') or 'error'}: {content.get('evalue')}"
-    text = "\n".join(map(str, content.get("traceback") or [error]))
-    return text if has_colour(sys.stderr) else _ESCAPES.sub("", text)
+    def end(self, reply: Message) -> None:
+        say(json_text({"status": reply.get("status"), "execution_count": reply.get("execution_count")}))
 
 
 _OUTPUTS = frozenset({"stream", "execute_result", "display_data", "update_display_data", "error"})
@@ -305,5 +306,6 @@ class _Conversation:
                 _, message = self._channels.session.recv(socket, mode=zmq.NOBLOCK)
             except (ValueError, TypeError):
                 continue  # not signed with our key, or no message at all
-            if message is not None and message["parent_header"].get("msg_id") == self._request:
+            # xeus-python sends null for a parent that there is not.
+            if message is not None and (message["parent_header"] or {}).get("msg_id") == self._request:
                 yield message

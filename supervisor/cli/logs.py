@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor.cli.asking import chosen, get, lead_of, refuse
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
-from supervisor.cli.screen import complain, has_colour, say
+from supervisor.cli.screen import complain, has_colour, json_text, say
 from supervisor.control.client import (
     QUICK_TIMEOUT,
     Broken,
@@ -110,9 +110,7 @@ class _Printer:
     def show(self, event: Event) -> None:
         """Write one event."""
         if self._as_json:
-            import json
-
-            say(json.dumps(event, ensure_ascii=False))
+            say(json_text(event))
         else:
             from supervisor.observe.console import render
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from supervisor.cli.asking import lead_of, one
 from supervisor.cli.exits import DONE, FAILED, Quit
+from supervisor.cli.screen import Shown
 from supervisor.control.client import Client, NoDaemon, OtherDaemon
 from supervisor.control.lookup import Lead
 
@@ -17,7 +18,7 @@ def output(arguments: Namespace) -> int:
     """Print the last lines, and go on as they come."""
     path = _file_of(lead_of(arguments), arguments.name)
     try:
-        _print(path, arguments.lines, follow=arguments.follow)
+        _print(path, arguments)
     except KeyboardInterrupt:
         pass  # that is how one stops following
     except BrokenPipeError:
@@ -27,12 +28,17 @@ def output(arguments: Namespace) -> int:
     return DONE
 
 
-def _print(path: Path, lines: int, *, follow: bool) -> None:
+def _print(path: Path, arguments: Namespace) -> None:
     from supervisor.output import file as files
 
+    lines, follow = arguments.lines, arguments.follow
+    is_raw, shown = arguments.raw or not sys.stdout.isatty(), Shown()
     for piece in files.follow(path, lines) if follow else [files.read(path, lines)]:
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+        if is_raw:
+            sys.stdout.buffer.write(piece)
+        else:
+            sys.stdout.write(shown.of(piece, ends=not follow))
+        sys.stdout.flush()
 
 
 def _file_of(found: Lead, name: str) -> Path:

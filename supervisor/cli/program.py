@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, NoReturn, cast
 
 from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, NO_DAEMON, USAGE, Quit
-from supervisor.cli.screen import complain, say
+from supervisor.cli.screen import accept_all, complain, say
 from supervisor.cli.verbs import HIDDEN, VERBS, Verb, add_arguments
 from supervisor.wording import one_line
 
@@ -37,6 +37,7 @@ class _Parser(ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns its exit code."""
+    accept_all()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

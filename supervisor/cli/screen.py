@@ -6,9 +6,12 @@ TERM; nothing in a text that the daemon passes on can command the terminal.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from typing import TextIO
 
 from supervisor.wording import one_line
@@ -22,6 +25,9 @@ _COLOURS = {
     "plain": "",
 }
 _END = "\x1b[0m"
+# What a terminal may get of what a kernel wrote: ends of lines, tabs, colours (SGR of ECMA-48).
+_PASSES = re.compile(r"([\r\n\t]|\x1b\[[0-9;:]*m)")
+_BEGUN = re.compile(r"\x1b(?:\[[0-9;:]{0,64})?$")
 PHASE_COLOURS: Mapping[str, str] = {
     "running": "green",
     "starting": "yellow",
@@ -72,12 +78,50 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
-def say_json(value: object) -> None:
-    """Write one JSON value, on one line in a pipe, indented for a person."""
+def json_text(value: object, indent: int | None = None) -> str:
+    """A JSON value in characters that stdout can have, a lone surrogate as its escape."""
     import json
 
-    indent = 2 if sys.stdout.isatty() else None
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    is_utf = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(value, indent=indent, ensure_ascii=not is_utf, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def say_json(value: object) -> None:
+    """Write one JSON value, on one line in a pipe, indented for a person."""
+    say(json_text(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def accept_all() -> None:
+    """Let no character keep a line from being written: names of files pass as their bytes, others escaped."""
+    codecs.register_error("supervisor", _as_can_be)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="supervisor")
+
+
+def _as_can_be(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+class Shown:
+    """Raw output made fit for a terminal, piece by piece: lines and colours pass, all else is escaped."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._rest = ""
+
+    def of(self, piece: bytes | str, *, ends: bool = False) -> str:
+        """What is to be written of this piece; a sequence of which the end may yet come is kept back."""
+        text = self._rest + (piece if isinstance(piece, str) else self._decode(piece, ends))
+        held = None if ends else _BEGUN.search(text)
+        text, self._rest = (text[: held.start()], held[0]) if held else (text, "")
+        return "".join(
+            part if index % 2 else one_line(part) for index, part in enumerate(_PASSES.split(text))
+        )
 
 
 class Transient:

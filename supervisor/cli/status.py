@@ -23,6 +23,7 @@ from supervisor.cli.screen import (
 )
 from supervisor.cli.table import Cell, Column, cut, render
 from supervisor.control.client import Broken, Client, NoDaemon
+from supervisor.version import __version__
 from supervisor.wording import one_line
 
 _COLUMNS = (
@@ -91,6 +92,10 @@ def _of_daemon(found: dict[str, Any], now: float) -> list[str]:
     up = words.span(words.seconds_since(found.get("started_at"), now))
     path = one_line(config.get("path", ""))
     lines = [f"daemon {found.get('version')}, pid {found.get('pid')}, up {up}, {path}"]
+    if found.get("version") != __version__:
+        lines.append(
+            f"daemon {found.get('version')}, installed {__version__}: restart the service, the kernels go on"
+        )
     if mistakes := config.get("mistakes"):
         since = words.ago(config.get("ahead_since"), now)
         lines.append(

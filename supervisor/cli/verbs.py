@@ -106,6 +106,11 @@ def _output(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a kernel")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it writes")
     parser.add_argument("-n", "--lines", type=_count, default=100, metavar="N", help="the last N lines (100)")
+    _raw(parser)
+
+
+def _raw(parser: ArgumentParser) -> None:
+    parser.add_argument("--raw", action="store_true", help="pass control sequences on to the terminal")
 
 
 def _name(parser: ArgumentParser) -> None:
@@ -116,6 +121,7 @@ def _exec(parser: ArgumentParser) -> None:
     _name(parser)
     parser.add_argument("code", nargs="?", metavar="CODE", help="the code; - reads it from stdin")
     parser.add_argument("--timeout", type=_positive, metavar="S", help="give up after so many seconds")
+    _raw(parser)
 
 
 def _detach(parser: ArgumentParser) -> None:

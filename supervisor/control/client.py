@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ QUICK_TIMEOUT = 10.0
 STATUS_PATH = "/v1/status"
 INSTANCE_HEADER = "kernel-supervisor-instance"
 _MAX_LINE = 1 << 16
+_CALLS, _CALL_PAUSE = 20, 0.05
 
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 
@@ -297,12 +299,24 @@ def _connect(path: Path) -> Connection:
     sock.settimeout(QUICK_TIMEOUT)
     try:
         with short_name(path) as name:
-            sock.connect(name)
+            _call(sock, name)
     except (OSError, BadPath) as error:
         sock.close()
         kind = Unresponsive if isinstance(error, TimeoutError | BlockingIOError) else NoDaemon
         raise kind([(path, _reason(error))]) from None
     return Connection(path, sock)
+
+
+def _call(sock: socket.socket, name: str) -> None:
+    """Connect, also where so many call that one more has to wait a moment."""
+    for _ in range(_CALLS - 1):
+        try:
+            sock.connect(name)
+        except BlockingIOError:
+            time.sleep(_CALL_PAUSE)
+        else:
+            return
+    sock.connect(name)
 
 
 def target(path: str, query: Query | None = None) -> str:

@@ -8,6 +8,7 @@ here, and costs the daemon 2 MB.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -355,4 +356,9 @@ class _Exchange(HTTPMessageDelegate):
 
 
 def _encode(fields: Fields) -> bytes:
-    return msgspec.json.encode(fields, enc_hook=str) + b"\n"
+    try:
+        return msgspec.json.encode(fields, enc_hook=str) + b"\n"
+    except UnicodeEncodeError:
+        # The name of a file that is no UTF-8, say: told as its JSON escape, and nobody else's trouble.
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=str)
+        return text.encode("utf-8", "backslashreplace") + b"\n"

@@ -31,6 +31,7 @@ from supervisor.settings.mistakes import (
     bare_or_quoted,
     described,
     dotted,
+    escaped,
     quoted,
     spelled,
 )
@@ -149,8 +150,8 @@ class _Reading:
         supervisor = self._supervisor(tables)
         hooks = self._hooks(tables)
         self._declare(tables, self.main)
-        for fragment in self._fragments(tables):
-            self._include(fragment)
+        for fragment, where in self._fragments(tables).items():
+            self._include(fragment, where)
         kernels = self._kernels(self._table(tables, "defaults", {}))
         if not (self.declared or self.unread):
             self._tell(self.main, (), "no kernel is declared: add a [kernels.NAME] table")
@@ -158,7 +159,9 @@ class _Reading:
 
     # What is read
 
-    def _tables(self, path: Path, data: bytes | None = None) -> dict[str, Any]:
+    def _tables(
+        self, path: Path, data: bytes | None = None, included: KeyPath | None = None
+    ) -> dict[str, Any]:
         """The tables of one file; none, and a mistake, if it cannot be read."""
         self.files.append(path)
         name = os.path.relpath(path, self.main.parent) if path != self.main else ""
@@ -168,7 +171,10 @@ class _Reading:
             self.texts[str(path)] = content
             return read_toml(content)
         except NotReadError as reason:
-            self.mistakes[Mistake(str(path), reason.place, reason.what, reason.line)] = None
+            if included is not None and not reason.place:
+                self._unreadable(included, path, reason.what)
+            else:
+                self.mistakes[Mistake(str(path), reason.place, reason.what, reason.line)] = None
             content = content or reason.what.encode("utf-8", "surrogateescape")
             self.unread = True
             return {}
@@ -176,10 +182,10 @@ class _Reading:
             for part in (os.fsencode(name), content):
                 self.digest.update(len(part).to_bytes(8, "big") + part)
 
-    def _fragments(self, tables: Mapping[str, Any]) -> list[Path]:
-        """The files that the main file includes, sorted within each pattern, each once."""
+    def _fragments(self, tables: Mapping[str, Any]) -> dict[Path, KeyPath]:
+        """The files that the main file includes, sorted within each pattern, each with where it says so."""
         key = keys_of(File)["include"]
-        fragments: dict[Path, None] = {}
+        fragments: dict[Path, KeyPath] = {}
         patterns = self._patterns(key, tables.get(key.name, []))
         for index, pattern in enumerate(patterns[:_MOST_FILES]):
             where: KeyPath = (key.name, index)
@@ -188,23 +194,40 @@ class _Reading:
                 self._tell(self.main, where, what)
                 continue
             self.patterns.append(self.main.parent / pattern)
-            paths = self._matching(pattern)
+            paths = self._matching(pattern, where)
             if any(_same_file(path, self.main) for path in paths):
                 what = f"{quoted(pattern)} is this file too: put the others into a directory of their own"
                 self._tell(self.main, where, what)
-            fragments |= dict.fromkeys(path for path in paths if not _same_file(path, self.main))
+            for path in paths:
+                if not _same_file(path, self.main):
+                    fragments.setdefault(path, where)
         if max(len(patterns), len(fragments)) > _MOST_FILES:
             self._tell(self.main, (key.name,), f"more than {_MOST_FILES} files: include fewer")
             self.unread = True
-            return []
-        return list(fragments)
+            return {}
+        return fragments
 
-    def _matching(self, pattern: str) -> list[Path]:
+    def _matching(self, pattern: str, where: KeyPath) -> list[Path]:
         """The files that a pattern names; a plain name names its file even if there is none."""
         names = [pattern]
         if glob.has_magic(pattern):
+            self._see_into(Path(pattern).parent, where)
             names = sorted(glob.glob(pattern, root_dir=self.main.parent))  # noqa: PTH207 - takes absolute ones
         return [self.main.parent / name for name in names]
+
+    def _see_into(self, directory: Path, where: KeyPath) -> None:
+        """What is in a directory that cannot be read is not nothing: kernels would be stopped for it."""
+        try:
+            if not glob.has_magic(str(directory)):
+                os.scandir(self.main.parent / directory).close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            self._unreadable(where, self.main.parent / directory, f"cannot be looked into: {error.strerror}")
+
+    def _unreadable(self, where: KeyPath, path: Path, what: str) -> None:
+        self._tell(self.main, where, f"{escaped(str(path))}: {what}")
+        self.unread = True
 
     def _patterns(self, key: Key, value: Any) -> tuple[str, ...]:
         try:
@@ -213,8 +236,8 @@ class _Reading:
             self._tell(self.main, (key.name,), str(mistake))
             return ()
 
-    def _include(self, fragment: Path) -> None:
-        tables = self._tables(fragment)
+    def _include(self, fragment: Path, where: KeyPath) -> None:
+        tables = self._tables(fragment, included=where)
         for key in tables:
             if key in keys_of(File) and key != "kernels":
                 what = f"only [kernels.NAME] tables may stand in an included file: move it to {self.main}"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from supervisor.cli.program import main
 from supervisor.cli.verbs import VERBS
-from tests.cli.tools import Cli, begin, run
+from tests.cli.tools import Cli, begin, read_until, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 from tests.e2e.daemon import weaken
 
@@ -19,8 +24,28 @@ NEEDS = {
     **{verb: ["robot"] for verb in ("output", "connection", "console", "replay")},
     "signal": ["TERM", "--all"],
     "exec": ["robot", "1"],
-    "hooks": ["test", "x"],
+    "hooks": ["test", "robot"],
 }
+
+
+STRANGER = """
+import os, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+os.chdir(os.path.dirname(sys.argv[1]))
+listening.bind(os.path.basename(sys.argv[1]))
+os.setuid(4242)
+listening.listen()
+print("listens", flush=True)
+while True:
+    caller, _ = listening.accept()
+    caller.settimeout(1)
+    try:
+        heard = caller.recv(1000).decode()
+    except TimeoutError:
+        heard = ""
+    print(f"{heard}end", flush=True)
+    caller.close()
+"""
 
 
 def test_patterns_names_and_all_choose_kernels(cli: Cli, steering: FakeSteering) -> None:
@@ -202,3 +227,47 @@ def test_a_config_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     code, _, err = run(tmp_path, "status", "--config", "missing.toml")
 
     assert (2, "kernel-supervisor: missing.toml: cannot be read: No such file or directory\n") == (code, err)
+
+
+def test_a_stopped_daemon_with_a_full_backlog_does_not_answer_which_is_not_no_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "full"
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as callers:
+        listening.bind(str(path))
+        listening.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(str(path))
+        code, _, err = run(tmp_path, "status", "--socket", str(path))
+
+    assert 3 == code
+    assert "the daemon does not answer; tried:" in err
+    assert "does not accept connections (is the daemon stopped?)" in err
+    assert "start one" not in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("verb", ["status", "stop", "exec", "shutdown", "reload"])
+def test_nothing_is_sent_to_another_users_process_unless_its_socket_is_named(
+    tmp_path: Path, verb: str
+) -> None:
+    path = tmp_path / ".local/state/kernel-supervisor/control.sock"
+    path.parent.mkdir(parents=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", STRANGER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as stranger:
+        try:
+            read_until(stranger.stdout, "listens")
+            code, out, err = run(tmp_path, verb, *NEEDS.get(verb, []))
+            unsaid = read_until(stranger.stdout, "end")
+            run(tmp_path, "status", "--socket", str(path))
+            said = read_until(stranger.stdout, "end")
+        finally:
+            stranger.kill()
+
+    assert (3, "") == (code, out)
+    who = f"nothing is sent to process {stranger.pid} of another user (uid 4242), which listens there"
+    assert f"{path}: {who} (--socket {path} asks it all the same)" in err
+    assert unsaid == "end\n"
+    assert said.startswith("GET /v1/status")

@@ -170,7 +170,7 @@ def test_logs_without_a_daemon_may_be_chosen_by_a_pattern(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("state_dir", "why"),
     [
-        ("state", "events.jsonl: cannot be read: Is a directory"),
+        ("state", "events.jsonl: cannot be read: it is a directory"),
         ("s" * 300, "events.jsonl: cannot be read: File name too long"),
         ("nowhere", "events.jsonl: there is no such file of an earlier daemon"),
     ],
@@ -210,3 +210,12 @@ def test_logs_of_a_daemon_that_hangs_end_with_what_they_have(
     out, err = capsys.readouterr()
     assert stuck.lines == [json.loads(out)]
     assert "accepts connections, but did not answer within 0.5 s (is it stopped?)" in err
+
+
+def test_logs_of_a_socket_that_was_named_are_never_what_another_daemon_left(tmp_path: Path) -> None:
+    file = tmp_path / ".local/state/kernel-supervisor/events.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(told(0)) + "\n")
+
+    assert (3, "") == run(tmp_path, "logs", "--socket", "nowhere")[:2]
+    assert 0 == run(tmp_path, "logs").code

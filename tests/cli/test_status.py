@@ -7,6 +7,7 @@ import re
 import signal
 from pathlib import Path
 
+from supervisor.version import __version__
 from tests.cli.tools import Cli, begin, read_until
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 
@@ -77,3 +78,13 @@ def test_watch_shows_it_again_until_ctrl_c(
     process.communicate(timeout=30)
 
     assert 0 == process.returncode
+
+
+def test_status_tells_of_a_daemon_that_is_older_than_what_is_installed(
+    cli: Cli, steering: FakeSteering
+) -> None:
+    told = f"daemon 0.0.9, installed {__version__}: restart the service, the kernels go on"
+
+    assert "installed" not in cli("status").out
+    steering.version = "0.0.9"
+    assert told in cli("status").out.splitlines()

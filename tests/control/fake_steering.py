@@ -12,6 +12,7 @@ from typing import Any
 from supervisor.control.door import Door, Limits
 from supervisor.control.steering import UnknownKernel
 from supervisor.core import events
+from supervisor.version import __version__
 
 STARTED = "2025-01-31T12:00:00.000Z"
 
@@ -53,6 +54,7 @@ class FakeSteering:
     def __init__(self, tmp: Path, names: Sequence[str] = ("analysis", "robot", "stats")) -> None:
         self.tmp = tmp
         self.instance = "instance-1"
+        self.version = __version__
         self.views = {name: view_of(name, tmp) for name in names}
         self.orders: list[events.Order] = []
         self.ended: list[str] = []
@@ -82,7 +84,7 @@ class FakeSteering:
         return {
             "instance": self.instance,
             "pid": 1,
-            "version": "0.1.0",
+            "version": self.version,
             "started_at": STARTED,
             "config": {
                 "path": str(self.tmp / "kernels.toml"),

@@ -211,3 +211,16 @@ def test_curl_is_told_the_life_of_the_daemon_also_in_an_error(daemon: FakeDaemon
     code, body = curl(daemon, "http://localhost/v1/nothing")
 
     assert (404, "instance-1") == (code, body["instance"])
+
+
+def test_a_text_that_is_no_utf_8_is_told_as_its_escape_and_is_nobody_elses_trouble(
+    daemon: FakeDaemon, steering: FakeSteering
+) -> None:
+    steering.views["robot"]["connection_file"] = "/home/jos\udce9/kernel-robot.json"
+    daemon.run(steering.tell(event="kernel.ready", kernel="robot", file="\ud800"))
+
+    answer = ask(daemon, "GET", "/v1/status")
+    events = ask(daemon, "GET", "/v1/events")
+
+    assert (200, 200) == (answer.status, events.status)
+    assert "/home/jos\udce9/kernel-robot.json" == answer.body["kernels"][1]["connection_file"]

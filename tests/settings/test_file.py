@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,7 +103,44 @@ def test_a_pattern_without_files_is_no_mistake_but_a_missing_file_is(tmp_path: P
     assert ["m"] == list(load(main).config.kernels)
 
     write(main, f'include = ["d"]\n[kernels.m]\n{SPEC}')
-    assert ["d: no such file: create it, or name another"] == told_of(main)
+    assert ["main: include[0]: d: no such file: create it, or name another"] == told_of(main)
+
+
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A directory into which every user may look, unlike pytest's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize(
+    ("include", "told"),
+    [
+        ("closed/a", "closed/a: permission denied: let the user of this process read it (chmod, chown)"),
+        ("closed/*", "closed: cannot be looked into: Permission denied"),
+        ("d", "d: is a directory: name a file in it"),
+    ],
+)
+def test_what_is_included_and_cannot_be_read_is_a_mistake_of_the_line_that_includes_it(
+    passable: Path, include: str, told: str
+) -> None:
+    tmp_path = passable
+    main = write(tmp_path / "main", f'include = ["{include}"]\n[kernels.m]\n{SPEC}')
+    write(tmp_path / "closed/a")
+    (tmp_path / "closed").chmod(0)
+    (tmp_path / "d").mkdir()
+    user = os.geteuid()
+    try:
+        if user == 0:  # root reads everything
+            os.chown(tmp_path / "closed", 65534, -1)
+            os.seteuid(65534)
+        found = told_of(main)
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)
+
+    assert [f"main: include[0]: {told}"] == found
 
 
 def test_all_kernels_may_stand_in_fragments(tmp_path: Path) -> None:
