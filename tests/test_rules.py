@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -22,6 +24,21 @@ SLEEPERS = {
     "soak/soak.py": "the moments of the acts are what is random",
     "supervision/test_supervision.py": "a system call that takes long",
     "systemd/service.py": "waits by itself, in a machine that has no tests",
+}
+
+# The private names that tests put something else in the place of, and why nothing else reaches there.
+PATCHED = {
+    "_ETC": "a directory of the system",
+    "_RUN": "a directory of the system",
+    "_EPHEMERAL_FILE": "a file of the system",
+    "_account": "another user",
+    "_choose_ports": "two threads within one choice",
+    "_fallocate": "a file system that cannot do it",
+    "_secrets": "one set for the whole process",
+    "_send": "a process that no signal reaches",
+    "_SELDOM": "minutes",
+    "_FIRST_PATIENCE": "seconds",
+    "_REAPER_PATIENCE": "seconds",
 }
 
 # Modules that have no test file of their own name, and why; the others have one in the room of their name.
@@ -60,6 +77,7 @@ STORIES = {
 }
 # Rooms of tests that are about no one module; "jupyter" is seen from Jupyter's own programs.
 ROOMS_OF_STORIES = {"e2e", "faults", "fuzz", "soak", "systemd", "docs", "jupyter"}
+PATCHES = ("setattr", "delattr", "setitem")
 SUPERVISOR = TESTS.parent / "supervisor"
 
 
@@ -70,6 +88,21 @@ def is_sleep(node: ast.AST) -> bool:
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     is_a_turn = [0] == [getattr(argument, "value", None) for argument in node.args]
     return called.lstrip("_") == "sleep" and not is_a_turn
+
+
+def patched_by(node: ast.AST) -> Iterator[str]:
+    """The private names that a call of ``setattr`` or ``delattr`` replaces."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PATCHES:
+        for argument in node.args[:2]:
+            name = str(argument.value).rpartition(".")[2] if isinstance(argument, ast.Constant) else ""
+            if re.match("_[^_]", name):
+                yield name
+
+
+def test_private_names_are_patched_only_where_nothing_else_reaches() -> None:
+    trees = (ast.parse(path.read_text()) for path in TESTS.rglob("*.py"))
+
+    assert set(PATCHED) == {name for tree in trees for node in ast.walk(tree) for name in patched_by(node)}
 
 
 def test_nothing_sleeps_but_where_a_sleep_is_the_subject() -> None:

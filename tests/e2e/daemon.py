@@ -29,8 +29,6 @@ from tests.waiting import DEADLINE, wait_for
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "tests" / "kernels" / "mini.py"
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
-# Of this session and of systemd, none of them a scenario's business.
-_FOREIGN = ("XDG_", "STATE_DIR", "RUNTIME_DIR", "KERNEL_SUPERVISOR", "NOTIFY_", "JOURNAL_", "JUPYTER_")
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2  # prctl(2), capabilities(7)
 
 T = TypeVar("T")
@@ -110,8 +108,8 @@ class Scene:
 
     def environment(self, **more: str) -> dict[str, str]:
         """An environment in which no other daemon, kernel or setting is found."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-        return kept | {
+        return {
+            **os.environ,
             "HOME": str(self.directory),
             "PYTHONPATH": str(ROOT),
             "JUPYTER_RUNTIME_DIR": str(self.runtime_dir),

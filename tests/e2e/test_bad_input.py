@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -106,27 +105,3 @@ def test_a_directory_that_may_not_be_entered_fails_only_its_kernel(scene: Scene)
         assert "running" == scene.kernel("well")["phase"]
     finally:
         closed.chmod(0o700)
-
-
-def test_an_unknown_kernelspec_in_an_edit_fails_its_kernel_and_no_other(running: Scene) -> None:
-    pids = running.pids()
-    running.write(running.mini("well"), table("unknown", kernelspec='"no-such-kernel"'))
-
-    assert 0 == running.command("reload", "--config", str(running.config)).code
-
-    assert "no-such-kernel" in running.wait_phase("unknown", "failed")["reason"]
-    assert pids["well"] == running.pids()["well"]
-    running.write(running.mini("well"))
-    assert 0 == running.command("reload", "--config", str(running.config)).code
-
-
-def test_a_state_directory_that_others_may_write_to_is_refused(scene: Scene) -> None:
-    scene.write(scene.mini("a"))
-    scene.state_dir.mkdir()
-    Path(scene.state_dir).chmod(0o777)
-
-    done = scene.command("run", str(scene.config))
-
-    assert 1 == done.code
-    assert f"{scene.state_dir}: others may write to it" in done.err
-    assert [] == scene.processes()

@@ -19,7 +19,7 @@ BASH = (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")
 
 
 def _lives_through_a_death(scene: Scene, argv: list[str], setting: str, showing: str) -> None:
-    scene.write(table("a", argv=json.dumps(argv)))
+    scene.write(table("a", argv=json.dumps(argv), stop_timeout="2.0"))
     scene.start("a")
     content = scene.connection_file("a").read_bytes()
     pid = scene.pids()["a"]

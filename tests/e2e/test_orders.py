@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
 from pathlib import Path
 
@@ -110,39 +108,6 @@ def test_a_second_sigterm_does_not_wait_for_a_kernel_that_refuses(scene: Scene) 
 
     assert "SIGKILL" == scene.wait_event("kernel.stopped", kernel="a")["signal"]
     assert [] == scene.processes()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_is_refused_by_the_mode_of_the_socket(scene: Scene, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir="/tmp") as public:
-        Path(public).chmod(0o755)
-        scene.socket = Path(public, "control.sock")
-        scene.write(scene.mini("a"), supervisor=f'socket = "{scene.socket}"')
-        scene.start("a")
-
-        assert 0o600 == scene.socket.stat().st_mode & 0o777
-        child = os.fork()
-        if child == 0:
-            os._exit(_refused(scene.socket))
-
-        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert 0 == scene.stop()
-
-
-def _refused(path: Path) -> int:
-    """In the child, as nobody: 0 if the connection is refused for the right reason."""
-    try:
-        os.setgid(65534)
-        os.setuid(65534)
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.connect(str(path))
-        return 1
-    except PermissionError:
-        return 0
-    except BaseException:
-        return 2
 
 
 def test_status_tells_what_it_is_told_while_a_kernel_starts_for_long(scene: Scene) -> None:
