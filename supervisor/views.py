@@ -23,6 +23,7 @@ from supervisor.core.model import (
     Running,
     Starting,
     Stopping,
+    Waiting,
     launched_of,
     process_of,
 )
@@ -86,7 +87,7 @@ def view(
         "output_file": str(output_file),
         "pending": list(pending_keys(kernel)),
         "next_start_at": clock.date(kernel.phase.until) if isinstance(kernel.phase, Backoff) else None,
-        "reason": kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
+        "reason": kernel.phase.reason if isinstance(kernel.phase, Failed | Waiting) else "",
         "launch": launch_label(config) if config else "",
         "id": about.id,
         "language": about.language,

@@ -32,6 +32,7 @@ PHASE_COLOURS: Mapping[str, str] = {
     "running": "green",
     "starting": "yellow",
     "stopping": "yellow",
+    "waiting": "red",
     "backoff": "yellow",
     "failed": "red",
     "unresponsive": "red",

@@ -144,7 +144,7 @@ def _short(path: str | None) -> str:
 def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
     name = view["name"]
     lines = []
-    if view.get("phase") == "failed":
+    if view.get("phase") in ("failed", "waiting"):
         reason = one_line(view.get("reason") or "no reason is known")
         lines.append(f"{name}: failed: {reason}: when it is mended: kernel-supervisor reset {name}")
     if keys := view.get("pending"):

@@ -1,7 +1,7 @@
 """What is to be done: the closed list of what ``decide`` asks for.
 
 The runner starts an effect for each and never waits for it; the answer comes
-back as a fact.  Spawn is answered once by Spawned or SpawnFailed, and each
+back as a fact.  Spawn is answered once by Spawned, SpawnFailed or NoRoom, and each
 Spawned or Adopt is followed once by Exited.
 """
 
@@ -70,6 +70,15 @@ class WatchIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitRoom:
+    """Tell once, by RoomMade, when there is room for the kernel with these settings."""
+
+    kernel: str
+    generation: int
+    config: KernelConfig
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Other settings are in force for the kernel from now on (live keys)."""
 
@@ -118,7 +127,6 @@ class Refuse:
     message: str
 
 
-Effect = (
-    Spawn | Adopt | AskToExit | InterruptKernel | SignalGroup | WatchIdle | Apply | Renew | Withdraw | Forget
-)
+Reached = AskToExit | InterruptKernel | SignalGroup | WatchIdle
+Effect = Spawn | Adopt | Reached | AwaitRoom | Apply | Renew | Withdraw | Forget
 Action = Effect | Publish | Refuse

@@ -138,6 +138,23 @@ class SpawnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Nothing was begun of this run: the machine has no room for it; ``reason`` says of what."""
+
+    kernel: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomMade:
+    """There may be room now; answers AwaitRoom."""
+
+    kernel: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The kernel answered its heartbeat and ``kernel_info``; ``connect`` is the command that reaches it."""
 
@@ -196,6 +213,6 @@ class Tick:
 
 
 Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
-RunFact = Spawned | SpawnFailed | Ready | Missed | Answered | BecameIdle | Exited
+RunFact = Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited
 Fact = RunFact | Escaped
 Event = Order | Fact | Shutdown | Load | Found | Tick

@@ -12,7 +12,7 @@ from math import inf
 from signal import SIGKILL, SIGTERM
 
 from supervisor.core import policy
-from supervisor.core.actions import Action, Apply, AskToExit, Forget, SignalGroup, Spawn, Withdraw
+from supervisor.core.actions import Action, Apply, AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.model import (
     Backoff,
     Cause,
@@ -28,6 +28,7 @@ from supervisor.core.model import (
     Step,
     Stopped,
     Stopping,
+    Waiting,
     Want,
     launched_of,
     process_of,
@@ -146,6 +147,24 @@ def spawn_failed(kernel: Kernel, exit: Exit, now: float) -> Transition:
             return _ended_as_wanted(kernel, phase, exit, now)
         case _:
             return kernel, []
+
+
+def no_room(kernel: Kernel, reason: str, now: float) -> Transition:
+    """Nothing was begun: it waits for room, unless it is not to be started any more."""
+    match kernel.phase:
+        case Stopping(process=None) as phase if kernel.want is Want.DOWN:
+            return rest(kernel, [say(kernel, "kernel.stopped", reason=phase.reason.value)])
+        case Starting(process=None) | Stopping(process=None) as phase:
+            waiting = replace(kernel, phase=Waiting(now, reason))
+            told = say(waiting, "kernel.waiting", reason=reason)
+            return waiting, [told, AwaitRoom(kernel.name, kernel.generation, phase.launched)]
+        case _:
+            return kernel, []
+
+
+def room_made(kernel: Kernel, now: float) -> Change:
+    """There is room: it is started in its turn."""
+    return queue(kernel, now) if isinstance(kernel.phase, Waiting) else kernel, []
 
 
 def ended(kernel: Kernel, exit: Exit, now: float, **extra: object) -> Transition:

@@ -21,9 +21,11 @@ from supervisor.core.events import (
     Found,
     Load,
     Missed,
+    NoRoom,
     Ready,
     Reset,
     Restart,
+    RoomMade,
     RunFact,
     Shutdown,
     Spawned,
@@ -37,8 +39,10 @@ from supervisor.core.lifecycle import (
     begin_stop,
     ended,
     launch,
+    no_room,
     push,
     queue,
+    room_made,
     spawn_failed,
     spawned,
 )
@@ -143,6 +147,10 @@ def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
             return spawned(kernel, process, now)
         case SpawnFailed(exit=exit):
             return spawn_failed(kernel, exit, now)
+        case NoRoom(reason=reason):
+            return no_room(kernel, reason, now)
+        case RoomMade():
+            return room_made(kernel, now)
         case Exited(exit=exit):
             return ended(kernel, exit, now)
         case Ready(connect=connect):

@@ -127,6 +127,14 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """To be started as soon as the machine has room for it; ``reason`` says what there is too little of."""
+
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Starting:
     """Being launched; ``process`` and ``deadline`` are known once it is spawned."""
 
@@ -179,7 +187,7 @@ class Failed:
     reason: str
 
 
-Phase = Stopped | Queued | Starting | Running | Stopping | Backoff | Failed
+Phase = Stopped | Queued | Waiting | Starting | Running | Stopping | Backoff | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +240,4 @@ def launched_of(kernel: Kernel) -> KernelConfig | None:
 
 def is_settled(kernel: Kernel) -> bool:
     """Whether the kernel is where it will stay until something happens to it."""
-    return isinstance(kernel.phase, Stopped | Running | Failed)
+    return isinstance(kernel.phase, Stopped | Waiting | Running | Failed)

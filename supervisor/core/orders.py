@@ -21,6 +21,7 @@ from supervisor.core.model import (
     Step,
     Stopped,
     Stopping,
+    Waiting,
     Want,
     process_of,
 )
@@ -62,7 +63,7 @@ def _reason_not_to_start(kernel: Kernel) -> str | None:
 def start(kernel: Kernel, now: float) -> Kernel:
     """Want it up."""
     match kernel.phase:
-        case Stopped() | Backoff():
+        case Stopped() | Waiting() | Backoff():
             return queue(kernel, now)
         case Failed():
             return queue(forgive(kernel), now)
@@ -76,7 +77,7 @@ def stop(kernel: Kernel, reason: Reason, step: Step, now: float) -> Transition:
     match kernel.phase:
         case Stopped() | Failed():
             return down, []
-        case Queued() | Backoff():
+        case Queued() | Waiting() | Backoff():
             return rest(down, [say(kernel, "kernel.stopped", reason=reason.value)])
         case Starting() | Running():
             return begin_stop(down, step, reason, now)

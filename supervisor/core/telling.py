@@ -13,6 +13,7 @@ from supervisor.core.model import Exit, Kernel, process_of
 # info: as wanted; warning: it recovers by itself; error: a person is needed.
 LEVELS: Mapping[str, str] = {
     "kernel.starting": "info",
+    "kernel.waiting": "error",
     "kernel.ready": "info",
     "kernel.died": "warning",
     "kernel.restarting": "info",

@@ -77,12 +77,11 @@ class Daemon:
         self._farewell = asyncio.get_running_loop().create_future()
         self.supervision.lock()
         try:
-            await self._supervise(door)
+            return await self._supervise(door)
         finally:
             self.supervision.unlock()
-        return 0
 
-    async def _supervise(self, door: Door) -> None:
+    async def _supervise(self, door: Door) -> int:
         supervision = self.supervision
         supervision.add_observer(EventLog())
         supervision.add_observer(self._notify_status)
@@ -98,7 +97,7 @@ class Daemon:
             assert self._farewell is not None, "made in run"
             if not self._farewell.done():
                 self._begin_to_serve()
-            await self._leave(await self._farewell)
+            return await self._leave(await self._farewell)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -129,14 +128,15 @@ class Daemon:
         if self.file.last_good_in_use:
             self._tell_rejected(in_force="the last good configuration, which was kept")
 
-    async def _leave(self, farewell: Farewell) -> None:
+    async def _leave(self, farewell: Farewell) -> int:
+        """Leave in order; returns the exit code: 1 if kernels are left that were to be stopped."""
         supervision, tell = self.supervision, self.supervision.runner.tell
         self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
         if farewell is Farewell.DETACH:
             tell("daemon.detached", "info", pid=os.getpid(), kernels=self._living())
             if self._kept is not None:
                 await asyncio.wait({self._kept}, timeout=RETRY_INTERVAL)
-            return
+            return 0
         tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
         progress = self._begin(self._tell_progress())
         try:
@@ -144,10 +144,13 @@ class Daemon:
                 await supervision.stop_all()
             await self._forget_last_good()
         except TimeoutError:
-            # As with a process that hangs in a system call.  On record, so the next daemon goes on with it.
-            log.error("cannot be ended, and are left: %s", ", ".join(self._living()))
+            pass  # As with a process that hangs in a system call.
         progress.cancel()
-        tell("daemon.stopped", "info", pid=os.getpid())
+        if left := self._living():
+            # On record, so the next daemon goes on with it.
+            log.error("cannot be ended, and are left: %s", ", ".join(left))
+        tell("daemon.stopped", "error" if left else "info", pid=os.getpid(), kernels=left)
+        return 1 if left else 0
 
     def _longest_stop(self) -> float | None:
         kernels = self.supervision.runner.state.kernels.values()

@@ -34,6 +34,7 @@ from supervisor.disk.lock import AlreadyLocked
 from supervisor.disk.privacy import UnsafeDirectory
 from supervisor.observe.journald import Journal
 from supervisor.observe.log import Format, configure
+from supervisor.process.descriptors import raise_limit
 from supervisor.settings.file import ConfigError
 from supervisor.supervision.supervision import Supervision
 
@@ -74,6 +75,7 @@ def live(named: Path, arguments: Namespace) -> int:
         door = Door(SteeredDaemon(daemon), socket, link=state_socket(state_dir))
         return await daemon.run(door)
 
+    raise_limit()
     try:
         return asyncio.run(run())
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:

@@ -27,7 +27,7 @@ from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
-from supervisor.kernel.connection import Address, Connection, PortOfAnother, PortTaken
+from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Launcher, interrupt_mode
 from supervisor.kernel.line import Context
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[Fact], object]
 
+# Of a run: its pidfd, twice, and two sockets, each with a connection.
+RUN_DESCRIPTORS = 6
 # How long a launch waits for the disk of its record, for that of its output, for its turn, for the corpse
 # of a failed one, and how often watching an adopted process is tried again; in seconds.
 INTENT_PATIENCE = 3.0
@@ -72,11 +74,13 @@ class Equipment:
     """That in which a daemon and a library that supervises one kernel differ; the defaults are the daemon's.
 
     ``context`` is the zmq context of our own sockets; ``None``: the one of the process.
+    ``keeps_reserve``: kernels wait while there are few descriptors left, instead of failing.
     """
 
     launcher: Launcher = field(default_factory=Launcher)
     connect: Callable[[str, Places], Connection] = make_connection
     context: Context | None = None
+    keeps_reserve: bool = True
 
 
 class Entry:
@@ -114,6 +118,11 @@ class Entry:
         self._turn = asyncio.Lock()
         self._launching = Lane(f"launch of kernel {name}")
         self._writing = Lane(f"output of kernel {name}")
+
+    def needs(self, config: KernelConfig) -> int:
+        """How many descriptors its next run will take beyond those that are held for it already."""
+        holds = config.transport == "tcp" and config.hold_ports and not self.connection.is_held
+        return RUN_DESCRIPTORS + (len(CHANNELS) if holds else 0)
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""

@@ -13,26 +13,34 @@ from supervisor.core.actions import (
     Adopt,
     Apply,
     AskToExit,
+    AwaitRoom,
     Effect,
     Forget,
     InterruptKernel,
+    Reached,
     Renew,
     SignalGroup,
     Spawn,
     WatchIdle,
     Withdraw,
 )
-from supervisor.core.events import Fact
+from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
 from supervisor.disk.off_loop import Lane
 from supervisor.kernel.entry import Entry, Equipment
 from supervisor.kernel.line import make_threads
+from supervisor.process import descriptors
 from supervisor.records.keeper import Store, Trouble
 from supervisor.records.places import Places
 from supervisor.records.record import Record
+from supervisor.settings.config import KernelConfig
 
 log = logging.getLogger(__name__)
 
+# A start leaves so many descriptors for the door and all else, or an eighth if we may have few.
+RESERVE = 32
+# How often it is looked whether there is room for a kernel that waits for some, in seconds.
+ROOM_INTERVAL = 2.0
 # How often the output of running kernels is looked at, in seconds.
 CARE_INTERVAL = 10.0
 
@@ -52,6 +60,9 @@ class Host:
         self._untrimmed: set[str] = set()
         self._caring = Lane("output of kernels")
         self._caretaker: asyncio.Task[None] | None = None
+        # Starts under way and what they need, and who waits for room.
+        self._starting: dict[str, int] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
 
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
@@ -72,7 +83,9 @@ class Host:
         entry = self.entry(effect.kernel)
         match effect:
             case Spawn():
-                await entry.spawn(effect, report)
+                await self._spawn(entry, effect, report)
+            case AwaitRoom():
+                self._begin_waiting(entry, effect, report)
             case Adopt():
                 await entry.adopt(effect, report)
             case Apply(config=config):
@@ -82,15 +95,47 @@ class Host:
             case Withdraw():
                 await entry.withdraw()
             case Forget():
-                await entry.forget()
-                if entry.is_forgotten and self._entries.get(effect.kernel) is entry:
-                    del self._entries[effect.kernel]
+                await self._forget(entry)
             case AskToExit() | InterruptKernel() | SignalGroup() | WatchIdle():
                 await self._reach(entry, effect)
 
-    async def _reach(
-        self, entry: Entry, effect: AskToExit | InterruptKernel | SignalGroup | WatchIdle
-    ) -> None:
+    async def _forget(self, entry: Entry) -> None:
+        await entry.forget()
+        if entry.is_forgotten and self._entries.get(entry.name) is entry:
+            del self._entries[entry.name]
+
+    async def _spawn(self, entry: Entry, effect: Spawn, report: Callable[[Fact], object]) -> None:
+        if (reason := self._lack_for(entry, effect.config)) is not None:
+            report(NoRoom(entry.name, effect.generation, reason))
+            return
+        self._starting[entry.name] = entry.needs(effect.config)
+        try:
+            await entry.spawn(effect, report)
+        finally:
+            del self._starting[entry.name]
+
+    def _lack_for(self, entry: Entry, config: KernelConfig) -> str | None:
+        """Why a kernel that has no run cannot have one now, if that is so."""
+        if not self._equipment.keeps_reserve:
+            return None
+        reserve = min(RESERVE, descriptors.limit() // 8)
+        needs, room = entry.needs(config), descriptors.left() - reserve - sum(self._starting.values())
+        if needs <= room:
+            return None
+        return f"needs {needs} descriptors, {max(0, room)} are left: raise LimitNOFILE"
+
+    def _begin_waiting(self, entry: Entry, effect: AwaitRoom, report: Callable[[Fact], object]) -> None:
+        if earlier := self._waiting.get(entry.name):
+            earlier.cancel()
+        work = self._await_room(entry, effect, report)
+        self._waiting[entry.name] = asyncio.get_running_loop().create_task(work)
+
+    async def _await_room(self, entry: Entry, effect: AwaitRoom, report: Callable[[Fact], object]) -> None:
+        while self._lack_for(entry, effect.config) is not None:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(ROOM_INTERVAL)
+        report(RoomMade(entry.name, effect.generation))
+
+    async def _reach(self, entry: Entry, effect: Reached) -> None:
         # What is asked of a kernel right after its adoption must not be lost.
         run = await entry.wait_run_of(effect.generation)
         if run is None:
@@ -165,6 +210,8 @@ class Host:
         """Let go of everything; kernels and files are left as they are."""
         if self._caretaker is not None:
             self._caretaker.cancel()
+        for task in self._waiting.values():
+            task.cancel()
         for entry in self._entries.values():
             entry.close()
         self._entries.clear()

@@ -25,6 +25,7 @@ from supervisor.core.model import Cause
 from supervisor.disk.files import open_own
 from supervisor.kernel import kernelspec
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
+from supervisor.process.descriptors import give_back_limit
 from supervisor.process.dispositions import default_signals
 from supervisor.settings.config import Config, KernelConfig
 from supervisor.settings.mistakes import dotted
@@ -235,7 +236,9 @@ def spawn(
 def _start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     try:
         with default_signals():
-            return subprocess.Popen(argv, **options)
+            process = subprocess.Popen(argv, **options)
+        give_back_limit(process)
+        return process
     except OSError as error:
         raise _launch_error(error, str(options["executable"]), options["cwd"]) from error
     except ValueError:

@@ -458,7 +458,7 @@ class Own:
     def _begin(self, thread: LoopThread, directory: Path) -> _Opened:
         assert self.launcher is not None, "what to launch is known first"
         places = ManagerPlaces(directory, self.connection.path.parent, self.connection.path)
-        equipment = Equipment(self.launcher, lambda _kernel, _places: self.connection, thread.context)
+        equipment = Equipment(self.launcher, lambda _kernel, _places: self.connection, thread.context, False)
         host = Host(places, NoRecords(), _note_trouble, equipment)
         attended = _Attended(host)
         runner = Runner(attended)

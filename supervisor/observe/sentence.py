@@ -176,6 +176,7 @@ _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "daemon.detached": _detached,
     "config.loaded": _loaded,
     "config.rejected": _rejected,
+    "kernel.waiting": _kernel("waits for room"),
     "kernel.starting": _kernel("is starting"),
     "kernel.ready": _ready,
     "kernel.died": _died,

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 Fields = Mapping[str, Any]
 
 PREFIX = "kernel_supervisor"
-PHASES = ("stopped", "starting", "running", "stopping", "backoff", "failed")
+PHASES = ("stopped", "waiting", "starting", "running", "stopping", "backoff", "failed")
 _COUNTED = {
     "deaths": ("kernel_deaths", "Ends of runs that nobody wanted, by cause.", "cause"),
     "restarts": (

@@ -30,7 +30,7 @@ EVENTS = (
     *("config.loaded", "config.rejected"),
     *("kernel.starting", "kernel.ready", "kernel.died", "kernel.restarting", "kernel.stopping"),
     *("kernel.stopped", "kernel.failed", "kernel.unresponsive", "kernel.responsive", "kernel.adopted"),
-    *("kernel.interrupted", "kernel.signalled", "kernel.removed", "kernel.escaped"),
+    *("kernel.interrupted", "kernel.signalled", "kernel.removed", "kernel.escaped", "kernel.waiting"),
 )
 
 Text = Annotated[str, Meta(min_length=1)]

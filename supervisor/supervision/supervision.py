@@ -28,7 +28,7 @@ from supervisor.core.events import (
     Start,
 )
 from supervisor.core.lifecycle import settings_of
-from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, process_of
+from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, Waiting, process_of
 from supervisor.core.policy import describe, is_clean, may_restart
 from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
@@ -342,6 +342,8 @@ def outcome(order: Order, kernel: Kernel | None, known: Death | None = None) -> 
     match kernel.phase:
         case Failed(reason=reason):
             return not wants_up, f"failed: {reason}"
+        case Waiting(reason=reason):
+            return not wants_up, f"waits for room: {reason}"
         case Stopped() if not wants_up:
             return True, "stopped"
         case Stopped():

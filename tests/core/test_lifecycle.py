@@ -7,8 +7,8 @@ from signal import SIGKILL, SIGTERM
 
 import pytest
 
-from supervisor.core.actions import AskToExit, Forget, SignalGroup, Spawn, Withdraw
-from supervisor.core.events import Load, Restart, Shutdown, Spawned, Start, Stop, Tick
+from supervisor.core.actions import AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw
+from supervisor.core.events import Load, NoRoom, Restart, RoomMade, Shutdown, Spawned, Start, Stop, Tick
 from supervisor.core.lifecycle import KILL_PATIENCE, TERMINATE_PATIENCE
 from supervisor.core.model import Backoff, Cause, Course, Death, Exit, Failed, Step, Stopped, Stopping, Want
 from supervisor.settings.config import BackoffConfig
@@ -699,3 +699,71 @@ def test_a_kernel_that_is_never_restarted_gets_its_one_run_once_there_is_room_fo
     story.exited(CRASHED)
 
     assert "Failed" == story.phase
+
+
+# No room
+
+
+LACK = "needs 11 descriptors, 3 are left: raise LimitNOFILE"
+
+
+def without_room() -> Story:
+    story = Story()
+    story.load(config())
+    assert [AwaitRoom("a", 1, config())] == story.tell(NoRoom("a", 1, LACK))
+    return story
+
+
+def test_a_kernel_for_which_there_is_no_room_waits_and_says_so_and_starts_when_there_is() -> None:
+    story = without_room()
+
+    assert ("Waiting", ["kernel.waiting"]) == (story.phase, story.last_events)
+    told = story.said("kernel.waiting")
+    assert ({"reason": LACK}, "error") == (told.fields, told.level)
+    assert ((), 0) == (story.kernel().failures, story.kernel().restarts)
+    assert None is story.deadline
+    assert [] == story.tell(RoomMade("a", 0))
+    assert [Spawn("a", 2, config())] == story.tell(RoomMade("a", 1))
+
+
+def test_a_kernel_that_waits_for_room_takes_nobodys_turn() -> None:
+    story = Story()
+    story.load(config(), config("b"), max_concurrent_starts=1)
+
+    assert [AwaitRoom("a", 1, config()), Spawn("b", 1, config("b"))] == story.tell(NoRoom("a", 1, LACK))
+
+
+def test_a_kernel_that_waits_for_room_is_stopped_at_once_and_the_room_starts_nothing() -> None:
+    story = without_room()
+
+    assert [Withdraw("a")] == story.tell(Stop("a"))
+    assert ["kernel.stopped"] == story.last_events
+    assert [] == story.tell(RoomMade("a", 1))
+
+
+def test_an_order_to_start_tries_again_at_once() -> None:
+    assert [Spawn("a", 2, config())] == without_room().tell(Start("a"))
+
+
+def test_a_stop_that_comes_before_no_room_is_told_is_carried_out() -> None:
+    story = Story()
+    story.load(config())
+    story.tell(Stop("a"))
+
+    assert [Withdraw("a")] == story.tell(NoRoom("a", 1, LACK))
+    assert ("Stopped", ["kernel.stopped"]) == (story.phase, story.last_events)
+
+
+def test_a_restart_that_comes_before_no_room_is_told_waits_for_room() -> None:
+    story = Story()
+    story.load(config())
+    story.tell(Restart("a"))
+
+    assert [AwaitRoom("a", 1, config())] == story.tell(NoRoom("a", 1, LACK))
+
+
+def test_that_there_was_no_room_for_a_run_that_lives_changes_nothing() -> None:
+    story = running()
+
+    assert [] == story.tell(NoRoom("a", 1, LACK))
+    assert "Running" == story.phase

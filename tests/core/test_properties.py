@@ -322,7 +322,7 @@ def test_the_world_is_harsh_enough_to_be_worth_it() -> None:
             deaths = [kernel.last_death for kernel in world.state.kernels.values()]
             causes |= {death.exit.cause.value for death in deaths if death}
 
-    assert {"Queued", "Starting", "Running", "Stopping", "Backoff", "Failed"} == phases
+    assert {"Queued", "Waiting", "Starting", "Running", "Stopping", "Backoff", "Failed"} == phases
     assert {"exited", "crashed", "killed", "start-timeout", "port-taken", "not-found"} == causes
 
 
@@ -330,6 +330,7 @@ def test_the_world_is_harsh_enough_to_be_worth_it() -> None:
 def test_left_alone_every_kernel_ends_up_running(seed: int) -> None:
     world = World(Random(seed))
     world.file = Load({name: KernelConfig(name=name, kernelspec="python3", max_restarts=0) for name in NAMES})
+    world.is_kind = True
     world.take_over()
     world.settle()
 

@@ -172,7 +172,9 @@ def test_children_that_escaped_are_told_even_when_the_kernel_is_forgotten() -> N
 
 
 def test_errors_are_for_people_and_warnings_mend_themselves() -> None:
-    assert ["kernel.failed"] == [event for event, level in LEVELS.items() if level == "error"]
+    assert ["kernel.waiting", "kernel.failed"] == [
+        event for event, level in LEVELS.items() if level == "error"
+    ]
     assert {"info", "warning", "error"} == set(LEVELS.values())
     named = {"starting", "ready", "died", "restarting", "stopping", "stopped", "failed", "unresponsive"}
     named |= {"responsive", "adopted", "interrupted", "removed"}

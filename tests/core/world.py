@@ -18,6 +18,7 @@ from supervisor.core.actions import (
     Adopt,
     Apply,
     AskToExit,
+    AwaitRoom,
     Forget,
     InterruptKernel,
     Publish,
@@ -33,9 +34,11 @@ from supervisor.core.events import (
     Exited,
     Found,
     Load,
+    NoRoom,
     Ready,
     Reset,
     Restart,
+    RoomMade,
     Shutdown,
     Spawned,
     SpawnFailed,
@@ -224,6 +227,8 @@ class World:
                 assert ready == ((name, generation) in self.ready), "what was ready is adopted as ready"
                 self.in_force[name] = config
                 self._watch(process, is_ready=ready)
+            case AwaitRoom(kernel=name, generation=generation):
+                self._report(RoomMade(name, generation))
             case Withdraw(kernel=name):
                 assert name not in self.spawning
                 assert name not in self.processes, "the file of a living kernel stays"
@@ -254,8 +259,11 @@ class World:
         self.generations[name] = spawn.generation
         assert self.file.kernels[name] == spawn.config
         assert spawn.config.enabled
-        self.spawning.add(name)
         self.spawns += 1
+        if not self.is_kind and self.random.random() < 0.1:
+            self._report(NoRoom(name, spawn.generation, "no room"))
+            return
+        self.spawning.add(name)
         self.connection_files.add(name)
         fails = not self.is_kind and self.random.random() < 0.15
         happen = (lambda: self._spawn_fails(spawn)) if fails else (lambda: self._is_born(spawn))

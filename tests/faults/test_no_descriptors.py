@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -62,3 +63,42 @@ def test_a_daemon_without_descriptors_lives_does_not_spin_and_restarts_the_dead_
     assert pids["b"] == scene.kernel("b")["pid"]
     wait_for(lambda: not scene.status()["degraded"], "nothing is degraded any more")
     scene.wait_recorded("a", "b")
+
+
+def under(hard: int) -> tuple[str, ...]:
+    """The program, with so many descriptors at most, and an eighth of them at first."""
+    text = (
+        "import resource, runpy, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({hard // 8}, {hard}))\n"
+        "sys.argv[0] = 'supervisor'\n"
+        "runpy.run_module('supervisor', run_name='__main__')\n"
+    )
+    return ("-c", text)
+
+
+def test_kernels_that_do_not_fit_wait_and_say_so_and_all_is_served_and_ended(scene: Scene) -> None:
+    names = [f"k{number:02}" for number in range(30)]
+    scene.write(*(scene.mini(name) for name in names), supervisor="max_concurrent_starts = 8")
+    scene.begin(program=under(256))
+    wait_for(scene.answers, "the daemon answers")
+
+    def settled() -> bool:
+        return all(view["phase"] in ("running", "waiting") for view in scene.status()["kernels"])
+
+    wait_for(settled, "each kernel runs or waits")
+    waiting = [view for view in scene.status()["kernels"] if view["phase"] == "waiting"]
+    running = [view for view in scene.status()["kernels"] if view["phase"] == "running"]
+    assert len(running) > 12
+    assert all(
+        re.fullmatch(r"needs 11 descriptors, \d+ are left: raise LimitNOFILE", view["reason"])
+        for view in waiting
+    )
+    assert {view["name"] for view in waiting} <= {line["kernel"] for line in scene.events("kernel.waiting")}
+    limits = resource.prlimit(running[0]["pid"], resource.RLIMIT_NOFILE)
+    assert (32, 256) == limits, "kernels get what the daemon was given"
+
+    for view in running[:2]:
+        assert scene.order("stop", view["name"]).body["ok"]
+    scene.wait_running(waiting[0]["name"])
+    scene.stop()
+    assert [] == scene.leaders()
