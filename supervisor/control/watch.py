@@ -19,6 +19,10 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 log = logging.getLogger(__name__)
+# An emitter that is told to stop at the wrong moment logs that as an error of its own.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "called when the thread is inactive" not in record.getMessage()
+)
 
 DEBOUNCE = 0.3
 # However much goes on in the directories, and however long an editor goes on writing, in seconds.
@@ -130,7 +134,8 @@ class FileWatch:
 
     async def _is_hinted(self) -> bool:
         try:
-            async with asyncio.timeout(LOOK_INTERVAL):
+            # At multiples, so that it falls into one wake-up with the checks of the kernels.
+            async with asyncio.timeout_at((self._loop.time() // LOOK_INTERVAL + 1) * LOOK_INTERVAL):
                 await self._hint.wait()
         except TimeoutError:
             return False

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, ObservedWatch
+from watchdog.observers.inotify import InotifyEmitter
 
 from supervisor.control import watch
 from supervisor.control.watch import FileWatch, fingerprint, watched_directories
@@ -278,6 +280,16 @@ async def test_nothing_is_left_when_it_ends(calls: Calls) -> None:
             pass
 
     assert before == (threading.active_count(), len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+
+
+def test_an_emitter_that_is_stopped_while_it_reads_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_no_thread = InotifyEmitter(queue.Queue(), ObservedWatch(str(tmp_path), recursive=False))  # type: ignore[arg-type]
+
+    with_no_thread.queue_events(0.0)
+
+    assert "" == caplog.text
 
 
 def test_a_fingerprint_tells_any_write_and_any_exchange(file: Path) -> None:
