@@ -279,7 +279,9 @@ async def test_nothing_is_left_when_it_ends(calls: Calls) -> None:
         async with watching(calls):
             pass
 
-    assert before == (threading.active_count(), len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+    # Others may have had some that are gone by now.
+    assert before[0] >= threading.active_count()
+    assert before[1] >= len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 def test_an_emitter_that_is_stopped_while_it_reads_is_no_error(

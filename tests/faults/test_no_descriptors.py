@@ -99,6 +99,7 @@ def test_kernels_that_do_not_fit_wait_and_say_so_and_all_is_served_and_ended(sce
 
     for view in running[:2]:
         assert scene.order("stop", view["name"]).body["ok"]
-    scene.wait_running(waiting[0]["name"])
+    names = [view["name"] for view in waiting]
+    wait_for(lambda: any(scene.kernel(name)["phase"] == "running" for name in names), "one has its turn")
     scene.stop()
     assert [] == scene.leaders()
