@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from http.client import responses
 from pathlib import Path
@@ -36,6 +36,7 @@ from supervisor.control.openapi import document
 from supervisor.control.requests import RequestError
 from supervisor.control.routes import DESCRIPTION_PATH, Reply, answer
 from supervisor.control.steering import Fields, Steering
+from supervisor.disk.off_loop import begin
 from supervisor.wording import timestamp
 
 __all__ = ["Door", "DoorError", "Limits"]
@@ -63,6 +64,10 @@ class Limits:
     """How long the last words to a dropped or closing client may take."""
 
 
+# How long an exit waits for the removal of the socket file, in seconds.
+REMOVAL_PATIENCE = 1.0
+
+
 class Door(HTTPServerConnectionDelegate):
     """Lets programs of our user steer the daemon through one socket.
 
@@ -71,7 +76,13 @@ class Door(HTTPServerConnectionDelegate):
     """
 
     def __init__(
-        self, steering: Steering, path: Path, *, link: Path | None = None, limits: Limits | None = None
+        self,
+        steering: Steering,
+        path: Path,
+        *,
+        link: Path | None = None,
+        limits: Limits | None = None,
+        wait_disk: Callable[[Path], object] = lambda _directory: None,
     ) -> None:
         self.steering = steering
         self.path = path
@@ -80,6 +91,8 @@ class Door(HTTPServerConnectionDelegate):
         self.followers = 0
         self.exchanges: set[_Exchange] = set()
         self._link_path = link
+        # Until the disk of a directory takes changes.
+        self._wait_disk = wait_disk
         self._link: Link | None = None
         self._bound: Bound | None = None
         self._server: _Server | None = None
@@ -100,6 +113,13 @@ class Door(HTTPServerConnectionDelegate):
         )
         self._server.receive(self, self._bound.sock)
 
+    def _remove_files(self, bound: Bound) -> None:
+        self._wait_disk(bound.path.parent)
+        bound.remove()
+        if self._link is not None:
+            self._wait_disk(self._link.path.parent)
+            self._link.remove()
+
     async def close(self) -> None:
         """Close the door: no new callers; what is under way gets a moment; the file goes if it is ours.
 
@@ -111,9 +131,9 @@ class Door(HTTPServerConnectionDelegate):
             return
         server.end_reception()
         server.stop()
-        bound.remove()
-        if self._link is not None:
-            self._link.remove()
+        bound.sock.close()
+        removal = begin(self._remove_files, bound)
+        await asyncio.wait({removal}, timeout=REMOVAL_PATIENCE)
         tasks = [exchange.task for exchange in self.exchanges if exchange.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=self.limits.parting_timeout)

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status = ""
         self._reading = Lane("configuration")
-        self._writing = Lane("last good configuration")
+        self._writing = Lane(
+            "last good configuration", partial(supervision.wait_disk, supervision.places.state_dir)
+        )
 
     # From the first moment to the last
 

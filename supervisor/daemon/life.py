@@ -32,6 +32,7 @@ from supervisor.daemon.settings_file import SettingsFile
 from supervisor.daemon.steered import SteeredDaemon
 from supervisor.disk.lock import AlreadyLocked
 from supervisor.disk.privacy import UnsafeDirectory
+from supervisor.disk.pulse import Pulses
 from supervisor.observe.journald import Journal
 from supervisor.observe.log import Format, configure
 from supervisor.process.descriptors import raise_limit
@@ -70,20 +71,23 @@ def live(named: Path, arguments: Namespace) -> int:
     form = cast("Format", arguments.log_format or settings.log_format)
     log = configure(settings.log_level, form, journal=Journal.from_environ())
 
-    async def run() -> int:
-        daemon = Daemon(file, config, Supervision(config, state_dir, runtime_dir), log)
-        door = Door(SteeredDaemon(daemon), socket, link=state_socket(state_dir))
-        return await daemon.run(door)
-
     raise_limit()
+    supervision = Supervision(config, state_dir, runtime_dir, Pulses())
     try:
-        return asyncio.run(run())
+        return asyncio.run(_serve(Daemon(file, config, supervision, log), socket))
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:
         log.flush()
         print(f"kernel-supervisor: {error}", file=sys.stderr)
         return 1
     finally:
         log.close()
+
+
+async def _serve(daemon: Daemon, socket: Path) -> int:
+    supervision = daemon.supervision
+    link = state_socket(supervision.places.state_dir)
+    door = Door(SteeredDaemon(daemon), socket, link=link, wait_disk=supervision.wait_disk)
+    return await daemon.run(door)
 
 
 def who_runs(file: Path, ours: Set[Path]) -> str:

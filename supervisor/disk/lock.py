@@ -51,7 +51,5 @@ class StateLock:
     def release(self) -> None:
         """Let go; the file stays, since removing it would race with the next holder."""
         if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = None

@@ -39,10 +39,14 @@ class Lane:
     Its thread ends with the work.  With ``lasts`` it never does: a process may have
     asked to be ended with the very thread that made it (PR_SET_PDEATHSIG, prctl(2)), as
     ``bwrap --die-with-parent`` does.  Then the order is kept as long as nothing hangs.
+    ``before`` is called before each thing; it raises nothing.
     """
 
-    def __init__(self, name: str, *, lasts: bool = False) -> None:
+    def __init__(
+        self, name: str, before: Callable[[], object] = lambda: None, *, lasts: bool = False
+    ) -> None:
         self.name = name
+        self._before = before
         self._lasts = lasts
         self._begun: dict[Job, float] = {}
         self._given_up: set[Job] = set()
@@ -141,6 +145,7 @@ class Lane:
 
     def _serve(self) -> None:
         while (job := self._next()) is not None:
+            self._before()
             job()
             with self._changed:
                 self._begun.pop(job, None)

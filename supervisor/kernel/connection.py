@@ -207,6 +207,11 @@ class Connection:
                 return self.address
             return self.choose(config, kernel_name)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the connection file is there and right."""
+        return self.address is not None and _is_as_written(self.path, self.address.to_json())
+
     def write(self) -> bool:
         """Put the address into the connection file, whole or not at all; tells whether that was needed.
 
@@ -322,9 +327,11 @@ class Connection:
             Path(ip).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
             # One by one: of several at once, only the last gets the mode (mkdir(2)).
-            self.ipc_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.ipc_dir.mkdir(mode=0o700, exist_ok=True)
-            self.ipc_dir.chmod(0o700)
+            if not self.ipc_dir.is_dir():
+                self.ipc_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.ipc_dir.mkdir(mode=0o700, exist_ok=True)
+            if stat.S_IMODE(self.ipc_dir.stat().st_mode) != 0o700:
+                self.ipc_dir.chmod(0o700)
             prefix = str(self.ipc_dir.absolute() / self.name)
             if len(os.fsencode(prefix)) > _IPC_PREFIX_LIMIT:
                 short = hashlib.sha256(self.name.encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -75,12 +76,14 @@ class Equipment:
 
     ``context`` is the zmq context of our own sockets; ``None``: the one of the process.
     ``keeps_reserve``: kernels wait while there are few descriptors left, instead of failing.
+    ``wait_disk`` returns, in whatever thread, once the disk of a directory takes changes.
     """
 
     launcher: Launcher = field(default_factory=Launcher)
     connect: Callable[[str, Places], Connection] = make_connection
     context: Context | None = None
     keeps_reserve: bool = True
+    wait_disk: Callable[[Path], object] = lambda _directory: None
 
 
 class Entry:
@@ -99,7 +102,10 @@ class Entry:
         self.id = str(uuid.uuid4())
         self.connection = equipment.connect(name, places)
         self.output = OutputFile(places.output_file(name))
-        self.keeper = Keeper(store, name, trouble)
+        # On a frozen disk they would keep our process from ending: they wait for it elsewhere.
+        self._wait_state = partial(equipment.wait_disk, places.state_dir)
+        self._wait_runtime = partial(equipment.wait_disk, places.runtime_dir)
+        self.keeper = Keeper(store, name, trouble, self._wait_state)
         self.run: Run | None = None
         # The settings in force; a launch and an edit of live keys set them.
         self.config: KernelConfig | None = None
@@ -117,7 +123,7 @@ class Entry:
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
         self._launching = Lane(f"launch of kernel {name}")
-        self._writing = Lane(f"output of kernel {name}")
+        self._writing = Lane(f"output of kernel {name}", self._wait_state)
 
     def needs(self, config: KernelConfig) -> int:
         """How many descriptors its next run will take beyond those that are held for it already."""
@@ -162,7 +168,7 @@ class Entry:
             self._record()
             await self._wait_intent_recorded()
         await self._launching.do(self._make_way, config)
-        await self._launching.do(self.connection.write)
+        await self._launching.do(self._write_file)
         output = await self._make_room(config)
         await self._wait_intent_recorded()
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
@@ -193,8 +199,15 @@ class Entry:
             # The mark in its environment tells of it, too; a kernel must come back with a slow disk.
             log.warning("the disk takes more than %g s for the record of %s", INTENT_PATIENCE, self.name)
 
+    def _write_file(self) -> None:
+        if not self.connection.is_written:
+            self._wait_runtime()
+            self.connection.write()
+
     def _make_way(self, config: KernelConfig) -> None:
         """Nobody else is where the kernel is to listen."""
+        if config.transport == "ipc":
+            self._wait_runtime()
         if config.hold_ports:
             self.connection.hold()
         else:
@@ -264,7 +277,7 @@ class Entry:
             if self.connection.is_presumed or run.is_over:
                 return
             try:
-                await self._launching.do(self.connection.write)
+                await self._launching.do(self._write_file)
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
 
@@ -391,6 +404,7 @@ class Entry:
             log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
 
     def _remove_files(self) -> None:
+        self._wait_runtime()
         self.connection.remove()
         try:
             self.connection.remove_stale_sockets()

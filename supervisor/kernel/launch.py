@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.model import Cause
-from supervisor.disk.files import open_own
 from supervisor.kernel import kernelspec
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
+from supervisor.output.file import open_for_writer
 from supervisor.process.descriptors import give_back_limit
 from supervisor.process.dispositions import default_signals
 from supervisor.settings.config import Config, KernelConfig
@@ -338,8 +338,7 @@ def _open_output(output: Path) -> int:
     if str(output) == os.devnull:
         return os.open(os.devnull, os.O_WRONLY)
     try:
-        output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = open_own(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        fd = open_for_writer(output)
         # To the kernel it is a file like any other.
         os.set_blocking(fd, True)
         return fd

@@ -111,8 +111,7 @@ class OutputFile:
 
     def make(self) -> None:
         """Make the file, and its directory, if need be."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+        os.close(open_for_writer(self.path))
 
     def position(self) -> Position:
         """The end of what is written by now, for ``tail_since``."""
@@ -162,6 +161,17 @@ class Reader:
     def close(self) -> None:
         """Let go of what it holds."""
         self._anchor.close()
+
+
+def open_for_writer(path: Path) -> int:
+    """The file to be appended to, made if need be, with its directory.  Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    try:
+        return open_own(path, flags)
+    except FileNotFoundError:
+        # Not before: even where it is there, mkdir(2) waits for a frozen disk.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open_own(path, flags)
 
 
 def follow(

@@ -51,16 +51,18 @@ class Unknown(Enum):
 class Keeper:
     """Keeps one record on disk equal to the latest that it was given; ``None`` is no record at all.
 
-    ``trouble(what, message)`` is told when that fails, and with ``None``
-    once it works again.  Writes have a lane of their own: a disk that hangs
-    holds up nothing else, and is told as well.
+    ``trouble(what, message)`` is told when that fails, and with ``None`` once it works
+    again.  Writes have a lane of their own, with ``before``: a disk that hangs holds up
+    nothing else, and is told as well.
     """
 
-    def __init__(self, store: Store, kernel: str, trouble: Trouble) -> None:
+    def __init__(
+        self, store: Store, kernel: str, trouble: Trouble, before: Callable[[], object] = lambda: None
+    ) -> None:
         self._store = store
         self._kernel = kernel
         self._trouble = trouble
-        self._lane = Lane(f"record of kernel {kernel}")
+        self._lane = Lane(f"record of kernel {kernel}", before)
         # What is on disk is not known yet: there may be one of an earlier supervisor.
         self._latest: Record | Unknown | None = Unknown.UNKNOWN
         self._on_disk: Record | Unknown | None = Unknown.UNKNOWN

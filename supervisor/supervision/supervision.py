@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
 from supervisor.disk.off_loop import Lane
 from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
+from supervisor.disk.pulse import Pulses
+from supervisor.kernel.entry import Equipment
 from supervisor.kernel.host import Host
 from supervisor.kernel.survivors import Stock, take_stock
 from supervisor.observe.callbacks import Callbacks
@@ -75,13 +78,17 @@ class Supervision:
     Used as an asynchronous context manager.  Entering takes the lock of
     the state directory (AlreadyLocked if a supervisor runs there), takes up
     the kernels that an earlier one left running, and starts those declared.
+    With ``pulses`` it can be left though a disk is frozen.
     """
 
-    def __init__(self, config: Config, state_dir: Path, runtime_dir: Path) -> None:
+    def __init__(
+        self, config: Config, state_dir: Path, runtime_dir: Path, pulses: Pulses | None = None
+    ) -> None:
         self.instance = uuid.uuid4().hex
         self.config = config
         self.places = Places(state_dir, runtime_dir)
-        self._writing = Lane("events")
+        self._pulses = pulses
+        self._writing = Lane("events", partial(self.wait_disk, state_dir))
         self.events_file = EventsFile(
             state_dir / "events.jsonl", on_change=self._note_events_soon, put=self._writing.put
         )
@@ -96,6 +103,11 @@ class Supervision:
         self._found = Stock()
         self._strangers: frozenset[str] = frozenset()
         self._opened: tuple[Runner, Host] | None = None
+
+    def wait_disk(self, directory: Path) -> None:
+        """Return once the disk of the directory takes changes; to be called in a lane."""
+        if self._pulses is not None:
+            self._pulses.wait(directory)
 
     @property
     def is_open(self) -> bool:
@@ -140,11 +152,13 @@ class Supervision:
     def unlock(self) -> None:
         """Give the state directory back."""
         self._lock.release()
+        if self._pulses is not None:
+            self._pulses.close()
 
     def open(self) -> None:
         """Begin to supervise, with no kernels yet.  The lock is held already."""
         self._store = store = RecordStore(self.places.records)
-        host = Host(self.places, store, self.note_trouble)
+        host = Host(self.places, store, self.note_trouble, Equipment(wait_disk=self.wait_disk))
         runner = Runner(host)
         self._loop, self._opened = asyncio.get_running_loop(), (runner, host)
         observers: list[Observer] = [

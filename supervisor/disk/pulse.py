@@ -1,0 +1,93 @@
+"""Whether a disk takes changes at the moment, found out by a process that hangs in our stead.
+
+A thread that changes something on a frozen file system (fsfreeze(8)) sleeps where no signal
+reaches it, SIGKILL neither, and keeps its whole process from ending until the thaw.  So
+such work is begun only once a process of its own has got through: to wait for that can be
+given up.  It removes a file that is not there, which changes nothing.
+
+Also the program of that process, when this file is run.  Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+_MISSING = ".kernel-supervisor-pulse"
+
+
+class Pulses:
+    """One process for each file system that is asked for, as long as it is not closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pulses: dict[int, _Pulse] = {}
+
+    def wait(self, directory: Path) -> None:
+        """Return once the disk of the directory takes changes, or that cannot be found out; in any thread."""
+        try:
+            device = directory.stat().st_dev
+        except OSError:
+            return  # whoever works there is told
+        with self._lock:
+            pulse = self._pulses.setdefault(device, _Pulse(directory))
+        pulse.wait()
+
+    def close(self) -> None:
+        """Have the processes end, those that hang once they do no longer; waits for none."""
+        for pulse in self._pulses.values():
+            pulse.close()
+
+
+class _Pulse:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def wait(self) -> None:
+        with self._lock:
+            try:
+                if self._process is None:
+                    self._process = self._begin()
+                asked, answered = self._process.stdin, self._process.stdout
+                assert asked is not None, "a pipe was asked for"
+                assert answered is not None, "a pipe was asked for"
+                asked.write(b".")
+                if not answered.read(1):
+                    self.close()
+            except (OSError, ValueError):
+                self.close()  # out of processes, say, or it was killed: there is another the next time
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(self._directory.absolute())],
+            cwd="/",
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            process.poll()
+
+
+def answer(directory: str) -> None:
+    """Answer each byte of standard input with one, as soon as the disk of the directory takes changes."""
+    while os.read(0, 1):
+        with suppress(OSError):
+            os.unlink(os.path.join(directory, _MISSING))  # noqa: PTH108, PTH118 - pathlib is slow to import
+        os.write(1, b".")
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1])

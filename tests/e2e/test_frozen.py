@@ -1,0 +1,134 @@
+"""A file system that freezes: everything else goes on, and after the thaw nothing is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Scene
+from tests.waiting import DEADLINE
+
+STOP_TIMEOUT = 2.0
+# What an exit may take beyond the longest stop_timeout, in seconds, and what a busy machine may add.
+LAST_PATIENCE, SLACK = 5.0, 10.0
+
+
+class Disk:
+    """A file system of its own, in a file; it freezes as one does of which a snapshot is taken."""
+
+    def __init__(self, directory: Path) -> None:
+        self.image = directory / "image"
+        self.mounted: Path | None = None
+        with self.image.open("wb") as image:
+            image.truncate(64 << 20)
+        _run("mkfs.ext4", "-q", str(self.image))
+
+    def mount(self, place: Path) -> None:
+        place.mkdir(exist_ok=True)
+        _run("mount", "-o", "loop", str(self.image), str(place))
+        place.chmod(0o700)
+        self.mounted = place
+
+    def freeze(self) -> None:
+        _run("fsfreeze", "--freeze", str(self.mounted))
+
+    def thaw(self) -> None:
+        _run("fsfreeze", "--unfreeze", str(self.mounted))
+
+    def close(self) -> None:
+        if self.mounted is not None:
+            subprocess.run(["fsfreeze", "--unfreeze", str(self.mounted)], capture_output=True, check=False)
+            subprocess.run(["umount", "--lazy", str(self.mounted)], capture_output=True, check=False)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, scene: Scene) -> Iterator[Disk]:
+    if os.geteuid() != 0 or not all(map(shutil.which, ("mkfs.ext4", "mount", "fsfreeze"))):
+        pytest.skip("mounting and freezing a file system takes root, mkfs.ext4 and fsfreeze")
+    made = Disk(tmp_path)
+    try:
+        probe = tmp_path / "probe"
+        try:
+            made.mount(probe)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no loop device is to be had: {error.stderr.decode()}")
+        _run("umount", str(probe))
+        made.mounted = None
+        yield made
+    finally:
+        scene_thawed(made)
+        scene.clean_up()
+        made.close()
+
+
+def scene_thawed(disk: Disk) -> None:
+    if disk.mounted is not None:
+        subprocess.run(["fsfreeze", "--unfreeze", str(disk.mounted)], capture_output=True, check=False)
+
+
+def begin(scene: Scene, disk: Disk, place: str) -> None:
+    """A daemon and two kernels, with its state, its runtime directory or its file on the disk."""
+    disk.mount(scene.directory / place)
+    scene.write(
+        *(scene.mini(name, backoff="{ initial = 0.05 }") for name in "ab"),
+        defaults=f"stop_timeout = {STOP_TIMEOUT}",
+    )
+    if place == "settings":
+        text = scene.config.read_text()
+        for name in ("state", "runtime"):
+            text = text.replace(f'"{name}"', f'"{scene.directory / name}"')
+        scene.config = scene.directory / place / "kernels.toml"
+        scene.config.write_text(text)
+    scene.start("a", "b")
+
+
+@pytest.mark.parametrize("place", ["state", "runtime", "settings"])
+def test_while_a_disk_is_frozen_the_dead_are_told_and_restarted_and_nothing_is_missing_after_it(
+    scene: Scene, disk: Disk, place: str
+) -> None:
+    begin(scene, disk, place)
+    pids = scene.pids()
+
+    disk.freeze()
+    for generation in (1, 2):
+        for name in "ab":
+            os.kill(scene.pids()[name], signal.SIGKILL)
+        scene.wait_running("a", "b", after=generation)
+    assert not set(pids.values()) & set(scene.pids().values())
+    assert 1 == scene.order("restart", "a", wait=True).body["ok"]
+    assert ["a", "b"] == [view["name"] for view in scene.status()["kernels"]]
+    disk.thaw()
+
+    scene.wait_event("kernel.ready", 4, kernel="a")
+    for name in "ab":
+        names = [event["event"] for event in scene.events(kernel=name) if event["event"] != "kernel.stopping"]
+        life = ["kernel.starting", "kernel.ready"]
+        assert [*life, *2 * ["kernel.died", "kernel.restarting", *life]] == names[:10]
+    assert sorted(event["timestamp"] for event in scene.events()) == [
+        event["timestamp"] for event in scene.events()
+    ]
+    assert 0 == scene.stop()
+
+
+@pytest.mark.parametrize("place", ["state", "runtime"])
+def test_a_frozen_disk_does_not_keep_the_daemon_from_leaving(scene: Scene, disk: Disk, place: str) -> None:
+    begin(scene, disk, place)
+    assert scene.daemon is not None
+    disk.freeze()
+
+    scene.daemon.send_signal(signal.SIGTERM)
+
+    assert 0 == scene.daemon.wait(STOP_TIMEOUT + LAST_PATIENCE + SLACK)
+
+    assert [] == scene.leaders()
+    disk.thaw()
