@@ -9,17 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# What leads a program to the user's directories, daemons, kernels and services.
-FOREIGN = (
-    "XDG_",
-    "JUPYTER_",
-    "IPYTHON",
-    "KERNEL_SUPERVISOR",
-    "STATE_DIR",
-    "RUNTIME_DIR",
-    "CONFIGURATION_DIR",
-)
-FOREIGN += ("CACHE_DIR", "LOGS_DIR", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "INVOCATION_ID", "JPY_")
+from tests.homes import FOREIGN
+
 OF_THE_USER = dict(os.environ)
 
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.

@@ -24,6 +24,7 @@ from jupyter_client import BlockingKernelClient
 
 from supervisor.control.client import Answer, Client
 from supervisor.records.record import MARK_VARIABLE, marked_run
+from tests.homes import FOREIGN
 from tests.waiting import DEADLINE, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -108,8 +109,8 @@ class Scene:
 
     def environment(self, **more: str) -> dict[str, str]:
         """An environment in which no other daemon, kernel or setting is found."""
-        return {
-            **os.environ,
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        return kept | {
             "HOME": str(self.directory),
             "PYTHONPATH": str(ROOT),
             "JUPYTER_RUNTIME_DIR": str(self.runtime_dir),
