@@ -47,8 +47,7 @@ class Clock:
 
     def date(self, instant: float) -> str:
         """A monotonic instant as ISO 8601 in UTC."""
-        moment = self.wall + timedelta(seconds=instant - self.monotonic)
-        return written(moment)
+        return written(self.wall + timedelta(seconds=instant - self.monotonic))
 
 
 def phase_name(phase: Phase) -> str:
@@ -82,6 +81,7 @@ def view(
         "uptime": round(clock.monotonic - since, 3) if since is not None else None,
         "restarts": kernel.restarts,
         "last_death": _death(kernel.last_death, clock) if kernel.last_death else None,
+        "deaths": [_death(death, clock) for death in kernel.deaths],
         "health": _health(kernel),
         "connection_file": str(connection_file),
         "output_file": str(output_file),

@@ -102,7 +102,10 @@ def test_keys_that_wait_for_a_restart_are_named() -> None:
 def test_the_last_death_is_told_with_its_date() -> None:
     ended = Exit(Cause.CRASHED, None, "SIGSEGV", ("a", "b"), "detail")
 
-    found = seen(Stopped(), last_death=Death(3, 41, 100.0, 1.23456, ended))["last_death"]
+    view = seen(Stopped(), deaths=(Death(2, 40, 90.0, 1.0, ended), Death(3, 41, 100.0, 1.23456, ended)))
+    found = view["last_death"]
+
+    assert [2, 3] == [death["generation"] for death in view["deaths"]]
 
     assert {
         "at": TEN_SECONDS_AGO,

@@ -146,7 +146,8 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
     lines = []
     if view.get("phase") in ("failed", "waiting"):
         reason = one_line(view.get("reason") or "no reason is known")
-        lines.append(f"{name}: failed: {reason}: when it is mended: kernel-supervisor reset {name}")
+        todo = f": when it is mended: kernel-supervisor reset {name}" if view["phase"] == "failed" else ""
+        lines.append(f"{name}: {view['phase']}: {reason}{todo}")
     if keys := view.get("pending"):
         edited = ", ".join(keys)
         lines.append(
@@ -157,7 +158,18 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
         how = f"{words.how_it_died(death)} after {words.span(death.get('uptime'))}"
         lines.append(f"{name}: last death {words.ago(death.get('at'), now)}: {how}{detail}")
         lines += [f"  | {one_line(line)}" for line in words.tail(view, _TAIL_LINES)]
+        lines += [f"{name}: {line}" for line in _earlier_deaths(view, now)]
     return lines
+
+
+def _earlier_deaths(view: View, now: float) -> list[str]:
+    """The deaths before the last one, the latest first, one line each."""
+    earlier = (view.get("deaths") or [])[-2::-1]
+    return [
+        f"run {death.get('generation')} died {words.ago(death.get('at'), now)}: "
+        f"{words.how_it_died(death)} after {words.span(death.get('uptime'))}"
+        for death in earlier
+    ]
 
 
 def _watch(client: Client, arguments: Namespace) -> int:

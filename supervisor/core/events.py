@@ -102,7 +102,7 @@ class Survivor:
     streak: int = 0
     restarts: int = 0
     failed: str = ""
-    last_death: Death | None = None
+    deaths: tuple[Death, ...] = ()
     ended: ProcessId | None = None
     stopping: Reason | None = None
 

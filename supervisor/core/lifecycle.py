@@ -41,6 +41,9 @@ TERMINATE_PATIENCE = 2.0
 # SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
 KILL_PATIENCE = 5.0
 
+# What is remembered of a kernel's past.
+DEATHS_KEPT = 20
+
 Transition = tuple[Kernel | None, list[Action]]
 Change = tuple[Kernel, list[Action]]
 
@@ -215,7 +218,8 @@ def died(kernel: Kernel, exit: Exit, now: float, uptime: float, **extra: object)
     failures = failures if exit.is_passing else (*failures, now)
     streak = 1 if uptime >= config.restart_window else kernel.streak + 1
     told: list[Action] = [say(kernel, "kernel.died", uptime=round(uptime, 3), **death_fields(exit), **extra)]
-    dead = replace(kernel, last_death=death, failures=failures, streak=streak)
+    deaths = (*kernel.deaths, death)[-DEATHS_KEPT:]
+    dead = replace(kernel, deaths=deaths, failures=failures, streak=streak)
     if dead.want is Want.DOWN or dead.declared is None:
         return rest(dead, [*told, say(dead, "kernel.stopped", **exit_fields(exit))])
     if isinstance(kernel.phase, Stopping) and pending_keys(kernel):

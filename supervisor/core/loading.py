@@ -176,7 +176,7 @@ def _take_up(survivor: Survivor, declared: KernelConfig | None, now: float) -> C
         survivor.failures,
         survivor.streak,
         survivor.restarts,
-        survivor.last_death,
+        survivor.deaths,
     )
     if survivor.want is None:
         # It ended in an orderly shutdown, or was about to, which is no death.

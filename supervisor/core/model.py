@@ -197,7 +197,8 @@ class Kernel:
     ``declared`` is ``None`` once the kernel has left the file and its last run
     has not ended yet.  ``failures`` are the instants of the unwanted deaths
     within the restart window; ``streak`` counts unwanted deaths since the
-    kernel last ran for a whole restart window.
+    kernel last ran for a whole restart window.  ``deaths`` are the last twenty,
+    the latest at the end.
     """
 
     name: str
@@ -208,7 +209,12 @@ class Kernel:
     failures: tuple[float, ...] = ()
     streak: int = 0
     restarts: int = 0
-    last_death: Death | None = None
+    deaths: tuple[Death, ...] = ()
+
+    @property
+    def last_death(self) -> Death | None:
+        """The last of its deaths, if it ever died."""
+        return self.deaths[-1] if self.deaths else None
 
 
 @dataclass(frozen=True, slots=True)

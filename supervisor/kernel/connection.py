@@ -110,6 +110,8 @@ class Address:
         for name, port in ports.items():
             if not 0 < port <= _LARGEST_PORT:
                 raise ValueError(f"connection: {name} is not a port")
+        if not _is_usable(words["ip"], words["transport"]):
+            raise ValueError("connection: ip is none that a socket takes")
         if words["transport"] not in ("tcp", "ipc") or words["signature_scheme"] != _SIGNATURE_SCHEME:
             raise ValueError("connection: transport or signature_scheme is not supported")
         return cls(**ports, **words)
@@ -358,6 +360,15 @@ def listened_port(address: Address) -> tuple[ChannelName, int] | None:
         if is_taken:
             return channel, port
     return None
+
+
+def _is_usable(ip: str, transport: str) -> bool:
+    """Whether it can be given to a socket at all, which raises more than OSError for some texts."""
+    try:
+        encoded = ip.encode() if transport == "ipc" else ip.encode("idna")
+    except UnicodeError:
+        return False
+    return "\0" not in ip and (transport != "ipc" or len(encoded) <= _IPC_PREFIX_LIMIT)
 
 
 def _places_of(address: Address | None) -> list[Place]:

@@ -116,8 +116,8 @@ class Entry:
         self._language = ""
         self._known: tuple[Kernel, State] | None = None
         self._output_from: Position | None = None
-        # The last death and its date, in seconds since the epoch.
-        self._dated: tuple[Death | None, float] = (None, 0.0)
+        # The dates of its deaths, in seconds since the epoch.
+        self._dates: dict[Death, float] = {}
         # How the kernelspec of the latest launch is interrupted; empty until that is known.
         self._spec_mode = ""
         # Launch, withdrawal and removal are carried out in the order of their decisions.
@@ -337,7 +337,7 @@ class Entry:
                 self.connection.adopt(Address.from_mapping(json.loads(self.connection.path.read_bytes())))
         except FileNotFoundError:
             pass  # nothing came of the launch
-        except (ValueError, AttributeError, OSError) as error:
+        except (ValueError, AttributeError, OSError, RecursionError) as error:
             log.warning("the address of kernel %s on record is of no use: %s", self.name, error)
         if record.launched is not None and record.launched.hold_ports:
             try:
@@ -386,10 +386,10 @@ class Entry:
     def _record(self) -> None:
         if self._known is not None:
             kernel, state = self._known
-            if kernel.last_death is not None and kernel.last_death is not self._dated[0]:
-                self._dated = (kernel.last_death, time.time() - (time.monotonic() - kernel.last_death.at))
+            past = time.time() - time.monotonic()
+            self._dates = {death: self._dates.get(death, past + death.at) for death in kernel.deaths}
             address = None if self.connection.is_presumed else self.connection.address
-            record = record_of(kernel, state, address, self._output_from, self._dated[1], self._spec_mode)
+            record = record_of(kernel, state, address, self._output_from, self._dates, self._spec_mode)
             if record is not None:
                 self.keeper.keep(replace(record, id=self.id, language=self.language))
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.core.events import Survivor
+from supervisor.core.lifecycle import DEATHS_KEPT
 from supervisor.core.model import (
     Cause,
     Course,
@@ -86,12 +88,12 @@ def record_of(
     state: State,
     address: Address | None,
     output_from: Position | None,
-    death_date: float,
+    dates: Mapping[Death, float],
     interrupt_mode: str = "",
 ) -> Record | None:
     """What the next supervisor must know of a kernel; ``None`` if it is on its way out of the records.
 
-    ``death_date`` is the wall-clock instant of its last death, in seconds since the epoch.
+    ``dates`` are the wall-clock instants of its deaths, in seconds since the epoch.
     """
     launched = launched_of(kernel) or kernel.declared
     if launched is None:
@@ -114,7 +116,7 @@ def record_of(
         failed=kernel.phase.reason if isinstance(kernel.phase, Failed) else "",
         stopping=kernel.phase.reason.value if isinstance(kernel.phase, Stopping) else "",
         interrupt_mode=interrupt_mode,
-        deaths=(_recorded(kernel.last_death, death_date),) if kernel.last_death else (),
+        deaths=tuple(_recorded(death, dates[death]) for death in kernel.deaths),
     )
 
 
@@ -164,13 +166,11 @@ async def take_stock(
     survivors: list[Survivor] = []
     told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
     strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}
-    strangers |= {
-        trouble.name
-        for trouble in troubles
-        if isinstance(trouble, Damaged) and not trouble.is_replaced and marked.get(trouble.name)
-    }
-    known = {record.name for record in records} | {trouble.name for trouble in troubles}
-    for name, leader in _unrecorded(marked, known, places).items():
+    lost = {trouble.name for trouble in troubles if isinstance(trouble, Damaged) and not trouble.is_replaced}
+    unrecorded = _unrecorded(marked, {record.name for record in records} | strangers, places)
+    # Those of which it cannot be told what they are.
+    strangers |= lost & marked.keys() - unrecorded.keys()
+    for name, leader in unrecorded.items():
         if name in declared:
             records.append(_record_anew(name, leader, declared[name]))
         else:
@@ -181,18 +181,22 @@ async def take_stock(
             )
     for record in records:
         found = marked.get(record.name, [])
-        if (other := _of_another_account(record)) is not None:
+        if (refusal := _reason_to_refuse(record, found)) is not None:
             strangers.add(record.name)
-            told[f"record of {record.name}"] = other
-            continue
-        if record.launched is None:
-            if found or (record.process is not None and is_running(record.process)):
-                strangers.add(record.name)
-                told[f"record of {record.name}"] = f"{record.name}: its settings on record are not understood"
-            continue
-        survivors.append(_verdict(record, found, places, now, wall))
+            told[f"record of {record.name}"] = refusal
+        elif record.launched is not None:
+            survivors.append(_verdict(record, found, places, now, wall))
     ended = tuple(r.process for r in records if r.process and _has_left(r.process, marked.get(r.name, [])))
     return Stock(tuple(survivors), ended, tuple(records), frozenset(strangers), told)
+
+
+def _reason_to_refuse(record: Record, marked: list[Marked]) -> str | None:
+    """Why a kernel on record that may live cannot be taken up."""
+    if (other := _of_another_account(record)) is not None:
+        return other
+    if record.launched is None and (marked or (record.process and is_running(record.process))):
+        return f"{record.name}: its settings on record are not understood"
+    return None
 
 
 def _of_another_account(record: Record) -> str | None:
@@ -209,6 +213,20 @@ def _of_another_account(record: Record) -> str | None:
         f"{record.name}: pid {pid} belongs to user {owner}, and this daemon runs as {uid}: it is left alone: "
         f"run the daemon as that user again, or end it (kill {pid}) and start the daemon anew"
     )
+
+
+def _is_its_run(process: ProcessId, marked: list[Marked]) -> bool:
+    """Whether a process that lives may be the one on record: it carries our mark, or none can be read there.
+
+    As of one that has written its title over its environment, or may not be looked into.
+    """
+    if any(m.process == process for m in marked):
+        return True
+    try:
+        environ = read_proc(process.pid, "environ")
+    except OSError:
+        return True
+    return not any(re.match(rb"[A-Za-z_]\w*=", variable) for variable in environ.split(b"\0"))
 
 
 def _has_left(process: ProcessId, marked: list[Marked]) -> bool:
@@ -283,6 +301,8 @@ def _marked(state_dir: Path) -> dict[str, list[Marked]]:
                 continue
             process = identify(pid)
             is_leader = os.getsid(pid) == pid
+            if owner_of(process) not in (None, os.geteuid()):
+                continue
         except (OSError, UnicodeDecodeError):
             continue  # ended meanwhile, or another user's
         if (run := marked_run(values[0], state_dir)) is not None:
@@ -295,7 +315,7 @@ def _verdict(record: Record, marked: list[Marked], places: Places, now: float, w
     this_boot = record.boot_id == current_boot_id()
     process = record.process
     generation, ready = record.generation, record.ready
-    if process is None or not is_running(process):
+    if process is None or not (is_running(process) and _is_its_run(process, marked)):
         process = None
         # Born between the two writes of its record, or after the version of it that could be read.
         if (unrecorded := _leader(marked, record, places)) is not None:
@@ -363,7 +383,7 @@ def _may_be_alive(record: Record, leaders: list[Marked], places: Places) -> bool
         address = record.address or json.loads(places.connection_file(record.name).read_bytes())
         if listened_port(Address.from_mapping(address)) is not None:
             return True
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass  # of no use for the kernel either
     settings = record.launched
     return settings is not None and any(not _has_outlived_its_start(m.process, settings) for m in leaders)
@@ -377,13 +397,14 @@ def _was_given(process: ProcessId, file: str) -> bool:
         return False  # ended meanwhile
 
 
-def _remembered(record: Record, now: float, wall: float) -> Death | None:
-    if not record.deaths:
-        return None
-    last = record.deaths[-1]
+def _remembered(record: Record, now: float, wall: float) -> tuple[Death, ...]:
+    return tuple(_death(death, now - (wall - death.at_wall)) for death in record.deaths[-DEATHS_KEPT:])
+
+
+def _death(recorded: RecordedDeath, at: float) -> Death:
     try:
-        cause = Cause(last.cause)
+        cause = Cause(recorded.cause)
     except ValueError:
         cause = Cause.UNKNOWN
-    ended = Exit(cause, last.exit_code, last.signal, (), last.detail)
-    return Death(last.generation, last.pid, now - (wall - last.at_wall), last.uptime, ended)
+    ended = Exit(cause, recorded.exit_code, recorded.signal, (), recorded.detail)
+    return Death(recorded.generation, recorded.pid, at, recorded.uptime, ended)

@@ -13,12 +13,12 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from supervisor.core.model import ProcessId
@@ -34,17 +34,24 @@ _SUFFIX = ".json"
 _VALID_NAME = re.compile(NAME_PATTERN)
 
 
+# Bounds of what may be on record: whatever is beyond them would stop whoever reckons with it.
+Instant = Annotated[float, Meta(ge=-1e11, le=1e11)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+_PID = range(1, 1 << 31)
+_LARGEST = 1 << 63
+
+
 class RecordedDeath(Struct, frozen=True, kw_only=True):
     """A run that ended; ``at_wall`` in seconds since the epoch, ``uptime`` in seconds."""
 
-    at_wall: float
-    generation: int
+    at_wall: Instant
+    generation: Count
     pid: int | None = None
     cause: str = "unknown"
     exit_code: int | None = None
     signal: str | None = None
     detail: str = ""
-    uptime: float = 0.0
+    uptime: Instant = 0.0
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -65,18 +72,18 @@ class Record(Struct, frozen=True, kw_only=True):
     name: str
     id: str = ""
     language: str = ""
-    generation: int = 0
+    generation: Count = 0
     boot_id: str = ""
     want: Literal["up", "down"] | None = None
     launched: KernelConfig | None = None
     process: ProcessId | None = None
     ready: bool = False
-    spawned_at: float | None = None
+    spawned_at: Instant | None = None
     output_from: Position | None = None
     address: Mapping[str, Any] | None = None
-    failures: tuple[float, ...] = ()
-    streak: int = 0
-    restarts: int = 0
+    failures: tuple[Instant, ...] = ()
+    streak: Count = 0
+    restarts: Count = 0
     failed: str = ""
     stopping: str = ""
     interrupt_mode: str = ""
@@ -246,7 +253,7 @@ def _load(path: Path, name: str) -> Record | Newer:
         raise _Unreadable("it is missing") from None
     except OSError as error:
         raise _Unreadable(f"cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Unreadable(f"not valid JSON: {error}") from error
     version = content.get("version") if isinstance(content, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
@@ -260,6 +267,11 @@ def _load(path: Path, name: str) -> Record | Newer:
         raise _Unreadable(str(error)) from error
     if record.name != name:
         raise _Unreadable(f'it is of the kernel "{record.name}"')
+    process, begin = record.process, record.output_from
+    if process is not None and not (process.pid in _PID and 0 <= process.start_time < _LARGEST):
+        raise _Unreadable(f"no process has the pid {process.pid} and the start time {process.start_time}")
+    if begin is not None and not all(0 <= number < _LARGEST for number in astuple(begin)):
+        raise _Unreadable("no file has such a place in it")
     return replace(record, launched=_launched(launched))
 
 

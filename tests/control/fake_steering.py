@@ -32,6 +32,7 @@ def view_of(name: str, tmp: Path, **fields: Any) -> dict[str, Any]:
         "uptime": 10_800.5,
         "restarts": 0,
         "last_death": None,
+        "deaths": [],
         "health": "ok",
         "connection_file": str(tmp / f"kernel-{name}.json"),
         "output_file": str(tmp / "output" / f"{name}.log"),

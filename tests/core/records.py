@@ -62,7 +62,7 @@ class Record:
             streak=kernel.streak,
             restarts=kernel.restarts,
             failed=failed,
-            last_death=kernel.last_death,
+            deaths=kernel.deaths,
             ended=recorded if process is None else None,
             stopping=stopping if generation == kernel.generation else None,
         )

@@ -446,6 +446,8 @@ def test_an_address_survives_its_file(five: tuple[int, ...], key: str, kernel_na
         ("iopub_port", 0),
         ("stdin_port", 65536),
         ("ip", 7),
+        ("ip", "x" * 300),
+        ("ip", "127.0.0.1\0"),
         ("transport", "udp"),
         ("signature_scheme", "hmac-md5"),
     ],

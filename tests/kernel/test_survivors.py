@@ -35,6 +35,7 @@ from supervisor.core.model import (
     Stopping,
     Want,
 )
+from supervisor.kernel import survivors
 from supervisor.kernel.connection import CHANNELS, Address
 from supervisor.kernel.survivors import Stock, record_of, take_stock
 from supervisor.process.identity import current_boot_id, identify
@@ -331,9 +332,8 @@ async def test_the_last_death_is_remembered_with_its_date(store: RecordStore, pl
     death = RecordedDeath(at_wall=time.time() - 100, generation=1, pid=7, cause="crashed", signal="SIGSEGV")
     store.write(record(None, deaths=(death,)))
 
-    remembered = (await only(store, places)).last_death
+    remembered = (await only(store, places)).deaths[-1]
 
-    assert remembered is not None
     assert (1, 7, Cause.CRASHED) == (remembered.generation, remembered.pid, remembered.exit.cause)
     assert 99 < asyncio.get_running_loop().time() - remembered.at < 130
 
@@ -341,9 +341,8 @@ async def test_the_last_death_is_remembered_with_its_date(store: RecordStore, pl
 async def test_a_cause_of_a_newer_version_is_unknown(store: RecordStore, places: Places) -> None:
     store.write(record(None, deaths=(RecordedDeath(at_wall=0.0, generation=1, cause="melted"),)))
 
-    remembered = (await only(store, places)).last_death
+    remembered = (await only(store, places)).deaths[-1]
 
-    assert remembered is not None
     assert Cause.UNKNOWN is remembered.exit.cause
 
 
@@ -370,13 +369,50 @@ async def test_a_damaged_record_delays_nobody(store: RecordStore, places: Places
     assert frozenset() == stock.strangers
 
 
-async def test_a_kernel_whose_record_is_damaged_is_not_started_a_second_time(
+@pytest.mark.parametrize("is_declared", [True, False])
+async def test_a_kernel_whose_record_is_damaged_is_found_as_one_whose_record_is_missing(
+    store: RecordStore, places: Places, launch: Launch, *, is_declared: bool
+) -> None:
+    store.path("a").write_bytes(b"{")
+    places.runtime_dir.mkdir()
+    places.connection_file("a").touch()
+    kernel = launch(3)
+
+    stock = await found(store, places, **({"a": SETTINGS} if is_declared else {}))
+
+    assert ([(kernel, 3)] if is_declared else []) == [(s.process, s.generation) for s in stock.survivors]
+    assert (frozenset() if is_declared else {"a"}) == stock.strangers
+
+
+async def test_what_is_marked_and_no_kernel_for_sure_is_not_started_a_second_time(
     store: RecordStore, places: Places, launch: Launch
 ) -> None:
     store.path("a").write_bytes(b"{")
     launch()
 
-    assert frozenset({"a"}) == (await found(store, places)).strangers
+    assert frozenset({"a"}) == (await found(store, places, a=SETTINGS)).strangers
+
+
+async def test_a_process_on_record_without_our_mark_is_another_programs(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    kernel = launch(env=dict(os.environ))
+    store.write(record(kernel))
+
+    assert None is (await only(store, places)).process
+
+
+async def test_a_kernel_that_wrote_over_its_environment_is_known_by_its_identity(
+    store: RecordStore, places: Places, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = launch(env=dict(os.environ))
+    store.write(record(kernel))
+    read = survivors.read_proc
+    monkeypatch.setattr(
+        survivors, "read_proc", lambda pid, name: b"titled\0\0" if name == "environ" else read(pid, name)
+    )
+
+    assert kernel == (await only(store, places)).process
 
 
 async def test_settings_that_are_not_understood_leave_a_living_kernel_alone(
@@ -413,9 +449,9 @@ DEATH = Death(3, 7, 10.0, 2.0, Exit(Cause.KILLED, signal="SIGKILL", output_tail=
 def test_a_phase_is_on_record_as_far_as_the_next_supervisor_needs_it(
     phase: Any, process: ProcessId | None, ready: bool, spawned_at: float | None, failed: str
 ) -> None:
-    kernel = Kernel("a", SETTINGS, Want.UP, phase, 3, last_death=DEATH)
+    kernel = Kernel("a", SETTINGS, Want.UP, phase, 3, deaths=(DEATH,))
 
-    made = record_of(kernel, State(), None, None, 1234.5678)
+    made = record_of(kernel, State(), None, None, {DEATH: 1234.5678})
 
     assert made is not None
     assert (process, ready, spawned_at, failed) == (made.process, made.ready, made.spawned_at, made.failed)
@@ -425,7 +461,7 @@ def test_a_phase_is_on_record_as_far_as_the_next_supervisor_needs_it(
 def test_a_stop_under_way_is_on_record_with_its_reason() -> None:
     stopping = Stopping(SETTINGS, PROCESS, Step.TERMINATE, 1.0, 2.0, Reason.EDITED, 0.5)
 
-    made = record_of(Kernel("a", SETTINGS, Want.UP, stopping), State(), None, None, 0.0)
+    made = record_of(Kernel("a", SETTINGS, Want.UP, stopping), State(), None, None, {DEATH: 0.0})
 
     assert made is not None
     assert ("up", PROCESS, "edited") == (made.want, made.process, made.stopping)
@@ -435,14 +471,14 @@ def test_a_stop_under_way_is_on_record_with_its_reason() -> None:
 def test_a_kernel_that_was_ready_is_so_on_record_while_it_is_stopped(ready: bool) -> None:
     stopping = Stopping(SETTINGS, PROCESS, Step.ASK, 1.0, 2.0, Reason.ORDERED, 0.5, ready)
 
-    made = record_of(Kernel("a", SETTINGS, Want.UP, stopping), State(), None, None, 0.0)
+    made = record_of(Kernel("a", SETTINGS, Want.UP, stopping), State(), None, None, {DEATH: 0.0})
 
     assert made is not None
     assert ready is made.ready
 
 
 def test_what_a_kernel_wrote_is_not_on_record() -> None:
-    made = record_of(Kernel("a", SETTINGS, Want.UP, last_death=DEATH), State(), None, None, 0.0)
+    made = record_of(Kernel("a", SETTINGS, Want.UP, deaths=(DEATH,)), State(), None, None, {DEATH: 0.0})
 
     assert b"secret?" not in msgspec.json.encode(made)
 
@@ -457,8 +493,8 @@ def test_a_supervisor_that_closes_wants_nothing() -> None:
 def test_a_kernel_that_has_left_the_file_is_on_record_until_its_run_has_ended() -> None:
     stopping = Stopping(SETTINGS, PROCESS, Step.ASK, 1.0, 2.0, Reason.REMOVED, 0.5)
 
-    made = record_of(Kernel("a", None, Want.DOWN, stopping), State(), None, None, 0.0)
+    made = record_of(Kernel("a", None, Want.DOWN, stopping), State(), None, None, {DEATH: 0.0})
 
     assert made is not None
     assert (SETTINGS, PROCESS, 0.5) == (made.launched, made.process, made.spawned_at)
-    assert None is record_of(Kernel("a", None, Want.DOWN), State(), None, None, 0.0)
+    assert None is record_of(Kernel("a", None, Want.DOWN), State(), None, None, {DEATH: 0.0})

@@ -81,7 +81,7 @@ def test_directory_and_files_are_private(store: RecordStore) -> None:
 def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
 
-    with pytest.raises(UnsafeDirectory, match="others may write to it: chmod 700"):
+    with pytest.raises(UnsafeDirectory, match="others may write to it: chmod go-w it"):
         RecordStore(tmp_path)
 
 
@@ -122,6 +122,37 @@ def test_a_damaged_record_is_set_aside_and_the_one_before_it_stands_in(
     assert troubles[0].is_replaced
     assert content == (store.directory / "a.json.damaged-1").read_bytes()
     assert ([FULL], []) == store.read_all()
+
+
+def odd(**fields: object) -> bytes:
+    """A record with such fields."""
+    return msgspec.json.encode(msgspec.to_builtins(FULL) | fields)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"version": 1, "name": "a", "address": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"version": 1, "name": "a", "failed": "\\ud800"}',
+        b'{"version": 1, "name": "a", "failed": "jos\xe9"}',
+        odd(process={"pid": 1 << 31, "start_time": 1, "boot_id": "b"}),
+        odd(process={"pid": -1, "start_time": 1, "boot_id": "b"}),
+        odd(process={"pid": 7, "start_time": 1 << 63, "boot_id": "b"}),
+        odd(deaths=[{"at_wall": 1e308, "generation": 1}]),
+        odd(failures=[-1e308]),
+        odd(spawned_at=1e300),
+        odd(generation=-1),
+        odd(output_from={"inode": 1, "modified": 1, "offset": 1 << 70}),
+    ],
+)
+def test_what_no_record_can_say_is_set_aside_alone(store: RecordStore, content: bytes) -> None:
+    store.path("a").write_bytes(content)
+    store.write(Record(name="b"))
+
+    records, troubles = store.read_all()
+
+    assert (["b"], ["a"]) == ([record.name for record in records], [trouble.name for trouble in troubles])
+    assert content == (store.directory / "a.json.damaged-1").read_bytes()
 
 
 def test_a_record_that_vanished_is_replaced_by_the_one_before_it(store: RecordStore) -> None:

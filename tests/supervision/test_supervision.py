@@ -313,7 +313,7 @@ def test_who_orders_a_start_is_told_that_the_program_ended_by_itself(
     restart: Any, exit: Exit, generation: int, is_known: bool, expected: str
 ) -> None:
     death = Death(generation, 7, 10.0, 2.0, exit)
-    kernel = Kernel("a", config(restart=restart), Want.DOWN, Stopped(), 3, last_death=death)
+    kernel = Kernel("a", config(restart=restart), Want.DOWN, Stopped(), 3, deaths=(death,) if death else ())
 
     assert (False, expected) == outcome(Start("a"), kernel, death if is_known else None)
     assert (True, "stopped") == outcome(Stop("a"), kernel, None)
