@@ -7,15 +7,17 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from supervisor.cli.asking import client_of, get, one
+from supervisor.cli.asking import View, client_of, get, one
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import say, say_json
+from supervisor.control.client import Client
 
 
 def connection(arguments: Namespace) -> int:
     """Print where the connection file is."""
     client = client_of(arguments)
     view = one(client, arguments.name)
+    refuse_planted(client, view)
     if arguments.json:
         say_json(get(client, f"/v1/kernels/{view['name']}/connection"))
     else:
@@ -23,10 +25,24 @@ def connection(arguments: Namespace) -> int:
     return DONE
 
 
+def refuse_planted(client: Client, view: View) -> None:
+    """A file that neither the daemon's user nor we nor root put there leads to somebody else's kernel."""
+    file = str(view["connection_file"])
+    try:
+        owner = os.lstat(file).st_uid
+    except OSError:
+        return  # none is there, or not for us
+    if owner not in {0, os.geteuid(), client.uid}:
+        hint = "remove it, or choose another runtime_dir"
+        raise Quit(FAILED, f"{file}: another user (uid {owner}) put it there", hint)
+
+
 def console(arguments: Namespace) -> int:
     """Become a Jupyter console that is connected to the kernel."""
-    view = one(client_of(arguments), arguments.name)
+    client = client_of(arguments)
+    view = one(client, arguments.name)
     file = str(view["connection_file"])
+    refuse_planted(client, view)
     # Not is_file(), which raises where the directory may not be entered.
     if not os.path.isfile(file):  # noqa: PTH113
         hint = f"start it: kernel-supervisor start {view['name']}"

@@ -221,6 +221,8 @@ class Client:
     def __init__(self, sockets: Sequence[Path] = (), *, found: Lead | None = None) -> None:
         self._lead = found or Lead(tuple(sockets), named=True)
         self._known: int | None = None
+        self.uid: int | None = None
+        """The user of the daemon that was reached last, where that can be told."""
 
     def connect(self) -> Connection:
         """Connect to the daemon.  Raises NoDaemon."""
@@ -243,6 +245,7 @@ class Client:
                 missing += reason.tried
                 continue
             if (stranger := self._stranger(connection)) is None:
+                self.uid = connection.listener()[1]
                 return connection
             connection.close()
             missing.append((path, stranger))

@@ -7,7 +7,6 @@ supervision and the settings file; every order goes to the runner.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -148,12 +147,11 @@ class SteeredDaemon:
     def connection(self, name: str) -> Fields:
         """The connection file's path and its content, without the key."""
         kernel = self._kernel(name)
-        path = self._supervision.places.connection_file(kernel.name)
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            content = {}
-        return {"path": str(path), "content": {key: v for key, v in content.items() if key != "key"}}
+        connection = self._supervision.host.entry(kernel.name).connection
+        # As we wrote it, not as it is found: that may be anybody's, or on a disk that hangs.
+        is_known = process_of(kernel) is not None and not connection.is_presumed
+        content = connection.address.to_mapping() if connection.address and is_known else {}
+        return {"path": str(connection.path), "content": {k: v for k, v in content.items() if k != "key"}}
 
     def settings(self, name: str) -> list[Fields]:
         """The settings in force, key by key, and where each comes from."""

@@ -22,10 +22,20 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from supervisor.disk.files import write_atomically
+from supervisor.disk.privacy import is_ours
 from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
 from supervisor.settings.config import KernelConfig
 
-__all__ = ["CHANNELS", "Address", "ChannelName", "Connection", "PortOfAnother", "PortTaken", "listened_port"]
+__all__ = [
+    "CHANNELS",
+    "Address",
+    "ChannelName",
+    "Connection",
+    "PortOfAnother",
+    "PortTaken",
+    "listened_port",
+    "read_address",
+]
 
 ChannelName = Literal["shell", "iopub", "stdin", "control", "hb"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "iopub", "stdin", "control", "hb")
@@ -225,7 +235,13 @@ class Connection:
             if _is_as_written(self.path, content):
                 return False
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self.path, content, 0o600)
+            try:
+                write_atomically(self.path, content, 0o600)
+            except PermissionError:
+                if is_ours(self.path):
+                    raise
+                what = "another user put a file there: remove it, or choose another runtime_dir"
+                raise PermissionError(errno.EPERM, what, str(self.path)) from None
             return True
 
     def remove(self) -> None:
@@ -369,6 +385,16 @@ def _is_usable(ip: str, transport: str) -> bool:
     except UnicodeError:
         return False
     return "\0" not in ip and (transport != "ipc" or len(encoded) <= _IPC_PREFIX_LIMIT)
+
+
+def read_address(path: Path) -> Address:
+    """The address in a connection file.  Raises ValueError, and OSError, also for another user's file."""
+    if not is_ours(path):
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+    try:
+        return Address.from_mapping(json.loads(path.read_bytes()))
+    except (RecursionError, AttributeError) as error:
+        raise ValueError("connection: not an object") from error
 
 
 def _places_of(address: Address | None) -> list[Place]:

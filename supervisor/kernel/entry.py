@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import signal
@@ -28,7 +27,7 @@ from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
-from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken
+from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Launcher, interrupt_mode
 from supervisor.kernel.line import Context
@@ -299,7 +298,9 @@ class Entry:
         config: KernelConfig,
         report: Report,
     ) -> Run:
-        output = OutputOfRun(self.output, self._output_from or Position())
+        address = self.connection.address
+        key = "" if address is None else address.key
+        output = OutputOfRun(self.output, self._output_from or Position(), key)
         assert self.connection.address is not None, "a run has an address before it has a process"
         channel = Channel(
             self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
@@ -334,7 +335,7 @@ class Entry:
                 self.connection.adopt(Address.from_mapping(record.address))
             elif record.process is not None or record.spawned_at is not None:
                 # On its way to the disk when its supervisor was killed.
-                self.connection.adopt(Address.from_mapping(json.loads(self.connection.path.read_bytes())))
+                self.connection.adopt(read_address(self.connection.path))
         except FileNotFoundError:
             pass  # nothing came of the launch
         except (ValueError, AttributeError, OSError, RecursionError) as error:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
@@ -56,15 +56,16 @@ class Handle(Protocol):
 
 @dataclass(frozen=True)
 class OutputOfRun:
-    """What one run wrote: the kernel's output file from a place on."""
+    """What one run wrote: the kernel's output file from a place on; its key is not told."""
 
     file: OutputFile
     begin: Position
+    key: str = field(default="", repr=False)
 
     def tail(self) -> tuple[str, ...]:
         """The last lines of it."""
         try:
-            return self.file.tail_since(self.begin)
+            return self.file.tail_since(self.begin, hide=self.key)
         except OSError as error:
             return (f"(the output cannot be read: {error})",)
 

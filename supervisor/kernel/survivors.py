@@ -6,7 +6,6 @@ Starts and ends nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -34,7 +33,7 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.disk.off_loop import Lane
-from supervisor.kernel.connection import Address, listened_port
+from supervisor.kernel.connection import Address, listened_port, read_address
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
@@ -355,7 +354,8 @@ def _stopping(record: Record) -> Reason | None:
 def _unseen_exit(record: Record, places: Places) -> Exit:
     """The end of a run that nobody watched: its status is gone, its last words are not."""
     begin = record.output_from or Position()
-    tail = OutputOfRun(OutputFile(places.output_file(record.name)), begin).tail()
+    key = str((record.address or {}).get("key", ""))
+    tail = OutputOfRun(OutputFile(places.output_file(record.name)), begin, key).tail()
     return Exit(Cause.UNKNOWN, output_tail=tail, detail="ended while no supervisor ran")
 
 
@@ -380,8 +380,9 @@ def _leader(marked: list[Marked], record: Record, places: Places) -> Marked | No
 def _may_be_alive(record: Record, leaders: list[Marked], places: Places) -> bool:
     """Whether the kernel of an unrecorded run may be among these: it listens, or may be about to."""
     try:
-        address = record.address or json.loads(places.connection_file(record.name).read_bytes())
-        if listened_port(Address.from_mapping(address)) is not None:
+        file = places.connection_file(record.name)
+        address = Address.from_mapping(record.address) if record.address else read_address(file)
+        if listened_port(address) is not None:
             return True
     except (OSError, ValueError, AttributeError, RecursionError):
         pass  # of no use for the kernel either

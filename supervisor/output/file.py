@@ -36,6 +36,7 @@ from supervisor.output.stream import (
 __all__ = ["OutputFile", "Position", "clean_lines", "follow", "read"]
 
 _LINE_LIMIT = 500
+_LEAST_OF_SECRET = 8  # fewer characters of it are no help to anybody
 _LINE_SEARCH = 1024 * 1024
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 # What a file system, or the whole system, without holes says (fallocate(2)).
@@ -124,11 +125,13 @@ class OutputFile:
         """
         return self.tail_since(Position(), lines, max_bytes)
 
-    def tail_since(self, position: Position, lines: int = 20, max_bytes: int = BLOCK) -> tuple[str, ...]:
+    def tail_since(
+        self, position: Position, lines: int = 20, max_bytes: int = BLOCK, *, hide: str = ""
+    ) -> tuple[str, ...]:
         """As ``tail``, of what was written after ``position``, such as a run's beginning."""
         with locked(self.path, shared=True):
             data, is_whole = last_bytes(spans_after(self.path, position), max_bytes)
-        return clean_lines(data, lines, is_whole=is_whole)
+        return clean_lines(data, lines, is_whole=is_whole, hide=hide)
 
     def remove(self) -> None:
         """Remove the file and its backups."""
@@ -208,26 +211,37 @@ def read(path: Path, lines: int | None = None) -> bytes:
     return b"".join(follow(path, lines, is_over=lambda: True))
 
 
-def clean_lines(data: bytes, limit: int, *, is_whole: bool = True) -> tuple[str, ...]:
+def clean_lines(data: bytes, limit: int, *, is_whole: bool = True, hide: str = "") -> tuple[str, ...]:
     r"""The last ``limit`` lines of raw output, fit for a log or a terminal.
 
     Decoded as UTF-8 with replacements, each cut at 500 characters; escape
     sequences are taken out, other control characters shown as ``\x07`` and the
     like; of a line that was overwritten by carriage returns, as progress bars
     do, the last state counts.  A first line that may be a fragment
-    (``is_whole`` false) is left out unless it is all there is.
+    (``is_whole`` false) is left out unless it is all there is.  ``hide`` is a
+    secret: it is replaced before anything is cut, so that no part of it is left.
     """
     raw = data.replace(b"\0", b"").split(b"\n")
     if raw[-1] == b"":
         raw.pop()
     if not is_whole and len(raw) > 1:
         raw = raw[1:]
-    return tuple(_clean(line) for line in raw[-limit:]) if limit > 0 else ()
+    elif not is_whole:
+        raw[:1] = [_without_end_of(hide, line) for line in raw[:1]]
+    return tuple(_clean(line, hide) for line in raw[-limit:]) if limit > 0 else ()
 
 
-def _clean(line: bytes) -> str:
+def _without_end_of(secret: str, line: bytes) -> bytes:
+    """The line, of which the beginning is not there, without what may be the end of the secret."""
+    ends = (secret[begin:].encode() for begin in range(1, len(secret) - _LEAST_OF_SECRET + 1))
+    return next((line.removeprefix(end) for end in ends if line.startswith(end)), line)
+
+
+def _clean(line: bytes, hide: str = "") -> str:
     text = line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2]
     text = _ESCAPE_SEQUENCE.sub("", text)
+    if hide:
+        text = text.replace(hide, "[redacted]")
     if len(text) > _LINE_LIMIT:
         text = text[: _LINE_LIMIT - 1] + "…"
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)

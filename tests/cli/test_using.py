@@ -42,3 +42,18 @@ def test_a_console_that_is_not_installed_is_told(
 
     assert 1 == main(["console", "robot", "--socket", str(daemon.path)])
     assert "jupyter-console is not installed: pip install jupyter-console" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("words", [["connection", "robot"], ["console", "robot"], ["exec", "robot", "1"]])
+def test_a_connection_file_that_another_user_planted_is_given_to_nobody(
+    cli: Cli, steering: FakeSteering, words: list[str]
+) -> None:
+    file = steering.tmp / "kernel-robot.json"
+    file.write_text("{}")
+    os.chown(file, 4242, -1)
+
+    code, out, err = cli(*words)
+
+    assert (1, "") == (code, out)
+    assert f"{file}: another user (uid 4242) put it there: remove it" in err

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
 from msgspec.structs import replace as replace_config
 
-from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken
+from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
 from supervisor.kernel.ports import bind, search_range
 from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import IPYKERNEL, connection, running
@@ -344,6 +345,26 @@ def test_a_damaged_file_is_repaired(tmp_path: Path, damage) -> None:  # type: ig
     assert content == kept.path.read_bytes()
     assert 0o100600 == kept.path.lstat().st_mode
     kept.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_file_that_another_user_planted_is_named_and_never_believed() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o1777)
+        connection = new(Path(directory))
+        connection.choose(CONFIG, "python3")
+        assert connection.address is not None
+        connection.path.write_bytes(connection.address.to_json())
+        connection.path.chmod(0o644)
+        os.chown(connection.path, 4242, -1)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError, match="another user put a file there: remove it"):
+                connection.write()
+            with pytest.raises(PermissionError, match="it belongs to another user"):
+                read_address(connection.path)
+        finally:
+            os.seteuid(0)
 
 
 def test_removing_the_file_twice_is_no_error(tmp_path: Path) -> None:

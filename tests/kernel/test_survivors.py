@@ -162,6 +162,25 @@ async def test_a_kernel_of_another_account_is_left_alone_and_told(
     assert stock.troubles["record of a"].startswith(told)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another account")
+async def test_a_mark_that_another_account_made_is_not_believed(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    launch(argv=["/bin/sh", "-c", "echo up; exec sleep 600 -"], user=65534)
+    store.write(record(None))
+
+    assert None is (await only(store, places)).process
+
+
+async def test_a_process_on_record_of_which_the_environment_tells_nothing_is_the_kernel(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    process = launch(env={})
+    store.write(record(process))
+
+    assert process == (await only(store, places)).process
+
+
 async def test_of_another_boot_nothing_lives_and_nothing_is_a_death(
     store: RecordStore, places: Places
 ) -> None:

@@ -564,3 +564,22 @@ def test_what_is_removed_is_gone_with_its_backups(path: Path) -> None:
     file.remove()
 
     assert [other] == list(path.parent.iterdir())
+
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("data", "is_whole"),
+    [
+        (b"x" * 440 + KEY.encode() + b" tail", True),
+        (b"x" * 470 + KEY.encode(), True),
+        (b"y" * 9 + b"\x1b[0m".join(KEY[at : at + 8].encode() for at in range(0, 64, 8)), True),
+        (KEY[5:].encode() + b" tail", False),
+        (KEY[50:].encode() + b" tail", False),
+    ],
+)
+def test_a_secret_is_taken_out_before_a_line_is_cut(data: bytes, is_whole: bool) -> None:
+    (line,) = clean_lines(data + b"\n", 20, is_whole=is_whole, hide=KEY)
+
+    assert [] == [part for at in range(57) if (part := KEY[at : at + 8]) in line]
