@@ -89,6 +89,7 @@ def view(
         "next_start_at": clock.date(kernel.phase.until) if isinstance(kernel.phase, Backoff) else None,
         "reason": kernel.phase.reason if isinstance(kernel.phase, Failed | Waiting) else "",
         "launch": launch_label(config) if config else "",
+        "begun": _begun(kernel),
         "id": about.id,
         "language": about.language,
         **_for_jupyter(kernel.name, about, kernel.declared or config),
@@ -120,6 +121,14 @@ def _spawned_at(phase: Phase) -> float | None:
             return since
         case _:
             return None
+
+
+def _begun(kernel: Kernel) -> dict[str, str]:
+    match kernel.phase:
+        case Starting(begun=begun) | Running(begun=begun):
+            return {"how": begun.how, "why": begun.why}
+        case _:
+            return {"how": "", "why": ""}
 
 
 def _health(kernel: Kernel) -> str | None:

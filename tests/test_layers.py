@@ -30,7 +30,8 @@ ROOMS: dict[str, set[str]] = {
     "control": {"core", "disk", "settings", "wording"},
     "runner": {"core", "wording"},
     "views": {"core", "wording", "settings"},
-    "kernel": {"core", "disk", "output", "process", "records", "settings"},
+    "warm": set(),
+    "kernel": {"core", "disk", "output", "process", "records", "settings", "warm", "wording"},
     "manager": {
         *("control", "core", "disk", "kernel", "observe", "process", "records", "runner", "settings"),
     },

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from supervisor.core.model import Check, Death, Exit, ProcessId, Reason, Want
+from supervisor.core.model import AS_EVER, Begun, Check, Death, Exit, ProcessId, Reason, Want
 from supervisor.settings.config import KernelConfig
 
 # Orders
@@ -126,6 +126,7 @@ class Spawned:
     kernel: str
     generation: int
     process: ProcessId
+    begun: Begun = AS_EVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +166,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A check was not answered within its interval."""
+    """A check was not answered within its interval; ``stacks`` are what the kernel's threads do."""
 
     kernel: str
     generation: int
     check: Check
+    stacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,16 @@ class Escaped:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something about the helpers of a kernel, its zygote say; told, whatever runs by now."""
+
+    kernel: str
+    generation: int
+    event: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """The process of this run has ended."""
 
@@ -214,5 +226,5 @@ class Tick:
 
 Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
 RunFact = Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited
-Fact = RunFact | Escaped
+Fact = RunFact | Escaped | Noted
 Event = Order | Fact | Shutdown | Load | Found | Tick

@@ -36,7 +36,7 @@ def is_responsive(kernel: Kernel) -> bool:
     return all(count < _limit(config, check) for check, count in phase.missed.items())
 
 
-def missed(kernel: Kernel, check: Check, now: float) -> Transition:
+def missed(kernel: Kernel, check: Check, now: float, stacks: tuple[str, ...] = ()) -> Transition:
     """A check went unanswered: count it; at the limit tell, and stop the kernel where that is wished."""
     phase = kernel.phase
     if not isinstance(phase, Running):
@@ -49,7 +49,8 @@ def missed(kernel: Kernel, check: Check, now: float) -> Transition:
     kernel = replace(kernel, phase=replace(phase, missed={**phase.missed, check: count}))
     told: list[Action] = []
     if count == limit:
-        told.append(say(kernel, "kernel.unresponsive", check=check.value, misses=count))
+        more = {"stacks": list(stacks)} if stacks else {}
+        told.append(say(kernel, "kernel.unresponsive", check=check.value, misses=count, **more))
     if count < limit or not _is_restarted_by(config, check):
         return kernel, told
     stopping, actions = begin_stop(kernel, Step.KILL, Reason.UNRESPONSIVE, now)

@@ -15,6 +15,7 @@ from supervisor.core import policy
 from supervisor.core.actions import Action, Apply, AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.model import (
     Backoff,
+    Begun,
     Cause,
     Death,
     Exit,
@@ -120,12 +121,13 @@ def harden(kernel: Kernel, step: Step, now: float) -> Change:
     return push(kernel, step, now) if step > phase.step else (kernel, [])
 
 
-def spawned(kernel: Kernel, process: ProcessId, now: float) -> Change:
+def spawned(kernel: Kernel, process: ProcessId, now: float, begun: Begun) -> Change:
     """The process exists: time runs from here, and a stop that came before is carried out."""
     match kernel.phase:
         case Starting(process=None) as phase:
             deadline = now + settings_of(kernel).start_timeout
-            started = replace(kernel, phase=replace(phase, process=process, since=now, deadline=deadline))
+            begins = replace(phase, process=process, since=now, deadline=deadline, begun=begun)
+            started = replace(kernel, phase=begins)
             told: list[Action] = [say(started, "kernel.starting")]
             if kernel.declared is not None and kernel.declared != phase.launched:
                 # Edited while the spawn was in flight; a run that is on its way out needs no telling.

@@ -22,6 +22,7 @@ from supervisor.core.events import (
     Load,
     Missed,
     NoRoom,
+    Noted,
     Ready,
     Reset,
     Restart,
@@ -61,7 +62,7 @@ from supervisor.core.model import (
     Want,
 )
 from supervisor.core.orders import obey, stop
-from supervisor.core.telling import say
+from supervisor.core.telling import begun_fields, say
 
 __all__ = ["Decision", "decide", "is_responsive", "next_deadline"]
 
@@ -124,6 +125,8 @@ def _one_kernel(state: State, event: Event, now: float) -> Decision:
         # Told of a run that is over, whatever has become of the kernel since.
         past = Kernel(event.kernel, None, Want.DOWN, generation=event.generation)
         return state, [say(past, "kernel.escaped", pids=list(event.pids))]
+    if isinstance(event, Noted):
+        return state, [say(Kernel(event.kernel, None, Want.DOWN), event.event, **event.fields)]
     if kernel is None:
         if isinstance(event, Fact):
             return state, []
@@ -143,8 +146,8 @@ def _one_kernel(state: State, event: Event, now: float) -> Decision:
 
 def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
     match fact:
-        case Spawned(process=process):
-            return spawned(kernel, process, now)
+        case Spawned(process=process, begun=begun):
+            return spawned(kernel, process, now, begun)
         case SpawnFailed(exit=exit):
             return spawn_failed(kernel, exit, now)
         case NoRoom(reason=reason):
@@ -155,8 +158,8 @@ def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
             return ended(kernel, exit, now)
         case Ready(connect=connect):
             return _ready(kernel, connect, now)
-        case Missed(check=check):
-            return missed(kernel, check, now)
+        case Missed(check=check, stacks=stacks):
+            return missed(kernel, check, now, stacks)
         case Answered(check=check):
             return answered(kernel, check)
         case _:
@@ -166,9 +169,10 @@ def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
 
 def _ready(kernel: Kernel, connect: str, now: float) -> Transition:
     match kernel.phase:
-        case Starting(launched=launched, process=process, since=since) if process is not None:
-            running = replace(kernel, phase=Running(launched, process, since))
-            return running, [say(running, "kernel.ready", took=round(now - since, 3), connect=connect)]
+        case Starting(launched=launched, process=process, since=since, begun=begun) if process is not None:
+            running = replace(kernel, phase=Running(launched, process, since, begun=begun))
+            took = round(now - since, 3)
+            return running, [say(running, "kernel.ready", took=took, connect=connect, **begun_fields(begun))]
         case _:
             return kernel, []
 

@@ -47,6 +47,7 @@ class Cause(StrEnum):
     UNRESPONSIVE = "unresponsive"
     PORT_TAKEN = "port-taken"
     NOT_FOUND = "not-found"
+    STARTUP = "startup"
     UNKNOWN = "unknown"
 
 
@@ -83,6 +84,15 @@ class ProcessId:
 
 
 @dataclass(frozen=True, slots=True)
+class Executing:
+    """The cell that a process executed: its number, since when (ISO 8601, UTC), the begin of its code."""
+
+    count: int
+    since: str
+    code: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How a process ended, as far as it is known.
 
@@ -98,6 +108,7 @@ class Exit:
     output_tail: tuple[str, ...] = ()
     detail: str = ""
     is_passing: bool = False
+    executing: Executing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,17 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """How a run was begun: "cold", "prepared" or "fork", and why no warmer; empty: not known."""
+
+    how: str = ""
+    why: str = ""
+
+
+AS_EVER = Begun()
+
+
+@dataclass(frozen=True, slots=True)
 class Starting:
     """Being launched; ``process`` and ``deadline`` are known once it is spawned."""
 
@@ -142,6 +164,7 @@ class Starting:
     since: float
     process: ProcessId | None = None
     deadline: float | None = None
+    begun: Begun = AS_EVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +175,7 @@ class Running:
     process: ProcessId
     since: float
     missed: Mapping[Check, int] = field(default_factory=dict)
+    begun: Begun = AS_EVER
 
 
 @dataclass(frozen=True, slots=True)

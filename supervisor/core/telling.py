@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from supervisor.core.actions import Publish
-from supervisor.core.model import Exit, Kernel, process_of
+from supervisor.core.model import Begun, Exit, Kernel, process_of
 
 # info: as wanted; warning: it recovers by itself; error: a person is needed.
 LEVELS: Mapping[str, str] = {
@@ -27,6 +27,9 @@ LEVELS: Mapping[str, str] = {
     "kernel.signalled": "info",
     "kernel.escaped": "warning",
     "kernel.removed": "info",
+    "zygote.ready": "info",
+    "zygote.unfit": "warning",
+    "zygote.retired": "info",
 }
 
 
@@ -39,7 +42,15 @@ def say(kernel: Kernel, event: str, **fields: object) -> Publish:
 
 def death_fields(exit: Exit) -> dict[str, object]:
     """How a process ended that nobody wanted to end, and its last words."""
-    return {**exit_fields(exit), "output_tail": list(exit.output_tail)}
+    fields = {**exit_fields(exit), "output_tail": list(exit.output_tail)}
+    if (cell := exit.executing) is not None:
+        fields["executing"] = {"count": cell.count, "since": cell.since, "code": cell.code}
+    return fields
+
+
+def begun_fields(begun: Begun) -> dict[str, object]:
+    """How warm a run began, as fields; of one that began as ever there is nothing to tell."""
+    return {key: value for key, value in (("how", begun.how), ("why", begun.why)) if value}
 
 
 def exit_fields(exit: Exit) -> dict[str, object]:

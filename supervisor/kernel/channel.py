@@ -189,6 +189,23 @@ class Channel:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def execute(self, code: str) -> Mapping[str, Any]:
+        """Run code, silently and once, and return the content of the reply."""
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": False,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
+        async with self._line_for("shell") as shell:
+            with closing(self._question(shell, self._new_request("execute_request", content))) as question:
+                await question.deliver()
+                if (reply := await question.answer) is None:
+                    raise ConnectionAbortedError("the channel is closed")
+                return reply
+
     async def wait_idle(self) -> None:
         """Wait until the kernel executes nothing and has nothing queued; see ``is_busy`` for what is seen."""
         async with self._line_for("shell") as shell:

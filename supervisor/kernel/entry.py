@@ -12,35 +12,49 @@ import errno
 import logging
 import os
 import signal
+import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
 from supervisor.core.actions import Adopt, Spawn
-from supervisor.core.events import Exited, Fact, Spawned, SpawnFailed
-from supervisor.core.model import Cause, Death, Exit, Kernel, ProcessId, State
+from supervisor.core.events import Exited, Fact, Noted, Spawned, SpawnFailed
+from supervisor.core.model import (
+    Cause,
+    Death,
+    Exit,
+    Kernel,
+    ProcessId,
+    Reason,
+    Running,
+    State,
+    Stopping,
+)
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
 from supervisor.kernel.kernelspec import LaunchError
-from supervisor.kernel.launch import Launcher, interrupt_mode
+from supervisor.kernel.launch import Command, Launcher, interrupt_mode
 from supervisor.kernel.line import Context
 from supervisor.kernel.run import Handle, OutputOfRun, Run
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
+from supervisor.kernel.warmth import Launching, Warmth, death_told
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
 from supervisor.process.identity import identify
 from supervisor.records.keeper import Keeper, Store, Trouble
 from supervisor.records.places import Places
-from supervisor.records.record import MARK_VARIABLE, Record, mark
+from supervisor.records.record import Record, helper_mark, mark
 from supervisor.settings.config import KernelConfig, OutputConfig
+from supervisor.warm.zygotes import Forked, Tell
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +69,15 @@ OUTPUT_PATIENCE = 3.0
 TURN_PATIENCE = 10.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
+
+# Why a run was stopped that is followed by another, as its clients are told.
+WHY_STOPPED: Mapping[Reason, str] = {
+    Reason.ORDERED: "stopped by order",
+    Reason.EDITED: "restarted with edited settings",
+    Reason.DISABLED: "disabled",
+    Reason.REMOVED: "removed",
+    Reason.SHUTDOWN: "stopped with its supervisor",
+}
 
 # What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
 _NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
@@ -83,6 +106,7 @@ class Equipment:
     context: Context | None = None
     keeps_reserve: bool = True
     wait_disk: Callable[[Path], object] = lambda _directory: None
+    warmth: Warmth = field(default_factory=Warmth)
 
 
 class Entry:
@@ -119,6 +143,11 @@ class Entry:
         self._dates: dict[Death, float] = {}
         # How the kernelspec of the latest launch is interrupted; empty until that is known.
         self._spec_mode = ""
+        self._pending = places.pending_file(name)
+        # Why the current run is being stopped, or the one before it was.
+        self._stopped_by = ""
+        # Answers for a while where there is no next run.
+        self._stub: subprocess.Popen[bytes] | None = None
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
         self._launching = Lane(f"launch of kernel {name}")
@@ -153,13 +182,14 @@ class Entry:
             report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
             return
         self.run = run
-        report(Spawned(self.name, effect.generation, run.process))
+        report(Spawned(self.name, effect.generation, run.process, run.begun))
         run.watch()
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         config, before = effect.config, (self.connection.address, self._spec_mode)
         command = await self._launching.do(self._launcher.resolve, config)
         self._language = command.language
+        await self._launching.do(self._end_stub)
         await self._launching.do(self.connection.choose, config, command.kernel_name)
         self._spec_mode = command.interrupt_mode
         if (self.connection.address, self._spec_mode) != before:
@@ -170,20 +200,68 @@ class Entry:
         await self._launching.do(self._write_file)
         output = await self._make_room(config)
         await self._wait_intent_recorded()
-        the_mark = mark(self._places.state_dir, self.name, effect.generation)
+        wanted = self._wanted(config, command, output, effect.generation)
         # Without a deadline: given up, it might have a process that nobody knows of.
-        popen = await PROCESSES.begin(
-            self._launcher.spawn, command, self.connection.path, output, {MARK_VARIABLE: the_mark}
-        )
+        tell = self._teller(effect.generation, report)
+        way = await self._launching.begin(self._equipment.warmth.way, wanted, tell)
+        if way.forked is not None:
+            run = self._run_forked(way.forked, wanted, report)
+        else:
+            popen = await PROCESSES.begin(self._equipment.warmth.spawn, self._launcher, wanted, way)
+            run = self._run_popen(popen, wanted, report)
+        run.begun = way.begun
+        run.startup = ("", "") if way.is_prepared else way.startup
+        return run
+
+    def _run_popen(self, popen: subprocess.Popen[bytes], wanted: Launching, report: Report) -> Run:
         try:
             handle = KernelManager(popen, kernel_id=self.name)
             process = handle.process or identify(popen.pid)
-            return self._run(effect.generation, process, handle, the_mark, config, report)
+            return self._run(wanted.run, process, handle, wanted.mark, wanted.config, report)
         except BaseException:
             # Out of descriptors, say.  What nobody can watch must not live on.
             os.killpg(popen.pid, signal.SIGKILL)
             popen.wait(REAP_TIMEOUT)
             raise
+
+    def _run_forked(self, forked: Forked, wanted: Launching, report: Report) -> Run:
+        """It waits until it is watched, and ends if that fails."""
+        try:
+            process = identify(forked.pid)
+            handle = AdoptedKernel(process, kernel_id=self.name)
+            run = self._run(wanted.run, process, handle, wanted.mark, wanted.config, report)
+            try:
+                forked.go()
+            except OSError:
+                pass  # it has ended, which the run will tell
+            return run
+        finally:
+            forked.close()
+
+    def _wanted(self, config: KernelConfig, command: Command, output: Path, run: int) -> Launching:
+        the_mark = mark(self._places.state_dir, self.name, run)
+        helpers = helper_mark(self._places.state_dir, "")
+        files = self.connection.path, output, self._pending
+        death = self._death_before(config, run)
+        return Launching(config, command, *files, the_mark, helpers, run, death)
+
+    def _teller(self, generation: int, report: Report) -> Tell:
+        """Tells from other threads."""
+        loop = asyncio.get_running_loop()
+        return lambda event, fields: loop.call_soon_threadsafe(
+            report, Noted(self.name, generation, event, fields)
+        )
+
+    def _death_before(self, config: KernelConfig, run: int) -> Mapping[str, Any] | None:
+        """What the clients are told of the end of the run before; ``run`` is 0 where there is no next one."""
+        startup = bool(config.startup or config.startup_file)
+        if self.run is not None and self.run.ended is not None:
+            ended, at, uptime = self.run.ended
+            return death_told(ended, at, uptime, run, self._stopped_by, startup)
+        if self._dates and self._pending.exists():
+            death, at = list(self._dates.items())[-1]
+            return death_told(death.exit, at, death.uptime, run, "", startup)
+        return None
 
     async def _wait_intent_recorded(self) -> None:
         """Wait until the intent is on disk, before the process exists: no process is ever unheard of.
@@ -309,6 +387,7 @@ class Entry:
             self.name, generation, process, handle, self.connection, channel, output, the_mark, config, report
         )
         run.spec_mode = self._spec_mode or run.spec_mode
+        run.pending = self._pending
         return run
 
     def _note_no_socket(self, message: str | None) -> None:
@@ -378,6 +457,10 @@ class Entry:
     def remember(self, kernel: Kernel, state: State) -> None:
         """Have the record written if this changes it."""
         self._known = (kernel, state)
+        if isinstance(kernel.phase, Stopping):
+            self._stopped_by = WHY_STOPPED.get(kernel.phase.reason, "")
+        elif isinstance(kernel.phase, Running):
+            self._stopped_by = ""
         self._record()
 
     def dismiss(self) -> None:
@@ -397,12 +480,32 @@ class Entry:
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
         async with self._turn:
+            await self._launching.begin(self._answer_for_good)
             removal = self._launching.begin(self._remove_files)
         try:
             # However long it takes: the next launch, which comes behind it in the lane, has the patience.
             await removal
         except OSError as error:
             log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
+
+    def _answer_for_good(self) -> None:
+        """Have answered what the last run left: there is no next one."""
+        if self.config is None or self.connection.address is None or not self._pending.exists():
+            return
+        try:
+            command = self._launcher.resolve(self.config)
+        except LaunchError:
+            return
+        wanted = self._wanted(self.config, command, self.output.path, 0)
+        self._stub = self._equipment.warmth.answer(wanted, self.connection.address.to_mapping())
+        if self.run is not None:
+            self.run.ended = None  # who starts it again need not hear of it
+
+    def _end_stub(self) -> None:
+        if self._stub is not None:
+            self._stub.kill()
+            self._stub.wait(REAP_TIMEOUT)
+            self._stub = None
 
     def _remove_files(self) -> None:
         self._wait_runtime()
@@ -418,6 +521,7 @@ class Entry:
         async with self._turn:
             if self._known is not None:
                 return
+            self._launching.begin(self._pending.unlink, True)
             self.connection.close()
             self.keeper.keep(None)
         await self.keeper.flush()

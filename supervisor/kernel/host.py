@@ -215,3 +215,4 @@ class Host:
         for entry in self._entries.values():
             entry.close()
         self._entries.clear()
+        self._equipment.warmth.close()

@@ -223,17 +223,18 @@ def spawn(
     options.pop("process_group", None)
     # Always: a group signal to a kernel in our own group would reach us.
     options |= {"start_new_session": True, "cwd": cwd, "env": env}
-    fd = None if output is None else _open_output(output)
+    fd = None if output is None else open_output(output)
     try:
         if fd is not None:
             options = {"stdout": fd, "stderr": fd, **options}
-        return _start(argv, options)
+        return start(argv, options)
     finally:
         if fd is not None:
             os.close(fd)
 
 
-def _start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """``subprocess.Popen`` with default signals, its errors in our words; ``options`` has env and cwd."""
     try:
         with default_signals():
             process = subprocess.Popen(argv, **options)
@@ -334,7 +335,8 @@ def _is_of_our_environment(command: Command, env: Mapping[str, str]) -> bool:
     return os.path.realpath(Path(path).parent.parent) == os.path.realpath(sys.prefix)
 
 
-def _open_output(output: Path) -> int:
+def open_output(output: Path) -> int:
+    """A descriptor at the end of an output file, made if need be.  Raises LaunchError."""
     if str(output) == os.devnull:
         return os.open(os.devnull, os.O_WRONLY)
     try:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
-from supervisor.core.model import Cause, Check, Exit, ProcessId
+from supervisor.core.model import Begun, Cause, Check, Exit, ProcessId
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.monitor import Monitor
+from supervisor.kernel.warmth import left_of
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
 from supervisor.process.exit import OomWatch, describe_exit
@@ -38,6 +42,9 @@ WATCH_INTERVAL = 1.0
 TAIL_PATIENCE = 2.0
 # A silent kernel that was ready before is asked this often at least, in seconds.
 LONGEST_PATIENCE = 600.0
+# Lines that are told of what it wrote last, and within which the stack of a crash is looked for.
+_TAIL_LINES = 20
+_CRASH_LINES = 400
 
 
 class Handle(Protocol):
@@ -65,9 +72,19 @@ class OutputOfRun:
     def tail(self) -> tuple[str, ...]:
         """The last lines of it."""
         try:
-            return self.file.tail_since(self.begin, hide=self.key)
+            return _last_words(self.file.tail_since(self.begin, _CRASH_LINES, hide=self.key))
         except OSError as error:
             return (f"(the output cannot be read: {error})",)
+
+
+def _last_words(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The last lines; of a crash of Python itself what crashed, and not what called it."""
+    begins = [at for at, line in enumerate(lines) if line.startswith("Fatal Python error: ")]
+    if not begins:
+        return lines[-_TAIL_LINES:]
+    dump = lines[begins[-1] :]
+    current = [at for at, line in enumerate(dump) if line.startswith("Current thread ")]
+    return (dump[0], *dump[current[0] :][: _TAIL_LINES - 1]) if current else dump[:_TAIL_LINES]
 
 
 class Run:
@@ -105,6 +122,15 @@ class Run:
         self._monitor: Monitor | None = None
         self._ready = False
         self.is_over = False
+        self.begun = Begun()
+        # Code that is run before it is ready, by request; and what its tracebacks call it.
+        self.startup = ("", "")
+        # How it ended, at what instant (seconds since the epoch), after how many seconds.
+        self._failed_startup: tuple[str, ...] = ()
+        self.ended: tuple[Exit, float, float] | None = None
+        # What it has read and not answered is there, if it is prepared.
+        self.pending: Path | None = None
+        self._since = time.monotonic()
         self._config = config
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -138,9 +164,22 @@ class Run:
 
     async def _watch_start(self) -> None:
         self._note_language(await self._channel.wait_ready())
+        if self.startup[0] and not await self._run_startup():
+            return
         connect = connect_command(self._connection.path)
         self._report(Ready(self._kernel, self.generation, connect))
         self._start_monitor()
+
+    async def _run_startup(self) -> bool:
+        """Whether the start-up code of a kernel that is not prepared has run; else the kernel is ended."""
+        reply = await self._channel.execute(self.startup[0])
+        if reply.get("status") == "ok":
+            return True
+        lines = reply.get("traceback")
+        self._failed_startup = tuple(str(line) for line in lines) if isinstance(lines, list) else ("",)
+        self._failed_startup += (f"{reply.get('ename')}: {reply.get('evalue')}",)
+        self.signal(signal.SIGKILL)
+        return False
 
     def _note_language(self, info: Mapping[str, Any]) -> None:
         about = info.get("language_info")
@@ -164,11 +203,14 @@ class Run:
     async def _watch_end(self) -> None:
         await self._wait_end()
         self.is_over = True
+        at, uptime = time.time(), time.monotonic() - self._since
         # First the ports: children in the group hold them, and the next run needs them.
         await self._end_group()
         self.close()
         self._hold_ports()
-        self._report(Exited(self._kernel, self.generation, await self._told_end()))
+        ended = await self._told_end()
+        self.ended = ended, at, uptime
+        self._report(Exited(self._kernel, self.generation, ended))
         await self._handle.cleanup()
         await self._tell_escaped()
 
@@ -199,11 +241,21 @@ class Run:
 
     async def _told_end(self) -> Exit:
         try:
-            return self._describe_end(await self._tail())
+            ended = self._describe_end(await self._tail())
+            return ended if self.pending is None else await self._with_left(self.pending, ended)
         except Exception:
             # A death that cannot be explained is still a death: without this fact it would never come back.
             log.exception("cannot tell how kernel %s ended", self._kernel)
             return describe_exit(self._handle.returncode)
+
+    async def _with_left(self, pending: Path, ended: Exit) -> Exit:
+        """Its end with what it left on record, if its disk gives that."""
+        is_told = self._config.executing
+        work = partial(left_of, pending, ended, ready=self._ready, executing=is_told)
+        try:
+            return await self._reading.do(work, patience=TAIL_PATIENCE)
+        except (Hanging, OSError):
+            return ended
 
     async def _tail(self) -> tuple[str, ...]:
         """Its last words, if its disk gives them: the death is told whatever it does."""
@@ -215,6 +267,9 @@ class Run:
     def _describe_end(self, tail: tuple[str, ...]) -> Exit:
         returncode = self._handle.returncode
         ended = describe_exit(returncode, oom=self._oom.struck(returncode), output_tail=tail)
+        if self._failed_startup:
+            detail = self._failed_startup[-1]
+            return replace(ended, cause=Cause.STARTUP, detail=detail, output_tail=self._failed_startup)
         if not self._ready and (taken := self._connection.taken_port()) is not None:
             detail = f"port {taken[1]} ({taken[0]}) is used by another program"
             return replace(ended, cause=Cause.PORT_TAKEN, detail=detail)

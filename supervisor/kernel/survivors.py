@@ -53,6 +53,7 @@ from supervisor.records.record import (
     Record,
     RecordedDeath,
     RecordStore,
+    is_helper_mark,
     marked_run,
 )
 from supervisor.settings.config import KernelConfig
@@ -62,12 +63,14 @@ from supervisor.settings.config import KernelConfig
 class Stock:
     """What was found: kernels to take up, names to leave alone, and what a person should know.
 
+    ``helpers`` are processes that it had for itself.
     ``ended`` are the processes on record that are gone, and of whose groups something is left,
     which may hold ports.
     """
 
     survivors: tuple[Survivor, ...] = ()
     ended: tuple[ProcessId, ...] = ()
+    helpers: tuple[ProcessId, ...] = ()
     records: tuple[Record, ...] = ()
     strangers: frozenset[str] = frozenset()
     troubles: Mapping[str, str] = field(default_factory=dict)
@@ -161,7 +164,7 @@ async def take_stock(
     """
     look = Lane("records")
     records, troubles = await look.begin(store.read_all)
-    marked = await look.begin(_marked, places.state_dir)
+    marked, helpers = await look.begin(_marked, places.state_dir)
     survivors: list[Survivor] = []
     told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
     strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}
@@ -186,7 +189,7 @@ async def take_stock(
         elif record.launched is not None:
             survivors.append(_verdict(record, found, places, now, wall))
     ended = tuple(r.process for r in records if r.process and _has_left(r.process, marked.get(r.name, [])))
-    return Stock(tuple(survivors), ended, tuple(records), frozenset(strangers), told)
+    return Stock(tuple(survivors), ended, helpers, tuple(records), frozenset(strangers), told)
 
 
 def _reason_to_refuse(record: Record, marked: list[Marked]) -> str | None:
@@ -288,9 +291,13 @@ def _age(process: ProcessId) -> float:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
-def _marked(state_dir: Path) -> dict[str, list[Marked]]:
-    """The living processes that belong to runs of kernels of this state directory, whoever recorded them."""
+def _marked(state_dir: Path) -> tuple[dict[str, list[Marked]], tuple[ProcessId, ...]]:
+    """The living processes that belong to runs of kernels of this state directory, whoever recorded them.
+
+    And those that a supervisor had for itself.
+    """
     found: dict[str, list[Marked]] = {}
+    helpers: list[ProcessId] = []
     prefix = os.fsencode(f"{MARK_VARIABLE}=")
     for pid in all_pids():
         try:
@@ -306,7 +313,9 @@ def _marked(state_dir: Path) -> dict[str, list[Marked]]:
             continue  # ended meanwhile, or another user's
         if (run := marked_run(values[0], state_dir)) is not None:
             found.setdefault(run[0], []).append(Marked(process, run[1], is_leader))
-    return found
+        elif is_helper_mark(values[0], state_dir):
+            helpers.append(process)
+    return found, tuple(helpers)
 
 
 def _verdict(record: Record, marked: list[Marked], places: Places, now: float, wall: float) -> Survivor:

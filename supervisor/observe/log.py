@@ -37,7 +37,8 @@ finally:
 Format = Literal["auto", "json", "console"]
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
-_NOT_KEYWORDS = frozenset({"level", "event", "self", "exc_info"})
+# Code of the user, and stacks of it, are in events.jsonl alone, which nobody else may read.
+_NOT_KEYWORDS = frozenset({"level", "event", "self", "exc_info", "executing", "stacks"})
 
 
 class Log:

@@ -169,6 +169,10 @@ def _unknown(e: _Telling) -> str:
     return f"{f'{name}: ' if name else ''}{e.text('event')}{e.because()}{e.run()}"
 
 
+def _zygote(what: str) -> Callable[[_Telling], str]:
+    return lambda event: f"the zygote of {event.text('kernel')} {what}{event.because()}"
+
+
 _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "daemon.started": _daemon("started"),
     "daemon.stopping": _stopping,
@@ -189,6 +193,9 @@ _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "kernel.adopted": _adopted,
     "kernel.interrupted": _kernel("was interrupted"),
     "kernel.signalled": _signalled,
+    "zygote.ready": _zygote("has imported all and can fork"),
+    "zygote.unfit": _zygote("cannot be forked, so it is started without"),
+    "zygote.retired": _zygote("is out of date"),
     "kernel.removed": _kernel("is no longer declared and was removed"),
     "kernel.escaped": _escaped,
     "library.reported": _reported,

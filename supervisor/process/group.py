@@ -59,6 +59,20 @@ def signal_group(process: ProcessId, signum: int) -> None:
         os.close(pidfd)
 
 
+def end_process(process: ProcessId) -> None:
+    """Kill a process, not its group; one that has ended, or that is another user's, is no error."""
+    try:
+        pidfd = open_pidfd(process)
+    except OSError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
 def continue_group(process: ProcessId) -> None:
     """Let a stopped process and its group go on (SIGCONT); raises as ``signal_group`` does."""
     signal_group(process, signal.SIGCONT)

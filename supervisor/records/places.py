@@ -35,11 +35,15 @@ class Places:
         """What the kernel process itself writes."""
         return self.state_dir / "output" / f"{kernel}.log"
 
+    def pending_file(self, kernel: str) -> Path:
+        """What a prepared kernel has read and not answered, and what it executes."""
+        return self.state_dir / "pending" / kernel
+
 
 def files_of(places: Places) -> list[Path]:
     """What there is of ours below the state directory, by its names."""
     state_dir = places.state_dir
-    patterns = ("lock", "last-good.toml", "events.jsonl*", "kernels/*.json*", "output/*.log*")
+    patterns = ("lock", "last-good.toml", "events.jsonl*", "kernels/*.json*", "output/*.log*", "pending/*")
     return [file for pattern in patterns for file in state_dir.glob(pattern)]
 
 

@@ -232,6 +232,16 @@ def mark(state_dir: Path, name: str, generation: int) -> str:
     return f"{_digest(state_dir)}/{name}/{generation}"
 
 
+def helper_mark(state_dir: Path, what: str) -> str:
+    """The mark of a process that is the supervisor's own, and of no run."""
+    return f"{_digest(state_dir)}/+{what}"
+
+
+def is_helper_mark(value: str, state_dir: Path) -> bool:
+    """Whether a mark is of a process that a supervisor of this state directory had for itself."""
+    return value.startswith(helper_mark(state_dir, ""))
+
+
 def marked_run(value: str, state_dir: Path) -> tuple[str, int] | None:
     """The kernel and the generation that a mark is of, ``None`` if it is of another state directory."""
     digest, _, rest = value.partition("/")

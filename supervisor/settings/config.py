@@ -22,6 +22,7 @@ CheckAction = Literal["report", "restart", "off"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 KERNELSPEC_PATTERN = r"^[A-Za-z0-9._-]+$"  # jupyter_client's kernelspec._kernel_name_pat
+MODULE_PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"
 CONNECTION_FILE = "{connection_file}"
 
 # What may happen, as it is told in the log (DESIGN: Events); hooks choose among them.
@@ -160,6 +161,21 @@ class KernelConfig(Settings, frozen=True):
     ip: Annotated[Text, _key("restart", "address that the kernel listens on")] = "127.0.0.1"
     ports: Annotated[PortsConfig, _key("restart", "0: chosen once, then kept")] = PortsConfig()
     hold_ports: Annotated[bool, _key("next-start", "keep the ports from others while it is down")] = True
+    warm_start: Annotated[
+        Literal["off", "prepared", "fork"], _key("next-start", "how an ipykernel is started")
+    ] = "off"
+    preload: Annotated[
+        tuple[Annotated[str, Meta(pattern=MODULE_PATTERN)], ...],
+        _key("next-start", "modules that are imported before it is forked"),
+    ] = ()
+    startup: Annotated[Text | None, _key("next-start", "code that is run before it is ready")] = None
+    startup_file: Annotated[
+        Text | None, _key("next-start", "a file with such code, relative to this one; ~ is expanded")
+    ] = None
+    reconnect_grace: Annotated[
+        float, _key("next-start", "seconds after a death until requests are served", ge=0, le=10)
+    ] = 0.215
+    executing: Annotated[bool, _key("next-start", "keep on record what is executed")] = True
     output: Annotated[OutputConfig, _key("live", "the kernel's own stdout and stderr")] = OutputConfig()
 
     display_name: Annotated[Text | None, _key("live", "its name in Jupyter; default: its own name")] = None

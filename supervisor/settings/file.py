@@ -336,13 +336,14 @@ def _checked(raw: dict[str, Any], table: str, tell: Tell, name: str = "") -> tup
 
 
 def _place(values: Values, file: Path) -> None:
-    """Make a relative ``cwd`` an absolute one, below the directory of the file in which it stands.
+    """Make a relative ``cwd`` or ``startup_file`` an absolute one, below the directory of the file.
 
     One below ``~`` is expanded at each launch, so that another $HOME restarts no kernel.
     """
-    cwd = values.get("cwd")
-    if cwd is not None and not cwd.startswith(("/", "~")):
-        values["cwd"] = _below(cwd, file)
+    for key in ("cwd", "startup_file"):
+        path = values.get(key)
+        if path is not None and not path.startswith(("/", "~")):
+            values[key] = _below(path, file)
 
 
 def _placed(program: str, file: Path) -> str:

@@ -175,7 +175,7 @@ def check_kernel(draft: Draft) -> KernelConfig:
     """Tell which keys of a kernel contradict each other; the kernel's settings all the same."""
     kernel = draft.kernel()
     _check_command(draft, kernel)
-    for rule in (_backoff, _tcp, _ipc, _ports):
+    for rule in (_startup, _backoff, _tcp, _ipc, _ports):
         for paths, what in rule(kernel):
             draft.blame(paths, what)
     return kernel
@@ -190,6 +190,11 @@ def _check_command(draft: Draft, kernel: KernelConfig) -> None:
     elif kernel.argv is None and kernel.kernelspec is None and not draft.tries_command():
         todo = f'add kernelspec = "python3", or argv = ["…", "{CONNECTION_FILE}"]'
         draft.tell((), f"neither kernelspec nor argv is given: {todo}")
+
+
+def _startup(kernel: KernelConfig) -> Found:
+    if kernel.startup is not None and kernel.startup_file is not None:
+        yield (("startup",), ("startup_file",)), "startup and startup_file are both given: keep one of them"
 
 
 def _backoff(kernel: KernelConfig) -> Found:

@@ -44,7 +44,7 @@ from supervisor.observe.counts import Counts
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.redaction import clean, redact
 from supervisor.observe.stream import EventStream
-from supervisor.process.group import end_group
+from supervisor.process.group import end_group, end_process
 from supervisor.records.places import Places, files_of
 from supervisor.records.record import RecordStore
 from supervisor.runner import Observer, Runner, RunnerClosed
@@ -179,6 +179,8 @@ class Supervision:
         now = asyncio.get_running_loop().time()
         found = await take_stock(self._store, self.places, now, time.time(), self.config.kernels)
         # As at every death: children in the group hold the ports, and the next run needs them.
+        for helper in found.helpers:
+            end_process(helper)
         await asyncio.gather(*(end_group(process) for process in found.ended))
         self._found = found
 

@@ -118,6 +118,9 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
         "hooks",
         "interrupt_mode",
         "display_name",
+        "preload",
+        "startup",
+        "startup_file",
     )
     text = COMMENTED.sub(
         lambda found: found[0] if found[1] in examples else found[0][1:], EXAMPLE.read_text()
@@ -127,7 +130,11 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["runtime_dir", "state_dir", "socket", "argv", "interrupt_mode", "display_name"]
+    "key",
+    [
+        *("runtime_dir", "state_dir", "socket", "argv", "interrupt_mode", "display_name"),
+        *("preload", "startup", "startup_file"),
+    ],
 )
 def test_the_other_examples_can_be_uncommented(key: str) -> None:
     text = EXAMPLE.read_text().replace(f"#{key} = ", f"{key} = ")

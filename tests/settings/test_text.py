@@ -72,6 +72,7 @@ KERNELS = st.builds(
         transport=st.just("tcp"),
         ip=st.sampled_from(["127.0.0.1", "::1", "localhost", "0.0.0.0"]),
         ports=st.just(PortsConfig()),
+        startup_file=st.just(None),
     ),
     COMMANDS,
 )

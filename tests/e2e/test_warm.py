@@ -1,0 +1,199 @@
+"""Kernels that come back soon, and with an answer: the real daemon, real ipykernels, stock clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client import BlockingKernelClient
+
+from tests.e2e.daemon import Scene, printed
+from tests.waiting import DEADLINE, wait_for
+
+WARM = ["prepared", "fork"]
+AT_ONCE = "{ initial = 0.0, next = 0.0, jitter = 0.0 }"
+
+
+def warm(scene: Scene, how: str, name: str = "a", **keys: str) -> str:
+    return scene.ipykernel(name, warm_start=f'"{how}"', backoff=AT_ONCE, **keys)
+
+
+def answer(client: BlockingKernelClient, code: str) -> dict[str, Any]:
+    """The content of the reply to a cell, of a stock client without a time-out of its own."""
+    return dict(client.execute_interactive(code, timeout=DEADLINE, output_hook=lambda m: None)["content"])
+
+
+@pytest.mark.parametrize("how", WARM)
+def test_a_cell_that_dies_with_its_kernel_is_answered_and_the_start_up_code_has_run(
+    scene: Scene, how: str
+) -> None:
+    scene.write(warm(scene, how, startup='"x = 42"'))
+    scene.start("a")
+    assert how == scene.kernel("a")["begun"]["how"], scene.log_end()
+    with scene.client("a") as client:
+        assert "42" == printed(client, "print(x)")
+
+        died = answer(client, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+
+        assert "KernelDied" == died["ename"]
+        assert "killed by SIGKILL" in died["evalue"]
+        assert "while executing In [1]; started again as run 2; the start-up code has run" in died["evalue"]
+        assert "42" == printed(client, "print(x)")
+    told = scene.events("kernel.died")[-1]
+    assert (1, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)") == (
+        told["executing"]["count"],
+        told["executing"]["code"],
+    )
+    assert "os.kill(" not in scene.log.read_text()
+
+
+@pytest.mark.parametrize("how", WARM)
+def test_a_segfault_leaves_its_stack_in_the_event_and_the_cell_an_error(scene: Scene, how: str) -> None:
+    scene.write(warm(scene, how))
+    scene.start("a")
+    with scene.client("a") as client:
+        died = answer(client, "def deep():\n    import ctypes; ctypes.string_at(0)\ndeep()")
+    assert "killed by SIGSEGV" in died["evalue"]
+    tail = scene.events("kernel.died")[-1]["output_tail"]
+    assert "Fatal Python error: Segmentation fault" == tail[0]
+    assert any(line.endswith("in deep") for line in tail), tail
+
+
+@pytest.mark.parametrize("how", ["off", *WARM])
+def test_start_up_code_that_fails_is_a_failed_start_with_its_traceback(scene: Scene, how: str) -> None:
+    (scene.directory / "startup.py").write_text("def f():\n    return 1 / 0\nf()\n")
+    scene.write(warm(scene, how, startup_file='"startup.py"', max_restarts="1"))
+    scene.start()
+
+    wait_for(lambda: scene.events("kernel.failed"), "it is given up")
+
+    died = scene.events("kernel.died")[-1]
+    assert "startup" == died["cause"]
+    assert "ZeroDivisionError: division by zero" == died["detail"]
+    if how != "off":
+        assert any('startup.py", line 2, in f' in line for line in died["output_tail"])
+    assert [] == scene.events("kernel.ready")
+
+
+@pytest.mark.parametrize("how", WARM)
+def test_a_kernel_that_is_stopped_for_good_leaves_no_request_without_an_answer(
+    scene: Scene, how: str
+) -> None:
+    scene.write(warm(scene, how))
+    scene.start("a")
+    with scene.client("a") as client:
+        asked = client.execute("import time; time.sleep(600)")
+        queued = client.execute("1")
+        wait_for(lambda: executes(scene), "it is executed")
+
+        scene.order("stop", "a", now=True)
+
+        replies = {}
+        while len(replies) < 2:
+            reply = client.get_shell_msg(timeout=DEADLINE)
+            if (parent := reply["parent_header"]["msg_id"]) in (asked, queued):
+                replies[parent] = reply["content"]["evalue"]
+    assert [asked, queued] == list(replies)
+    assert "it is not started again" in replies[asked]
+    scene.order("start", "a")
+    scene.wait_running("a", after=1)
+    with scene.client("a") as client:
+        assert "7" == printed(client, "print(3 + 4)")
+
+
+def executes(scene: Scene) -> bool:
+    return b"time.sleep" in (scene.state_dir / "pending" / "a").read_bytes()
+
+
+def test_what_is_no_ipykernel_is_started_cold_and_status_says_why(scene: Scene) -> None:
+    scene.write(scene.mini("a", warm_start='"fork"'))
+    scene.start("a")
+
+    assert "cold" == scene.kernel("a")["begun"]["how"]
+    assert "not an ipykernel" in scene.kernel("a")["begun"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("raise RuntimeError('no')", "import unfit: RuntimeError: no"),
+        (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+            "thread",
+        ),
+    ],
+)
+def test_what_cannot_be_forked_is_started_without_and_the_reason_told(
+    scene: Scene, text: str, why: str
+) -> None:
+    (scene.directory / "unfit.py").write_text(text)
+    scene.write(
+        warm(scene, "fork", preload='["unfit"]').replace(
+            "env = {", f"env = {{ PYTHONPATH = '{scene.directory}',"
+        )
+    )
+    scene.start("a")
+
+    assert "prepared" == scene.kernel("a")["begun"]["how"]
+    assert why in scene.kernel("a")["begun"]["why"]
+    assert why in scene.events("zygote.unfit")[0]["reason"]
+
+
+def test_an_edited_module_is_new_in_the_next_run(scene: Scene) -> None:
+    module = scene.directory / "mine.py"
+    module.write_text("value = 1")
+    scene.write(
+        warm(scene, "fork", preload='["mine"]').replace(
+            "env = {", f"env = {{ PYTHONPATH = '{scene.directory}',"
+        )
+    )
+    scene.start("a")
+    with scene.client("a") as client:
+        assert "1" == printed(client, "import mine; print(mine.value)")
+        module.write_text("value = 2000")
+
+        os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
+        scene.wait_running("a", after=1)
+
+        assert "2000" == printed(client, "import mine; print(mine.value)")
+    assert str(module) in scene.events("zygote.retired")[0]["reason"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_zygote_that_is_killed_or_stopped_takes_no_kernel_with_it_nor_keeps_one_away(
+    scene: Scene, signum: int
+) -> None:
+    scene.write(warm(scene, "fork"))
+    scene.start("a")
+    zygote = scene.events("zygote.ready")[0]["zygote"]
+    os.kill(zygote, signum)
+    with scene.client("a") as client:
+        assert "7" == printed(client, "print(3 + 4)")
+
+        os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
+        scene.wait_running("a", after=1)
+
+        assert "7" == printed(client, "print(3 + 4)")
+    scene.stop()
+    assert not Path(f"/proc/{zygote}").exists()
+
+
+def test_forked_kernels_outlive_a_daemon_that_is_killed_and_its_zygote_does_not(scene: Scene) -> None:
+    scene.write(warm(scene, "fork"))
+    scene.start("a")
+    before, zygote = scene.kernel("a"), scene.events("zygote.ready")[0]["zygote"]
+    os.kill(zygote, signal.SIGSTOP)  # it does not notice by itself
+    with scene.client("a") as client:
+        printed(client, "x = 42; print(x)")
+
+        scene.kill()
+        scene.start("a")
+
+        assert "42" == printed(client, "print(x)")
+        assert before["pid"] == scene.kernel("a")["pid"]
+        wait_for(lambda: not Path(f"/proc/{zygote}").exists(), "the zygote has ended")
+        died = answer(client, "import os; os._exit(7)")
+        assert "exited with code 7" in died["evalue"] or "ended" in died["evalue"]
