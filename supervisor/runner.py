@@ -47,8 +47,10 @@ class RunnerClosed(RuntimeError):
 class Runner:
     """Runs the machine on the running asyncio loop; all methods belong to its thread."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, sequence: int = 0) -> None:
         self.state = State()
+        # The number of the last event: each has one more, also across supervisors.
+        self._sequence = sequence
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._observers: list[Observer] = []
@@ -66,7 +68,8 @@ class Runner:
 
     def tell(self, event: str, level: str, **fields: object) -> None:
         """Tell the observers of one event; the one place where its line is made."""
-        line = {"timestamp": timestamp(), "level": level, "event": event, **fields}
+        self._sequence += 1
+        line = {"timestamp": timestamp(), "seq": self._sequence, "level": level, "event": event, **fields}
         for observer in self._observers:
             try:
                 observer(line)

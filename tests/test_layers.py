@@ -58,9 +58,9 @@ ROOMS: dict[str, set[str]] = {
         *("control", "core", "disk", "wording", "observe", "output", "process", "settings"),
         *("supervision", "version", "views"),
     },
-    "jupyter": {"control", "wording"},
+    "jupyter": {"control", "page", "wording"},
     "supervisor": {"manager", "settings", "supervision", "version"},
-    "page": set(),
+    "page": {"control"},
     "__main__": {"cli"},
 }
 MOST_FLOORS = 6

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor.cli.asking import chosen, get, lead_of, refuse
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
-from supervisor.cli.screen import complain, has_colour, json_text, say
+from supervisor.cli.screen import complain, has_colour, json_text, say, say_json, size
 from supervisor.control.client import (
     QUICK_TIMEOUT,
     Broken,
@@ -38,6 +38,8 @@ def logs(arguments: Namespace) -> int:
     """Show what happened, and go on as it happens."""
     found = lead_of(arguments)
     wanted = _Wanted(arguments)
+    if arguments.summary:
+        return _summarise(_past(found, wanted), as_json=arguments.json)
     printer = _Printer(as_json=arguments.json)
     try:
         if arguments.follow:
@@ -53,8 +55,22 @@ def logs(arguments: Namespace) -> int:
     return DONE
 
 
+def _summarise(events: Iterator[Event], *, as_json: bool) -> int:
+    """Show a table instead of the events themselves."""
+    from supervisor.cli.summary import summarise, table
+
+    found = summarise(events)
+    if as_json:
+        say_json({name: summary.fields() for name, summary in found.items()})
+        return DONE
+    terminal = size(sys.stdout)
+    for line in table(found, terminal[0] if terminal else None, colours=has_colour(sys.stdout)):
+        say(line)
+    return DONE
+
+
 class _Wanted:
-    """Which events are asked for: by kernel, kind, time and number."""
+    """Which events are asked for: by kernel, kind, cause, time and number."""
 
     def __init__(self, arguments: Namespace) -> None:
         self.patterns: list[str] = arguments.names
@@ -63,9 +79,15 @@ class _Wanted:
         self.unknown: set[str] = set()
         self.follow: bool = arguments.follow
         self.event: str | None = arguments.event
-        self.since = instant(arguments.since) if arguments.since else None
+        self.since = instant(arguments.since, "--since") if arguments.since else None
+        self.until = instant(arguments.until, "--until") if arguments.until else None
+        self.cause: str | None = arguments.cause
+        if self.until is not None and self.follow:
+            raise Quit(USAGE, "--until and --follow exclude each other", "give one of them")
+        if self.cause is not None:
+            _check_cause(self.cause)
         self.last: int | None = arguments.lines
-        if self.last is None and self.since is None:
+        if self.last is None and self.since is None and not arguments.summary:
             self.last = _DEFAULT_LINES
 
     def names(self, client: Client) -> list[str]:
@@ -89,11 +111,28 @@ class _Wanted:
                 self.unknown.add(pattern)
         return names
 
+    @property
+    def asked_last(self) -> int | None:
+        """How many events the daemon is asked for: all, where what is meant is sorted out here."""
+        return None if self.cause or self.until else self.last
+
+    def chosen(self, events: Iterator[Event], *, asked: int | None) -> Iterator[Event]:
+        """Those that are meant, of the last ``asked`` (or all) that the daemon or its file tells."""
+        found = (event for event in events if self.matches(event))
+        # Where no more can come than are wanted, each is handed on at once: what tells them may hang.
+        return found if self.last == asked else iter(deque(found, self.last))
+
     def matches(self, event: Event) -> bool:
         """Whether an event is about the kernels that are meant; one about the stream itself always is."""
-        if not self.patterns or event.get("event") == GAP:
+        if event.get("event") == GAP:
             return True
-        return any(fnmatchcase(str(event.get("kernel", "")), pattern) for pattern in self.patterns)
+        if self.cause is not None and event.get("cause") != self.cause:
+            return False
+        if self.until is not None and not _is_before(event, self.until):
+            return False
+        return not self.patterns or any(
+            fnmatchcase(str(event.get("kernel", "")), pattern) for pattern in self.patterns
+        )
 
 
 def _is_pattern(name: str) -> bool:
@@ -123,14 +162,14 @@ def _past(found: Lead, wanted: _Wanted) -> Iterator[Event]:
     client = Client(found=found)
     try:
         names = wanted.names(client)
-        connection = _open(client, wanted, names, since=wanted.since, last=wanted.last)
+        connection = _open(client, wanted, names, since=wanted.since, last=wanted.asked_last)
     except NoDaemon as missing:
         yield from _from_file(found, wanted, missing)
         if isinstance(missing, Unresponsive):
             raise  # what happened last may not be in the file
         return
     with connection:
-        yield from connection.lines(QUICK_TIMEOUT)
+        yield from wanted.chosen(connection.lines(QUICK_TIMEOUT), asked=wanted.asked_last)
 
 
 def _open(client: Client, wanted: _Wanted, names: list[str], **place: str | int | bool | None) -> Connection:
@@ -163,12 +202,11 @@ def _read(path: Path, wanted: _Wanted) -> Iterator[Event]:
     from supervisor.observe.events_file import replay
 
     since = datetime.fromisoformat(wanted.since) if wanted.since else None
-    if not wanted.has_patterns:
-        return replay(
-            path, kernels=wanted.patterns or None, event=wanted.event, since=since, last=wanted.last
-        )
-    found = (event for event in replay(path, event=wanted.event, since=since) if wanted.matches(event))
-    return found if wanted.last is None else iter(deque(found, wanted.last))
+    kernels = None if wanted.has_patterns else wanted.patterns or None
+    last = None if wanted.has_patterns else wanted.asked_last
+    return wanted.chosen(
+        replay(path, kernels=kernels, event=wanted.event, since=since, last=last), asked=last
+    )
 
 
 class _Following:
@@ -196,10 +234,10 @@ class _Following:
         if self._has_begun:
             # Patterns are looked at here: a kernel that is declared later is followed as well.
             names = [] if wanted.has_patterns else wanted.patterns
-            connection = _open(self._client, wanted, names, follow=True, since=self._place.since)
+            connection = _open(self._client, wanted, names, follow=True, **self._place.query)
         else:
             names = wanted.names(self._client)
-            place = {"since": wanted.since, "last": wanted.last}
+            place = {"since": wanted.since, "last": wanted.asked_last}
             connection = _open(self._client, wanted, names, follow=True, **place)
             self._has_begun = True
         self._tell_daemon(connection.stream_instance)
@@ -210,7 +248,6 @@ class _Following:
         for event in events:
             if self._place.is_new(event):
                 self._show(event)
-        self._place.reach(self._place.began)
         self._has_begun = True
 
     def _lost(self, why: NoDaemon | Broken | None) -> bool:
@@ -243,7 +280,24 @@ def _reason(why: NoDaemon | Broken | None) -> str:
     return f"the daemon {happened}; waiting for it to answer again"
 
 
-def instant(text: str) -> str:
+def _check_cause(cause: str) -> None:
+    from supervisor.core.model import Cause
+    from supervisor.settings.mistakes import did_you_mean
+
+    known = [str(known) for known in Cause]
+    if cause not in known:
+        hint = did_you_mean(cause, known) or f"there are {', '.join(known)}"
+        raise Quit(USAGE, f"--cause: {cause!r} is not a cause", hint)
+
+
+def _is_before(event: Event, until: str) -> bool:
+    try:
+        return datetime.fromisoformat(str(event.get("timestamp"))) <= datetime.fromisoformat(until)
+    except (ValueError, TypeError):
+        return False
+
+
+def instant(text: str, option: str = "--since") -> str:
     """An instant as ISO 8601 with a zone: a span before now, or a date and time, local without a zone."""
     if span := _SPAN.fullmatch(text.strip().lower()):
         seconds = float(span[1]) * _SECONDS[span[2]]
@@ -252,7 +306,7 @@ def instant(text: str) -> str:
         return datetime.fromisoformat(text).astimezone().isoformat()
     except (ValueError, OverflowError):
         hint = "give a span such as 10m, 2h, 3d, or a date and time such as 2025-01-31T12:00"
-        raise Quit(USAGE, f"--since: {text!r} is not a time", hint) from None
+        raise Quit(USAGE, f"{option}: {text!r} is not a time", hint) from None
 
 
 def _date(event: Event) -> str:

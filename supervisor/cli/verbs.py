@@ -99,7 +99,10 @@ def _logs(parser: ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on as events happen")
     parser.add_argument("-n", "--lines", type=_count, metavar="N", help="the last N (50; with --since all)")
     parser.add_argument("--event", metavar="E", help="only this event, such as kernel.died")
+    parser.add_argument("--cause", metavar="C", help="only deaths of this cause, such as oom")
     parser.add_argument("--since", metavar="T", help="10m, 2h, 3d, or an ISO 8601 date and time")
+    parser.add_argument("--until", metavar="T", help="the same; nothing after it")
+    parser.add_argument("--summary", action="store_true", help="a table: deaths by cause, longest run, …")
 
 
 def _output(parser: ArgumentParser) -> None:

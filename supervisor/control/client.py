@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
@@ -95,6 +96,11 @@ class Connection:
         """Close it; a second time does nothing."""
         self._file.close()
         self._sock.close()
+
+    def hang_up(self) -> None:
+        """End what another thread does with it; that thread closes it.  From any thread."""
+        with suppress(OSError):  # the other side was quicker
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def fileno(self) -> int:
         """The descriptor, for ``select``."""

@@ -39,35 +39,25 @@ def open_events(client: Client, query: Query) -> Connection:
 
 
 class Place:
-    """Where to go on: at the last event that came, before any at the moment that we began."""
+    """Where to go on: after the last event that came; before any, at the moment that we began."""
 
     def __init__(self) -> None:
-        self.began = timestamp()
-        self._latest = ""
-        # The events of that instant, of which more may come.
-        self._seen: list[Event] = []
+        self._began = timestamp()
+        self._last: int | None = None
 
     @property
-    def since(self) -> str:
-        """The instant from which events are to be asked for."""
-        return self._latest or self.began
-
-    def reach(self, instant: str) -> None:
-        """What happened before is not asked for again."""
-        if self._latest < instant:
-            self._latest, self._seen = instant, []
+    def query(self) -> dict[str, int | str]:
+        """What to ask for: the events after that place."""
+        return {"since": self._began} if self._last is None else {"after": self._last}
 
     def is_new(self, event: Event) -> bool:
         """Whether the event did not come before the stream began again; it has come now."""
-        stamp = str(event.get("timestamp") or "")
-        # A gap's own instant is not a place to go on at: what is missing happened before it.
-        if event.get("event") != GAP and stamp:
-            self.reach(stamp)
-            if stamp == self._latest:
-                if event in self._seen:
-                    return False
-                self._seen.append(event)
-        return True
+        number = event.get("seq")
+        if not isinstance(number, int):  # a gap; or the daemon is an older one, that does not count
+            return True
+        is_new = self._last is None or number > self._last
+        self._last = max(number, self._last or 0)
+        return is_new
 
 
 def follow(

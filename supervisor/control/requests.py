@@ -110,6 +110,10 @@ class EventsRequest(Request, frozen=True, kw_only=True):
     last: Annotated[
         Annotated[int, Meta(ge=0, le=MAX_LAST)] | None, Meta(description="at most so many of the past")
     ] = None
+    after: Annotated[
+        Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None, Meta(description="only those with a higher seq")
+    ] = None
+    brief: Annotated[bool, Meta(description="without the last lines of output")] = False
 
 
 Asked = TypeVar("Asked", bound=Request)

@@ -115,6 +115,8 @@ async def _events(steering: Steering, _: str, asked: requests.EventsRequest) -> 
         event=asked.event,
         since=requests.instant(asked.since),
         last=asked.last,
+        after=asked.after,
+        brief=asked.brief,
     )
     return Reply(200, stream=stream)
 

@@ -112,9 +112,13 @@ class Steering(Protocol):
         event: str | None,
         since: str | None,
         last: int | None,
+        after: int | None,
+        brief: bool,
     ) -> AsyncIterator[Fields]:
         """Replay past events, then, with ``follow``, tell each as it happens.
 
+        Each has a number, ``seq``, which grows, also from one daemon to the next: those
+        ``after`` one come once each.  ``brief`` leaves out ``output_tail``.
         ``since`` is an ISO 8601 instant with a zone.  The door stops asking
         for more while its client does not read, so what piles up here must be
         bounded; events lost that way are told by one ``stream.gap``.

@@ -58,6 +58,10 @@ async def _off_loop(replay: Callable[[], Iterator[Fields]]) -> AsyncIterator[Fie
         log.warning("the events so far cannot be read: %s", hanging)
 
 
+def _shortened(line: Fields) -> Fields:
+    return {name: value for name, value in line.items() if name != "output_tail"}
+
+
 class SteeredDaemon:
     """The daemon, as the door sees it (``control.steering.Steering``)."""
 
@@ -217,6 +221,8 @@ class SteeredDaemon:
         event: str | None,
         since: str | None,
         last: int | None,
+        after: int | None,
+        brief: bool,
     ) -> AsyncIterator[Fields]:
         """Replay what is on disk, then follow."""
         moment = datetime.fromisoformat(since) if since else None
@@ -231,12 +237,12 @@ class SteeredDaemon:
         past = self._supervision.events_file.snapshot()
         subscription = self._supervision.stream.subscribe(wanted=wanted) if follow else None
         try:
-            replay = partial(past.replay, kernels=kernels, event=event, since=moment, last=last)
+            replay = partial(past.replay, kernels=kernels, event=event, since=moment, last=last, after=after)
             async for line in _off_loop(replay):
-                yield line
+                yield _shortened(line) if brief else line
             if subscription is not None:
                 async for line in subscription:
-                    yield line
+                    yield _shortened(line) if brief else line
         finally:
             if subscription is not None:
                 subscription.close()

@@ -20,6 +20,7 @@ from supervisor.jupyter.channels import SupervisedChannels
 from supervisor.jupyter.kernels import SupervisedKernels
 from supervisor.jupyter.sessions import SupervisedSessions
 from supervisor.jupyter.specs import SupervisedSpecs
+from supervisor.page.handlers import rules
 
 CLASSES = {
     "kernel_manager_class": SupervisedKernels,
@@ -67,6 +68,8 @@ def load(app: Any) -> None:
         return
     path = r"/api/kernels/(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)/(?P<action>restart)"
     app.web_app.add_handlers(".*$", [(url_path_join(app.base_url, path), RestartHandler)])
+    has_lab = "jupyterlab" in app.extension_manager.extensions
+    app.web_app.add_handlers(".*$", rules(app.base_url, app.kernel_manager.daemon.client, has_lab=has_lab))
     app.io_loop.add_callback(app.kernel_manager.follow)
 
 

@@ -373,7 +373,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.supervised: dict[str, SupervisedKernel] = {}
         self.remembered = Remembered(self.root_dir, self.socket or self.configuration)
-        self._daemon = Daemon(self.socket, self.configuration)
+        self.daemon = Daemon(self.socket, self.configuration)
         self._threads = ThreadPoolExecutor(1, "kernel-supervisor-recorder")
         self._refreshing: dict[str, bool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -388,7 +388,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self._is_following = True
         for view in self.remembered.views:
             self._put(view)
-        self._daemon.follow(self._looked, self._heard, self._lost)
+        self.daemon.follow(self._looked, self._heard, self._lost)
 
     def _looked(self, status: Fields) -> None:
         if self._told:
@@ -439,7 +439,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
 
     async def _look(self) -> None:
         try:
-            self._looked(await self._daemon.ask("GET", "/v1/status"))
+            self._looked(await self.daemon.ask("GET", "/v1/status"))
         except (Away, Refused):
             pass  # the follower tells, and looks again
 
@@ -458,7 +458,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
             "context": self.context,
             "connection_file": view["connection_file"],
         }
-        kernel = SupervisedKernel(view, self._daemon, self._recorder(view), **more)
+        kernel = SupervisedKernel(view, self.daemon, self._recorder(view), **more)
         self.supervised[view["name"]] = kernel
         self._kernels[kernel.kernel_id] = kernel
         self._kernel_connections.setdefault(kernel.kernel_id, 0)
@@ -513,7 +513,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
 
     async def shutdown_all(self, now: bool = False) -> None:
         """The server ends: with its own kernels, and without the supervised ones."""
-        self._daemon.close()
+        self.daemon.close()
         for kernel in self.supervised.values():
             kernel.leave()
             self._kernels.pop(kernel.kernel_id, None)

@@ -68,6 +68,7 @@ def settings(arguments: Namespace, token: str, daemon: dict[str, str]) -> Config
     server.jpserver_extensions = {"supervisor.jupyter": True}
     server.allow_root = True  # as whoever runs it; it gives nobody more than the socket does
     server.base_url = "/"
+    server.default_url = "/supervisor/"
     if arguments.allow_origin:
         server.allow_origin = arguments.allow_origin
         server.allow_credentials = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -264,12 +263,7 @@ class Attached:
         """Nobody holds the manager any more: follow the events no longer; returns at once."""
         self._ended.set()
         if (connection := self._connection) is not None:
-            try:
-                # Not close: the thread that reads from it would not wake up.
-                with socket.socket(fileno=os.dup(connection.fileno())) as same:
-                    same.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed in the meantime
+            connection.hang_up()
 
     def _follow(self) -> None:
         for event in follow(self._place, self._connect, self._lost):
@@ -278,7 +272,7 @@ class Attached:
 
     def _connect(self) -> Connection:
         # At first nothing that was told before, not even in the same millisecond.
-        place: dict[str, Any] = {"since": self._place.since} if self._listens.is_set() else {"last": 0}
+        place: dict[str, Any] = self._place.query if self._listens.is_set() else {"last": 0}
         try:
             connection = open_events(self._client, {"kernel": [self.name], "follow": True, **place})
         except Refused as error:

@@ -9,6 +9,7 @@ command line reads the files without a daemon.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import weakref
@@ -17,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +34,7 @@ PATIENCE = 2.0
 
 _MAX_WAITING_BYTES = 4 * 1024 * 1024
 _BLOCK = 64 * 1024
+_SEQUENCE = re.compile(rb'"seq":(\d{1,18})[,}]')
 
 Place = tuple[int, int]
 """A file by its inode, and how many bytes of it."""
@@ -116,6 +118,19 @@ class EventsFile:
                 self._is_writing = False
                 self._trouble = f"cannot write {self.path}: {error.strerror or error}"
         return not self._waiting and self._current is None
+
+    def last_sequence(self) -> int:
+        """A number that no event up to now has reached, whatever was lost with an earlier supervisor.
+
+        Reads the disk.  No less than the seconds since the epoch: the files may have been removed.
+        """
+        try:
+            last = next(replay(self.path, last=1), {}).get("seq")
+        except OSError:
+            last = None
+        # What waited for the disk in a supervisor that was killed had numbers too, and was seen by followers.
+        known = last + 2 * self._max_waiting if isinstance(last, int) else 0
+        return max(known, int(time.time()))
 
     def snapshot(self) -> Past:
         """What has happened until now; asks no disk."""
@@ -217,15 +232,16 @@ class Past:
         event: str | None = None,
         since: datetime | None = None,
         last: int | None = None,
+        after: int | None = None,
     ) -> Iterator[dict[str, object]]:
         """As the function ``replay``, with what waited at the end."""
-        wanted = _Wanted(kernels, event, since)
+        wanted = _Wanted(kernels, event, since, after)
         waiting = [found for line in self.waiting if (found := wanted.event_of(line)) is not None]
         if last is not None:
             waiting = waiting[-last:] if last else []
             last -= len(waiting)
-        written = replay(self.path, kernels=kernels, event=event, since=since, last=last, end=self.end)
-        return _chain(written, waiting)
+        choice = {"kernels": kernels, "event": event, "since": since, "last": last, "after": after}
+        return _chain(replay(self.path, **choice, end=self.end), waiting)  # type: ignore[arg-type]
 
 
 def replay(
@@ -235,22 +251,24 @@ def replay(
     event: str | None = None,
     since: datetime | None = None,
     last: int | None = None,
+    after: int | None = None,
     end: Place | None = None,
 ) -> Iterator[dict[str, object]]:
     """Return the events on disk at the moment of the call, or up to ``end``, oldest first, across files.
 
     Only those of ``kernels``, named ``event``, not before ``since`` (local time
-    if it has no zone); of these only the ``last``.  Damaged lines are left out,
-    missing files are no error.  OSError if a file may not be read.
+    if it has no zone), with a number above ``after``; of these only the ``last``.
+    Damaged lines are left out, missing files are no error.  OSError if a file may not be read.
     """
-    wanted = _Wanted(kernels, event, since)
+    wanted = _Wanted(kernels, event, since, after)
     files = ExitStack()
     try:
         opened = _until(end, _open_all(Path(path), files))
     except BaseException:
         files.close()
         raise
-    events = _read_all(opened, wanted, files) if last is None else _read_last(opened, wanted, last, files)
+    forwards = last is None and after is None
+    events = _read_all(opened, wanted, files) if forwards else _read_last(opened, wanted, last, files)
     weakref.finalize(events, files.close)  # for a caller that never begins to read
     return events
 
@@ -258,7 +276,10 @@ def replay(
 class _Wanted:
     """Which lines are asked for."""
 
-    def __init__(self, kernels: Collection[str] | None, event: str | None, since: datetime | None) -> None:
+    def __init__(
+        self, kernels: Collection[str] | None, event: str | None, since: datetime | None, after: int | None
+    ) -> None:
+        self._after = after
         self._kernels = None if kernels is None else frozenset(kernels)
         self._event = event
         self._since = None if since is None else since.astimezone(UTC)
@@ -266,8 +287,15 @@ class _Wanted:
         self._marks = None if kernels is None else [f'"{name}"'.encode() for name in kernels]
         self._event_mark = b"" if event is None else f'"{event}"'.encode()
 
+    def is_past(self, line: bytes) -> bool:
+        """Whether this line, and so each before it, has a number that is too low."""
+        if self._after is None:
+            return False
+        number = _SEQUENCE.search(line)  # no text of a kernel has it: the quotes in it are escaped
+        return number is None or int(number[1]) <= self._after
+
     def event_of(self, line: bytes) -> dict[str, object] | None:
-        if self._event_mark not in line:
+        if self._event_mark not in line or self.is_past(line):
             return None
         if self._marks is not None and not any(mark in line for mark in self._marks):
             return None
@@ -336,12 +364,13 @@ def _read_all(
 
 
 def _read_last(
-    opened: list[tuple[BinaryIO, int]], wanted: _Wanted, last: int, files: ExitStack
+    opened: list[tuple[BinaryIO, int]], wanted: _Wanted, last: int | None, files: ExitStack
 ) -> Iterator[dict[str, object]]:
     with files:
         lines = (line for file, size in opened for line in _backwards(file, size))
-        events = (found for line in lines if (found := wanted.event_of(line)) is not None)
-        newest = list(islice(events, max(0, last)))
+        recent = takewhile(lambda line: not wanted.is_past(line), lines)
+        events = (found for line in recent if (found := wanted.event_of(line)) is not None)
+        newest = list(islice(events, None if last is None else max(0, last)))
     yield from reversed(newest)
 
 

@@ -32,7 +32,7 @@ class _Telling:
 
     def __init__(self, event: Mapping[str, object]) -> None:
         self._event = event
-        self.told = {"event", "kernel"}
+        self.told = {"event", "kernel", "seq"}
 
     def text(self, name: str) -> str:
         self.told.add(name)

@@ -100,6 +100,7 @@ class Supervision:
         self._retrying: asyncio.Task[None] | None = None
         self._lock = StateLock(state_dir / "lock")
         self._observers: list[Observer] = []
+        self._sequence = 0
         self._found = Stock()
         self._strangers: frozenset[str] = frozenset()
         self._opened: tuple[Runner, Host] | None = None
@@ -141,6 +142,7 @@ class Supervision:
         refuse_shared(self.places.output_file("any").parent, "state_dir")
         refuse_shared(self.places.runtime_dir, "runtime_dir")
         self._lock.take()
+        self._sequence = self.events_file.last_sequence()
         self._tighten(files_of(self.places))
         for name in self.config.kernels:
             remove_temporaries_of(self.places.connection_file(name))
@@ -159,7 +161,7 @@ class Supervision:
         """Begin to supervise, with no kernels yet.  The lock is held already."""
         self._store = store = RecordStore(self.places.records)
         host = Host(self.places, store, self.note_trouble, Equipment(wait_disk=self.wait_disk))
-        runner = Runner(host)
+        runner = Runner(host, self._sequence)
         self._loop, self._opened = asyncio.get_running_loop(), (runner, host)
         observers: list[Observer] = [
             self._hide_key,

@@ -15,7 +15,7 @@ import pytest
 from supervisor.cli import program
 from supervisor.wording import written
 from tests.cli.tools import Cli, begin, read_until, run
-from tests.control.fake_steering import FakeDaemon, FakeSteering, stamp
+from tests.control.fake_steering import FakeDaemon, FakeSteering, sequence, stamp
 from tests.waiting import wait_for
 
 
@@ -57,7 +57,8 @@ def test_logs_follow_across_the_daemons_end_and_mark_it(tmp_path: Path) -> None:
 def told(seconds: float, **fields: Any) -> dict[str, Any]:
     """An event so many seconds from now."""
     at = datetime.now(UTC) + timedelta(seconds=seconds)
-    return {"timestamp": written(at), "level": "info", "event": "kernel.ready", "kernel": "robot", **fields}
+    line = {"timestamp": written(at), "seq": sequence(at), "level": "info"}
+    return {**line, "event": "kernel.ready", "kernel": "robot", **fields}
 
 
 def test_logs_follow_tell_what_happened_between_two_daemons_though_nothing_was_shown_before(
@@ -80,7 +81,8 @@ def test_logs_follow_tell_what_happened_between_two_daemons_though_nothing_was_s
 def test_logs_follow_go_on_before_a_gap_and_not_after_it(tmp_path: Path) -> None:
     first, second = FakeSteering(tmp_path), FakeSteering(tmp_path)
     shown, missed, later = (told(number * 0.1, number=number) for number in range(3))
-    gap = told(0.15, event="stream.gap", kernel=None, reason="nothing was read")
+    gap = {**told(0.15), "event": "stream.gap", "kernel": None, "reason": "nothing was read"}
+    del gap["seq"]
     first.lines = [shown, gap]
     with FakeDaemon(first, tmp_path / "s"):
         process = begin(tmp_path, "logs", "-f", "--json", "--socket", str(tmp_path / "s"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,14 @@ STARTED = "2025-01-31T12:00:00.000Z"
 
 def stamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_counted = itertools.count()
+
+
+def sequence(moment: datetime) -> int:
+    """A number that no other event has, in the order of their moments."""
+    return int(moment.timestamp() * 1000) * 1000 + next(_counted) % 1000
 
 
 def view_of(name: str, tmp: Path, **fields: Any) -> dict[str, Any]:
@@ -143,12 +152,14 @@ class FakeSteering:
         event: str | None,
         since: str | None,
         last: int | None,
+        after: int | None,
+        brief: bool,
     ) -> AsyncIterator[dict[str, Any]]:
         self.followers += 1
         sent = 0
         try:
-            after = datetime.fromisoformat(since).astimezone(UTC) if since else None
-            past = [line for line in self.lines if self._is_wanted(line, kernels, event, after)]
+            began = datetime.fromisoformat(since).astimezone(UTC) if since else None
+            past = [line for line in self.lines if self._is_wanted(line, kernels, event, began, after)]
             for line in past if last is None else past[len(past) - last :]:
                 yield line
             sent = len(self.lines)
@@ -159,21 +170,22 @@ class FakeSteering:
                     while len(self.lines) == sent:
                         await self._told.wait()
                 for line in self.lines[sent:]:
-                    if self._is_wanted(line, kernels, event, after):
+                    if self._is_wanted(line, kernels, event, began, after):
                         yield line
                 sent = len(self.lines)
         finally:
             self.followers -= 1
 
-    def _is_wanted(self, line, kernels, event, after) -> bool:  # type: ignore[no-untyped-def]
+    def _is_wanted(self, line, kernels, event, began, after) -> bool:  # type: ignore[no-untyped-def]
         return (
             (not kernels or line.get("kernel") in kernels)
             and (event is None or line["event"] == event)
-            and (after is None or datetime.fromisoformat(line["timestamp"]) >= after)
+            and (began is None or datetime.fromisoformat(line["timestamp"]) >= began)
+            and (after is None or line.get("seq", 0) > after)
         )
 
     async def tell(self, **fields: Any) -> None:
-        line = {"timestamp": stamp(), "level": "info", **fields}
+        line = {"timestamp": stamp(), "seq": sequence(datetime.now(UTC)), "level": "info", **fields}
         async with self._told:
             self.lines.append(line)
             self._told.notify_all()

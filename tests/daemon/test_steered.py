@@ -19,7 +19,10 @@ from supervisor.observe.events_file import EventsFile
 from supervisor.observe.stream import EventStream
 from tests.waiting import DEADLINE, until
 
-ALL: dict[str, Any] = {"kernels": None, "event": None, "since": None, "last": None}
+ALL: dict[str, Any] = {
+    **dict.fromkeys(("kernels", "event", "since", "last", "after")),
+    "brief": False,
+}
 
 
 class Bench:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -367,3 +368,28 @@ def test_a_read_file_needs_no_heavy_import() -> None:
     )
 
     assert 0 == subprocess.run([sys.executable, "-c", check], check=False).returncode
+
+
+def numbered(path: Path, *numbers: int, max_bytes: int = 10**7) -> EventsFile:
+    file = EventsFile(path, max_bytes)
+    for number in numbers:
+        file({"event": "kernel.ready", "kernel": "a", "seq": number, "output_tail": ['"seq":999999}']})
+    return file
+
+
+@pytest.mark.parametrize("max_bytes", [10**7, 200])
+def test_events_after_a_number_are_told_across_files(tmp_path: Path, max_bytes: int) -> None:
+    file = numbered(tmp_path / "e", *range(5, 20), max_bytes=max_bytes)
+
+    assert [17, 18, 19] == [event["seq"] for event in replay(file.path, after=16)]
+    assert [18, 19] == [event["seq"] for event in file.snapshot().replay(after=16, last=2)]
+    assert [] == list(replay(file.path, after=19))
+    assert [] == list(replay(file.path, after=16, kernels=["b"]))
+
+
+def test_the_next_supervisor_goes_on_above_all_numbers(tmp_path: Path) -> None:
+    assert time.time() - 60 < EventsFile(tmp_path / "e").last_sequence()
+    far = int(time.time()) * 1000
+    assert far < numbered(tmp_path / "e", far).last_sequence()
+    (tmp_path / "e").write_text('{"seq": "no number"}\n')
+    assert time.time() - 60 < EventsFile(tmp_path / "e").last_sequence()

@@ -82,7 +82,7 @@ export class KernelView {
     const orders = (ORDERS[state] ?? []).map((verb, i) => make('button', {
       type: 'button', 'data-verb': verb, class: `order${!i && group === 'ill' ? ' is-first' : ''}`, disabled: app.isAway, onclick: () => this.order(verb),
     }, LABELS[verb] ?? `${capital(verb)}…`));
-    if (app.lab) orders.push(make('a', { class: 'order', href: app.lab(view), target: '_blank', rel: 'noopener' }, 'Open in JupyterLab'));
+    if (app.hasLab && view.pid) orders.push(make('button', { type: 'button', class: 'order', onclick: () => app.openNotebook(view.id) }, 'Open in JupyterLab'));
     const title = make('h1', {}, icon(kernel.icon), make('bdi', {}, plain(this.name)), make('span', {}, kernel.icon === 'shaky' ? 'running, shaky' : state));
     this.head.replaceChildren(make('p', { class: 'crumb' }, make('a', { href: '#/' }, 'Kernels'), ' / '),
       make('div', { class: 'person' }, title, make('div', { class: 'orders', role: 'group', 'aria-label': 'Orders' }, orders)),

@@ -21,8 +21,7 @@ class App {
     this.isAway = true;
     this.awaySince = Date.now();
     this.zoomed = [];
-    const { lab } = document.documentElement.dataset;
-    this.lab = lab ? (view) => `${lab}?kernel=${encodeURIComponent(view.id)}` : null;
+    this.hasLab = 'lab' in document.documentElement.dataset;
     readInk();
     this.list = new List(this);
     this.shown = this.list;
@@ -166,6 +165,13 @@ class App {
     box.replaceChildren(make('h2', { id: 'ask-title' }, plain(answer.error ?? answer.message)), make('form', { method: 'dialog' }, make('button', { class: 'order' }, 'Close')));
     box.onclose = null;
     box.showModal();
+  }
+
+  /** Opens a notebook on the kernel; the tab first, while the click that asks for it still counts. */
+  async openNotebook(id) {
+    const tab = open('about:blank');
+    const { url, message } = await this.source.ask('../notebook', { id }).catch((error) => ({ message: error.message }));
+    if (url) tab.location = url; else { tab.close(); announce(plain(message)); }
   }
 
   key(event) {

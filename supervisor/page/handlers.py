@@ -1,0 +1,298 @@
+"""The page and its part of the daemon's API, for a Jupyter Server to serve.
+
+Owns the paths below ``/supervisor`` and the policy of the page.  Who may look and
+who may order is the server's rule: its token or password, XSRF, and origins.
+Knows the daemon by its client alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler, JupyterHandler
+from jupyter_server.utils import ensure_async, url_escape, url_path_join
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon
+from supervisor.control.lookup import BadPath, NoConfig
+
+T = TypeVar("T")
+MakeClient = Callable[[], Client]
+
+STATIC = Path(__file__).with_name("static")
+# Nothing from elsewhere, nothing that is no file of ours, in no other page's frame.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# What is sent when nothing happens, so that a broken connection is noticed; in seconds.
+PULSE = 10.0
+ORDER_TIMEOUT = 120.0
+# Lines that wait for a page which reads slowly; then the daemon is read no further, and drops it.
+_WAITING = 256
+_UNREACHED = (NoDaemon, Broken, BadPath, NoConfig, OSError)
+
+
+def rules(
+    base_url: str, make_client: MakeClient, *, has_lab: bool = False
+) -> list[tuple[str, Any, dict[str, Any]]]:
+    """The handlers to be added to a Jupyter Server; ``has_lab``: there is a JupyterLab to open kernels in."""
+    below = url_path_join(base_url, "supervisor")
+    shared = {"make_client": make_client}
+    return [
+        (below, web.RedirectHandler, {"url": f"{below}/", "permanent": False}),
+        (f"{below}/", PageHandler, {"has_lab": has_lab}),
+        (f"{below}/notebook", NotebookHandler, {}),
+        (f"{below}/metrics", MetricsHandler, shared),
+        (f"{below}/static/(.*)", StaticHandler, {"path": str(STATIC)}),
+        (f"{below}/v1/(.*)", DoorHandler, shared),
+    ]
+
+
+class PageHandler(JupyterHandler):
+    """The page itself."""
+
+    auth_resource = "kernels"
+
+    def initialize(self, has_lab: bool) -> None:
+        """Keep whether there is a JupyterLab."""
+        self._has_lab = has_lab
+
+    @property
+    def content_security_policy(self) -> str:
+        """Stricter than the server's own: this page needs nothing else."""
+        return POLICY
+
+    @web.authenticated
+    @authorized
+    def get(self) -> None:
+        """Answer with the page."""
+        text = (STATIC / "page.html").read_text()
+        _ = self.xsrf_token  # which sets the cookie that orders need
+        self.set_header("Cache-Control", "no-store")
+        self.finish(text.replace("<html ", "<html data-lab ") if self._has_lab else text)
+
+
+class StaticHandler(JupyterHandler, web.StaticFileHandler):
+    """Its modules and its style."""
+
+    auth_resource = "kernels"
+
+    @web.authenticated
+    @authorized
+    async def get(self, path: str, include_body: bool = True) -> None:  # type: ignore[override]
+        """Answer with a file."""
+        await web.StaticFileHandler.get(self, path, include_body)
+
+    @property
+    def content_security_policy(self) -> str:
+        """As of the page."""
+        return POLICY
+
+    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002
+        """An upgrade is to be seen at once."""
+        self.set_header("Cache-Control", "no-cache")
+
+
+class _DaemonHandler(APIHandler):
+    """Asks the daemon, in a thread, so that nothing holds up the server."""
+
+    auth_resource = "kernels"
+
+    def initialize(self, make_client: MakeClient) -> None:
+        """Keep how the daemon is found."""
+        self._make_client = make_client
+
+    async def ask(self, method: str, target: str, body: dict[str, Any] | None = None) -> Answer:
+        """What the daemon answers.  Raises HTTPError 503 where none does."""
+        patience = ORDER_TIMEOUT if body is not None else 10.0
+        return await self.reach(lambda: self._make_client().ask(method, target, body, timeout=patience))
+
+    async def reach(self, work: Callable[[], T]) -> T:
+        """What comes of ``work``, done in a thread.  Raises HTTPError 503 where no daemon answers."""
+        try:
+            return await _in_thread(work)
+        except _UNREACHED as error:
+            raise web.HTTPError(503, reason="No daemon", log_message=str(error)) from None
+
+
+class DoorHandler(_DaemonHandler):
+    """The daemon's API, as far as a page may ask: all but what would end the daemon."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, path: str) -> None:
+        """Ask, or follow."""
+        query = self.request.query
+        target = f"/v1/{path}" + (f"?{query}" if query else "")
+        if path == "events" or path.endswith("/output"):
+            await self._follow(target)
+        else:
+            self._pass_on(await self.ask("GET", target))
+
+    @web.authenticated
+    @authorized
+    async def post(self, path: str) -> None:
+        """Order."""
+        if path in ("detach", "shutdown"):
+            raise web.HTTPError(403, reason="Not from a page")
+        self._pass_on(await self.ask("POST", f"/v1/{path}", self.get_json_body() or {}))
+
+    def _pass_on(self, answer: Answer) -> None:
+        self.set_status(answer.status)
+        self.finish(json.dumps(answer.body))
+
+    async def _follow(self, target: str) -> None:
+        connection, refusal = await self.reach(lambda: self._open(target))
+        if refusal is not None:
+            connection.close()
+            self._pass_on(refusal)
+            return
+        self.set_header("Content-Type", "application/x-ndjson")
+        lines = _Lines(connection)
+        try:
+            while (line := await lines.next(PULSE)) is not None:
+                self.write(line)
+                await self.flush()
+        except StreamClosedError:
+            pass  # the page has gone
+        finally:
+            lines.close()
+
+    def _open(self, target: str) -> tuple[Connection, Answer | None]:
+        connection = self._make_client().connect()
+        try:
+            connection.send("GET", target)
+            return connection, connection.open_stream()
+        except BaseException:
+            connection.close()
+            raise
+
+
+class NotebookHandler(APIHandler):
+    """A notebook on a kernel, to be opened in JupyterLab: the one that there is, else a new one."""
+
+    auth_resource = "contents"
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Answer with the ``url`` of the notebook on the kernel of an ``id``."""
+        kernel = str((self.get_json_body() or {}).get("id"))
+        if kernel not in self.kernel_manager:
+            raise web.HTTPError(404, reason="No such kernel")
+        sessions = [session for session in await self.session_manager.list_sessions()
+                    if session["kernel"]["id"] == kernel and session["type"] == "notebook"]  # fmt: skip
+        path = str(sessions[0]["path"]) if sessions else await self._new(kernel)
+        self.finish(json.dumps({"url": url_path_join(self.base_url, "lab/tree", url_escape(path))}))
+
+    async def _new(self, kernel: str) -> str:
+        spec = self.kernel_manager.get_kernel(kernel).kernel_name
+        metadata = {"kernelspec": {"name": spec, "display_name": spec}}
+        content = {"cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+        model = {"type": "notebook", "content": content}
+        path = await ensure_async(self.contents_manager.increment_filename(f"{spec}.ipynb"))
+        await ensure_async(self.contents_manager.new(model, path))
+        await self.session_manager.create_session(
+            path=path, name=path, type="notebook", kernel_name=spec, kernel_id=kernel
+        )
+        return str(path)
+
+
+class MetricsHandler(_DaemonHandler):
+    """The metrics, for Prometheus."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with the metrics of this moment."""
+        from supervisor.page.metrics import exposition
+
+        status, usage, counts = [(await self.ask("GET", f"/v1/{path}")).body for path in _MEASURED]
+        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.finish(exposition(status, usage.get("usage") or {}, counts))
+
+
+_MEASURED = ("status", "usage", "counts")
+
+
+class _Lines:
+    """The lines of a stream, read in a thread of its own; a page that does not read holds it up alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._room = threading.Semaphore(_WAITING)
+        threading.Thread(target=self._read, name="kernel-supervisor-page", daemon=True).start()
+
+    def _read(self) -> None:
+        with suppress(*_UNREACHED), self._connection:
+            for line in self._connection.lines():
+                self._room.acquire()
+                self._put(json.dumps(line) + "\n")
+        self._put(None)
+
+    def _put(self, line: str | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
+
+    async def next(self, pulse: float) -> str | None:
+        """All that has come; an empty line after ``pulse`` seconds without any; ``None`` at the end."""
+        try:
+            async with asyncio.timeout(pulse):
+                line = await self._lines.get()
+        except TimeoutError:
+            return "\n"
+        if line is None:
+            return None
+        return "".join([line, *self._waiting()])
+
+    def _waiting(self) -> Iterator[str]:
+        self._room.release()
+        while not self._lines.empty():
+            line = self._lines.get_nowait()
+            if line is None:
+                self._lines.put_nowait(None)
+                return
+            self._room.release()
+            yield line
+
+    def close(self) -> None:
+        """Read no more."""
+        self._connection.hang_up()
+        self._room.release(_WAITING)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """As the loop's own executor, whose few threads a daemon that hangs would fill."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="kernel-supervisor-page", daemon=True).start()
+    return await done
