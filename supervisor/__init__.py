@@ -11,27 +11,41 @@ from typing import TYPE_CHECKING, Any
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
-    from supervisor.manager import KernelManager, run_kernel, start_new_kernel
+    from supervisor.manager import (
+        AsyncKernelManager,
+        AsyncMultiKernelManager,
+        KernelManager,
+        MultiKernelManager,
+        run_kernel,
+        start_new_async_kernel,
+        start_new_kernel,
+    )
     from supervisor.settings.config import KernelConfig
     from supervisor.supervision.embedded import Supervisor
 
-__all__ = ["KernelConfig", "KernelManager", "Supervisor", "__version__", "run_kernel", "start_new_kernel"]
+__all__ = [
+    "AsyncKernelManager",
+    "AsyncMultiKernelManager",
+    "KernelConfig",
+    "KernelManager",
+    "MultiKernelManager",
+    "Supervisor",
+    "__version__",
+    "run_kernel",
+    "start_new_async_kernel",
+    "start_new_kernel",
+]
 
-_HOMES = {
-    "KernelConfig": "supervisor.settings.config",
-    "KernelManager": "supervisor.manager",
-    "Supervisor": "supervisor.supervision.embedded",
-    "run_kernel": "supervisor.manager",
-    "start_new_kernel": "supervisor.manager",
-}
+# The others are in supervisor.manager.
+_HOMES = {"KernelConfig": "supervisor.settings.config", "Supervisor": "supervisor.supervision.embedded"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "supervisor.manager")), name)
 
 
 def __dir__() -> list[str]:

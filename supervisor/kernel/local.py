@@ -42,7 +42,8 @@ class LocalKernel(KernelManagerABC):
             self.kernel_id = kernel_id
         self._pid = pid
         self._process = process
-        self._files_to_cleanup = [Path(file) for file in files_to_cleanup or ()]
+        self.files_to_cleanup = [Path(file) for file in files_to_cleanup or ()]
+        self.log = log
         self._ended = False
         self._returncode: int | None = None
         self._pidfd: int | None = None
@@ -134,7 +135,7 @@ class LocalKernel(KernelManagerABC):
     async def cleanup(self) -> None:
         """Remove the files and close the pidfd; the process itself is left as it is."""
         self._let_go()
-        for file in self._files_to_cleanup:
+        for file in self.files_to_cleanup:
             try:
                 file.unlink()
             except FileNotFoundError:

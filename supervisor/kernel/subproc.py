@@ -51,7 +51,7 @@ class KernelManager(LocalKernel):
         super().__init__(popen.pid, process, kernel_id, files_to_cleanup)
         self.kernel = popen
         self.win_interrupt_evt = win_interrupt_evt
-        self._is_asyncio = isinstance(popen, asyncio.subprocess.Process)
+        self.async_subprocess = isinstance(popen, asyncio.subprocess.Process)
         self._home = _running_loop()
         self._lost = False
         if popen.returncode is not None:
@@ -78,7 +78,7 @@ class KernelManager(LocalKernel):
         return self._pidfd is not None or self._lost
 
     async def _settle(self) -> None:
-        at_home = not self._is_asyncio or self._home is asyncio.get_running_loop()
+        at_home = not self.async_subprocess or self._home is asyncio.get_running_loop()
         deadline = time.monotonic() + (_REAPER_PATIENCE if at_home else _OTHER_LOOP_PATIENCE)
         pause = 0.0
         while not self._ended:
@@ -94,7 +94,7 @@ class KernelManager(LocalKernel):
         """The return code as far as it is told by now; reaps the child if that is to be done here."""
         if not isinstance(self.kernel, asyncio.subprocess.Process) and self._is_ours_to_reap():
             return self.kernel.poll()
-        if self.kernel.returncode is None and not self._is_asyncio:
+        if self.kernel.returncode is None and not self.async_subprocess:
             return self._ask_pidfd()
         return self.kernel.returncode  # asyncio reaps, or somebody has
 

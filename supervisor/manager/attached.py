@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +23,8 @@ from supervisor.core.model import Cause, Exit, ProcessId
 from supervisor.disk.off_loop import begin
 from supervisor.kernel.connection import Address
 from supervisor.manager.launch import Launch
-from supervisor.manager.thread import Work
-from supervisor.observe.callbacks import Callback, Callbacks
+from supervisor.manager.thread import Work, drive
+from supervisor.observe.callbacks import Callbacks
 from supervisor.process.identity import identify, is_running
 from supervisor.settings.config import KernelConfig
 
@@ -54,7 +54,7 @@ class Attached:
             raise ConnectionError(str(error)) from None
         self.name = name
         self._client = Client(found=found)
-        self._callbacks = callbacks
+        self.callbacks = callbacks
         self._last_process: ProcessId | None = None
         self._last_address: Address | None = None
         self._lock = threading.Lock()
@@ -67,17 +67,15 @@ class Attached:
 
     def block(self, work: Work[T]) -> T:
         """Carry out an order; blocks the calling thread."""
-        # There is nothing in it to be awaited.
-        try:
-            work.send(None)
-        except StopIteration as done:
-            value: T = done.value
-            return value
-        raise AssertionError("an order to a daemon is asked in one go")
+        return drive(work)  # there is nothing in it to be awaited
 
     async def wait(self, work: Work[T]) -> T:
         """Carry out an order; blocks nobody."""
-        return await begin(self.block, work)
+        return await begin(drive, work)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Ask what may take the daemon a while; blocks nobody."""
+        return await begin(question)
 
     # What is so
 
@@ -110,6 +108,15 @@ class Attached:
         except Broken as error:
             raise ConnectionError(f"the daemon broke off: {error}") from None
 
+    popen = None
+    is_idle = False
+
+    @property
+    def hearer(self) -> ProcessId | None:
+        """The process that hears what is sent now; the daemon is asked only if another may be there."""
+        known = self._last_process
+        return known if known is not None and is_running(known) else self.process
+
     @property
     def process(self) -> ProcessId | None:
         """The process of the kernel, as far as it is known."""
@@ -136,7 +143,7 @@ class Attached:
     @property
     def last_exit(self) -> Exit | None:
         """How the last run that died ended; within a callback, the end that it is called for."""
-        if (told := self._callbacks.told) is not None:
+        if (told := self.callbacks.told) is not None:
             return exit_of(told)
         death = self._view()["last_death"]
         return None if death is None else exit_of(death)
@@ -241,9 +248,8 @@ class Attached:
 
     # Callbacks
 
-    def add_callback(self, callback: Callback, event: str) -> None:
-        """Call ``callback()`` at each ``event``; those of the next daemon are told, too."""
-        self._callbacks.add(None, callback, event)
+    def listen(self) -> None:
+        """Have the callbacks told from now on, of what the next daemon does, too."""
         with self._lock:
             if self._follower is None:
                 self._place = Place()
@@ -255,10 +261,6 @@ class Attached:
         # From here on nothing is missed; a daemon that is away is waited for in the thread only.
         self._listens.wait(5.0)
 
-    def remove_callback(self, callback: Callback, event: str) -> None:
-        """Undo one ``add_callback``."""
-        self._callbacks.remove(None, callback, event)
-
     def abandon(self) -> None:
         """Nobody holds the manager any more: follow the events no longer; returns at once."""
         self._ended.set()
@@ -268,7 +270,7 @@ class Attached:
     def _follow(self) -> None:
         for event in follow(self._place, self._connect, self._lost):
             if event.get("event") != GAP:
-                self._callbacks(event)
+                self.callbacks(event)
 
     def _connect(self) -> Connection:
         # At first nothing that was told before, not even in the same millisecond.

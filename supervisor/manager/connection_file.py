@@ -5,15 +5,21 @@ Owns what IPython's ``ConnectionFileMixin`` has.  Starts nothing.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from supervisor.kernel.connection import CHANNELS, Address, ChannelName
 
 if TYPE_CHECKING:
+    import zmq
     from jupyter_client.blocking.client import BlockingKernelClient
     from jupyter_client.session import Session
+
+_SCHEME = "hmac-sha256"
 
 
 class Port:
@@ -46,10 +52,14 @@ class ConnectionFileMixin(ABC):
     hb_port = Port()
 
     transport: Literal["tcp", "ipc"] = "tcp"
-    client_class: str | type[BlockingKernelClient] = "jupyter_client.blocking.client.BlockingKernelClient"
+    blocking_class: str | type[BlockingKernelClient] = "jupyter_client.blocking.client.BlockingKernelClient"
+    client_class: str | type[Any] = blocking_class
+    client_factory: Any = None
 
+    _context_class = "zmq.Context"
+    _context: zmq.Context[Any] | None = None
     _wished_ip = "127.0.0.1"
-    _jupyter_session: Session | None = None
+    _session: Session | None = None
 
     def __init__(self) -> None:
         self._wished_ports: dict[ChannelName, int] = dict.fromkeys(CHANNELS, 0)
@@ -67,6 +77,10 @@ class ConnectionFileMixin(ABC):
     def _address(self) -> Address:
         """The address, chosen now if need be."""
 
+    @abstractmethod
+    def _adopt(self, address: Address) -> None:
+        """Have this address, from now on."""
+
     @property
     def ip(self) -> str:
         """Where the kernel listens; for ipc the path before ``-PORT``, once it is chosen."""
@@ -75,7 +89,12 @@ class ConnectionFileMixin(ABC):
 
     @ip.setter
     def ip(self, ip: str) -> None:
-        self._wished_ip = ip
+        self._wished_ip = "0.0.0.0" if ip == "*" else ip  # noqa: S104 - as in the originals
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports of shell, stdin, iopub, hb and control, in this order."""
+        return [self.shell_port, self.stdin_port, self.iopub_port, self.hb_port, self.control_port]
 
     @property
     def key(self) -> bytes:
@@ -85,14 +104,30 @@ class ConnectionFileMixin(ABC):
     @property
     def session(self) -> Session:
         """A ``jupyter_client.session.Session`` with the key."""
-        if self._jupyter_session is None or self._jupyter_session.key != self.key:
-            self._jupyter_session = self._new_session()
-        return self._jupyter_session
+        if self._session is None:
+            self._session = self._new_session()
+        self._session.key = self.key
+        return self._session
 
     def _new_session(self) -> Session:
         from jupyter_client.session import Session
 
-        return Session(key=self.key, signature_scheme=self._address().signature_scheme)
+        if self._session is not None:
+            made = self._session.clone()
+            made.session = Session().session  # each client has an id of its own
+            return made
+        return Session(key=self.key, signature_scheme=_SCHEME)
+
+    @property
+    def context(self) -> zmq.Context[Any]:
+        """The zmq context for ``connect_shell`` and the like: that of the process, unless set."""
+        if self._context is None:
+            self._context = imported(self._context_class).instance()
+        return self._context
+
+    @context.setter
+    def context(self, context: zmq.Context[Any]) -> None:
+        self._context = context
 
     def get_connection_info(self, session: bool = False) -> dict[str, Any]:
         """Where the kernel is: transport, ip, the five ports, and the key, or a ``session`` with it."""
@@ -108,12 +143,76 @@ class ConnectionFileMixin(ABC):
 
         May be had before the start: the address does not change.
         """
-        made = self._client_factory()
-        given = {**self.get_connection_info(session=True), "connection_file": self.connection_file, **kw}
-        return cast("BlockingKernelClient", made(**given))
+        return cast("BlockingKernelClient", self._client(self.client_factory or self.client_class, kw))
 
-    def _client_factory(self) -> Any:
-        if not isinstance(self.client_class, str):
-            return self.client_class
-        module, _, name = self.client_class.rpartition(".")
-        return getattr(import_module(module), name)
+    def blocking_client(self) -> BlockingKernelClient:
+        """A client of ``blocking_class``."""
+        return cast("BlockingKernelClient", self._client(self.blocking_class, {}))
+
+    def _client(self, kind: Any, keywords: Mapping[str, Any]) -> Any:
+        made = imported(kind)
+        return made(
+            **{**self.get_connection_info(session=True), "connection_file": self.connection_file, **keywords}
+        )
+
+    def load_connection_file(self, connection_file: str | None = None) -> None:
+        """Have the address of a connection file, by default of one's own.  OSError, ValueError."""
+        content = Path(connection_file or self.connection_file).read_text(encoding="utf-8")
+        self.load_connection_info(json.loads(content))
+
+    def load_connection_info(self, info: Mapping[str, Any]) -> None:
+        """Have this address from now on; ports that are missing are chosen.
+
+        ValueError for one that cannot be; RuntimeError while a kernel runs.
+        """
+        given = {name: value for name, value in info.items() if name in _FIELDS}
+        key = given.get("key") or self.key
+        given |= {"key": key.decode() if isinstance(key, bytes) else str(key)}
+        ports = {name: given.get(name) or getattr(self, name) for name in _PORTS}
+        known = {"transport": self.transport, "ip": self.ip, "signature_scheme": _SCHEME}
+        if all(ports.values()):
+            self._adopt(Address.from_mapping({**known, **given, **ports}))
+        else:
+            self._adopt(Address(self.transport, self.ip, 0, 0, 0, 0, 0, key=given["key"]))
+            self._wished_ports.update((channel, ports[f"{channel}_port"]) for channel in CHANNELS)
+        self.transport = given.get("transport", self.transport)
+        self.ip = given.get("ip", self.ip)
+
+    def _connect(self, channel: str, identity: bytes | None) -> zmq.Socket[Any]:
+        from jupyter_client.connect import ConnectionFileMixin as Original
+
+        original = Original(context=self.context)
+        original.load_connection_info(self.get_connection_info())  # type: ignore[arg-type]
+        return cast("zmq.Socket[Any]", getattr(original, f"connect_{channel}")(identity=identity))
+
+    def connect_shell(self, identity: bytes | None = None) -> zmq.Socket[Any]:
+        """A socket that is connected to the shell channel."""
+        return self._connect("shell", identity)
+
+    def connect_iopub(self, identity: bytes | None = None) -> zmq.Socket[Any]:
+        """A socket that is connected to the iopub channel, and subscribed to all."""
+        return self._connect("iopub", identity)
+
+    def connect_stdin(self, identity: bytes | None = None) -> zmq.Socket[Any]:
+        """A socket that is connected to the stdin channel."""
+        return self._connect("stdin", identity)
+
+    def connect_control(self, identity: bytes | None = None) -> zmq.Socket[Any]:
+        """A socket that is connected to the control channel."""
+        return self._connect("control", identity)
+
+    def connect_hb(self, identity: bytes | None = None) -> zmq.Socket[Any]:
+        """A socket that is connected to the heartbeat."""
+        return self._connect("hb", identity)
+
+
+_PORTS = tuple(f"{channel}_port" for channel in CHANNELS)
+_FIELDS = (*_PORTS, "transport", "ip", "key", "signature_scheme", "kernel_name")
+
+
+def imported(thing: Any) -> Any:
+    """What a dotted name stands for; anything else is itself."""
+    if not isinstance(thing, str):
+        return thing
+    module, _, name = thing.rpartition(".")
+    return getattr(import_module(module), name)

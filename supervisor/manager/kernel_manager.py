@@ -6,32 +6,45 @@ order, carried out by this process or by a daemon; it has no restart logic of it
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
+import inspect
+import logging
 import os
 import re
 import signal
+import subprocess
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, cast
 
 import msgspec
+from jupyter_client.managerabc import KernelManagerABC
+from traitlets import TraitType
 
-from supervisor.core.model import Exit
+from supervisor.core.model import Exit, ProcessId
 from supervisor.kernel.connection import CHANNELS, Address, Connection
 from supervisor.manager.attached import Attached
+from supervisor.manager.clients import attend
 from supervisor.manager.connection_file import ConnectionFileMixin
 from supervisor.manager.launch import Launch
 from supervisor.manager.own import Own
+from supervisor.manager.thread import Work, drive
 from supervisor.observe.callbacks import Callback, Callbacks
 from supervisor.process.identity import is_running
 from supervisor.settings.config import NAME_PATTERN, KernelConfig, OutputConfig, PortsConfig
 
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
+
+T = TypeVar("T")
+K = TypeVar("K")
+M = TypeVar("M", bound="KernelManager")
+P = ParamSpec("P")
 
 SETTINGS = (
     "max_restarts",
@@ -43,11 +56,14 @@ SETTINGS = (
     "interrupt_mode",
     "hold_ports",
     "output",
+    "restart",
 )
 """The keys of a ``[kernels.NAME]`` table that ``settings=`` takes."""
 
 # Who carries out the orders: this process, or a daemon.
 Orders = Own | Attached
+
+_PROPERTIES = ("autorestart", "kernel_id", "connection_file", "ip", "key", *(f"{c}_port" for c in CHANNELS))
 
 # A kernel that comes back may take this long, however little patience there is at the start; in seconds.
 _LEAST_PATIENCE = 60.0
@@ -61,50 +77,64 @@ class KernelManager(ConnectionFileMixin):
     ``SETTINGS``).  ``kernel_cmd`` stands in for the command of the kernelspec.
     """
 
-    def __init__(
-        self,
-        *,
-        kernel_name: str = "python3",
-        kernel_cmd: Sequence[str] = (),
-        extra_arguments: Sequence[str] = (),
-        connection_file: str | os.PathLike[str] = "",
-        kernel_id: str | None = None,
-        ip: str = "127.0.0.1",
-        transport: Literal["tcp", "ipc"] = "tcp",
-        shell_port: int = 0,
-        iopub_port: int = 0,
-        stdin_port: int = 0,
-        control_port: int = 0,
-        hb_port: int = 0,
-        key: bytes | str = b"",
-        autorestart: bool = True,
-        shutdown_wait_time: float = 1.0,
-        client_class: str | type[BlockingKernelClient] | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        self.kernel_name = kernel_name
-        self.kernel_cmd = list(kernel_cmd)
-        self.extra_arguments = list(extra_arguments)
-        self.transport = transport
-        self.shutdown_wait_time = shutdown_wait_time
-        if client_class is not None:
-            self.client_class = client_class
-        ports = (shell_port, iopub_port, stdin_port, control_port, hb_port)
-        self._wished_ports.update(zip(CHANNELS, ports, strict=True))
-        self._wished_ip = ip
-        self._autorestart = autorestart
-        self._settings = _checked(settings or {})
-        self._kernel_id = kernel_id or str(uuid.uuid4())
-        connection = _connection(self._kernel_id, connection_file)
-        if key:
-            connection.adopt(_without_ports(transport, ip, key))
-        self._order_by(Own(connection, Callbacks(coroutines=False)), str(connection.path))
+    kernel_name: str = "python3"
+    kernel_cmd: Sequence[str] = ()
+    extra_arguments: Sequence[str] = ()
+    shutdown_wait_time: float = 1.0
+    settings: Mapping[str, Any] = {}
+    log: Any = logging.getLogger(__name__)
+    shutting_down = False
+    kernel_spec_manager: Any = None
+    data_dir: str = ""
 
-    def _order_by(self, orders: Orders, connection_file: str) -> None:
+    # What a subclass says of the attributes that are properties here.
+    _wishes: Mapping[str, Any] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name, value in list(vars(cls).items()):
+            plain = value.default() if isinstance(value, TraitType) else value
+            if name in _PROPERTIES and not hasattr(plain, "__get__"):
+                cls._wishes = {**cls._wishes, name: plain}
+                delattr(cls, name)
+            elif plain is not value:
+                setattr(cls, name, plain)
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__()
+        given = {**self._wishes, **_configured(type(self), keywords), **keywords}
+        self._autorestart = bool(given.pop("autorestart", True))
+        self._has_id = given.get("kernel_id") is not None
+        self._kernel_id = given.pop("kernel_id", None) or str(uuid.uuid4())
+        connection = _connection(self._kernel_id, given.pop("connection_file", ""))
+        self._order_by(Own(connection, self._new_callbacks()))
+        self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+        session, key = given.pop("session", None), given.pop("key", b"")
+        for name, value in given.items():
+            self._take(name, value)
+        self.kernel_cmd, self.extra_arguments = list(self.kernel_cmd), list(self.extra_arguments)
+        self.settings = _checked(self.settings)
+        if session is not None:
+            self._session, key = session, session.key
+        if key:
+            text = key.decode() if isinstance(key, bytes) else key
+            connection.adopt(Address(self.transport, self.ip, 0, 0, 0, 0, 0, key=text))
+
+    def _take(self, name: str, value: Any) -> None:
+        if name in ("config", "parent", "cache_ports"):
+            self.log.debug("%s: is of no use to a %s", name, type(self).__name__)
+        elif name.startswith("_") or not hasattr(type(self), name):
+            raise TypeError(f"{type(self).__name__}: {name}: no such keyword")
+        else:
+            setattr(self, name, value)
+
+    @classmethod
+    def _new_callbacks(cls) -> Callbacks:
+        return Callbacks(coroutines=False)
+
+    def _order_by(self, orders: Orders) -> None:
         """Have the orders carried out by these."""
         self._carrier = orders
-        self._file = connection_file
         self._pid = os.getpid()
         weakref.finalize(self, orders.abandon).atexit = False
 
@@ -122,10 +152,16 @@ class KernelManager(ConnectionFileMixin):
         raise TypeError.  Raises ConnectionError if no daemon answers, as most methods do
         later, and LookupError if it has no such kernel.
         """
-        orders = Attached(name, socket, config, Callbacks(coroutines=False))
+        orders = Attached(name, socket, config, cls._new_callbacks())
         made = cls(kernel_id=name)
-        made._order_by(orders, orders.connection_file)
+        made._order_by(orders)
         return made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown_kernel()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kernel_id} pid={self.pid}>"
@@ -154,8 +190,21 @@ class KernelManager(ConnectionFileMixin):
 
     @property
     def connection_file(self) -> str:
-        """The path of the connection file, which never changes."""
-        return self._file
+        """The path of the connection file; may be set before the start."""
+        return self._carrier.connection_file
+
+    @connection_file.setter
+    def connection_file(self, path: str | os.PathLike[str]) -> None:
+        self._own("connection_file").connection.path = Path(path).expanduser().absolute()
+
+    def _own(self, what: str) -> Own:
+        """The supervision by this process, where nothing runs yet."""
+        orders = self._orders
+        if not isinstance(orders, Own):
+            raise TypeError(f"{what}: is the daemon's")
+        if orders.is_managing:
+            raise RuntimeError(f"{what}: a kernel runs")
+        return orders
 
     @property
     def autorestart(self) -> bool:
@@ -187,23 +236,78 @@ class KernelManager(ConnectionFileMixin):
         """How the last run ended; within a callback, the end that it is called for."""
         return self._orders.last_exit
 
+    @property
+    def owns_kernel(self) -> bool:
+        """Whether the kernel is this process's; False for one of a daemon."""
+        return isinstance(self._carrier, Own)
+
+    @property
+    def kernel(self) -> subprocess.Popen[bytes] | None:
+        """The process that was launched last; ``None`` before, and for a kernel of a daemon."""
+        return self._carrier.popen
+
+    @property
+    def ready(self) -> concurrent.futures.Future[None]:
+        """Done when a process has been started for the first time, or could not be."""
+        return self._ready
+
+    @property
+    def kernel_spec(self) -> Any:
+        """The ``jupyter_client`` KernelSpec of ``kernel_name``.  NoSuchKernel."""
+        if self.kernel_spec_manager is None:
+            from jupyter_client.kernelspec import KernelSpecManager
+
+            where = {"data_dir": self.data_dir} if self.data_dir else {}
+            self.kernel_spec_manager = KernelSpecManager(**where)
+        return self.kernel_spec_manager.get_kernel_spec(self.kernel_name)
+
+    @property
+    def ipykernel(self) -> bool:
+        """Whether the kernel's name says that it is an ipykernel."""
+        return self.kernel_name in ("python", "python2", "python3")
+
     def is_alive(self) -> bool:
         """Whether the process is there and has not ended."""
         process = self._orders.process
         return process is not None and is_running(process)
 
+    def _hearer(self) -> ProcessId | None:
+        return self._carrier.hearer
+
+    def _is_kept(self) -> bool | None:
+        """Whether the kernel runs or is to come back, as far as is known; ``None`` before the first start."""
+        if not self._ready.done() and self.owns_kernel:
+            return None
+        try:
+            return self._carrier.is_managing
+        except ConnectionError:
+            return self._carrier.process is not None
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        return await self._carrier.ask(question)
+
+    def _client(self, kind: Any, keywords: Mapping[str, Any]) -> Any:
+        client = super()._client(kind, keywords)
+        attend(client, self)
+        return client
+
     def _config(self) -> KernelConfig:
-        settings = dict(self._settings)
+        settings = dict(self.settings)
+        restart = settings.pop("restart", "on-failure")
         if not self._autorestart:
             # Nobody is to start it again, so nobody is to end a slow start.
+            restart = "never"
             settings.setdefault("start_timeout", inf)
+        ip = self._wished_ip
+        if self.transport == "ipc" and ip != ConnectionFileMixin._wished_ip:
+            ip = str(Path(ip).absolute())
         return KernelConfig(
-            name=_name(self._kernel_id),
+            name=self._carrier.name,
             autostart=False,
-            restart="always" if self._autorestart else "never",
+            restart=restart,
             stop_timeout=self.shutdown_wait_time,
             transport=self.transport,
-            ip=self._wished_ip,
+            ip=ip,
             ports=PortsConfig(**self._wished_ports),
             **{"output": OutputConfig(max_bytes=1_048_576, backups=0), **settings},
         )
@@ -217,9 +321,16 @@ class KernelManager(ConnectionFileMixin):
     def _address(self) -> Address:
         return self._known_address() or self._orders.choose_address(self._config(), self.kernel_name)
 
+    def _adopt(self, address: Address) -> None:
+        self._own("the address").connection.adopt(address)
+
     # Orders
 
-    def start_kernel(self, **kw: Any) -> None:
+    def _wait(self, work: Work[T]) -> T:
+        """Carry out an order, in the way of this class of managers."""
+        return self._carrier.block(work)
+
+    def start_kernel(self, /, **kw: Any) -> None:
         """Write the connection file and launch the kernel; returns when the process is there.
 
         ``kw``: keywords of ``subprocess.Popen``, remembered for restarts, files among
@@ -232,10 +343,11 @@ class KernelManager(ConnectionFileMixin):
         the command cannot be executed; TypeError or ValueError for a keyword that is
         of no use.  Nothing is left behind then, nor remembered.
         """
-        orders = self._orders
-        self._note(orders.block(orders.start(self._launch(), self._config(), kw)))
+        if (kernel_id := kw.pop("kernel_id", None)) is not None and not self._has_id:
+            self._kernel_id = str(kernel_id)
+        return self._wait(self._launched(self._orders.start, self._launch(), self._config(), kw))
 
-    def restart_kernel(self, now: bool = False, **kw: Any) -> None:
+    def restart_kernel(self, /, now: bool = False, **kw: Any) -> None:
         """Stop the kernel and launch it again at the same address; returns when the new process is there.
 
         With the arguments of the start, updated by ``kw``, for good.  ``now``
@@ -243,10 +355,22 @@ class KernelManager(ConnectionFileMixin):
         ``newports=True`` gives it another address.  Raises RuntimeError if
         none was ever started, and as ``start_kernel`` does.
         """
-        orders = self._orders
-        self._note(orders.block(orders.restart(self._launch(), self._config(), kw, now=now)))
+        restart = functools.partial(self._orders.restart, now=now)
+        return self._wait(self._launched(restart, self._launch(), self._config(), kw))
 
-    def _note(self, launch: Launch) -> None:
+    async def _launched(self, order: Callable[..., Work[Launch]], *arguments: Any) -> None:
+        self.shutting_down = False
+        if self._ready.done():
+            self._ready = concurrent.futures.Future()
+        ready, error = self._ready, None
+        try:
+            launch = await order(*arguments)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if not ready.done():  # by another order, meanwhile
+                ready.set_exception(error) if error else ready.set_result(None)
         self.kernel_name, self.kernel_cmd = launch.kernel_name, list(launch.kernel_cmd)
 
     def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
@@ -257,7 +381,14 @@ class KernelManager(ConnectionFileMixin):
         does not end even so.
         """
         orders = self._orders
-        orders.block(orders.shut_down(self.shutdown_wait_time, now=now, restart=restart))
+        return self._end(orders.shut_down(self.shutdown_wait_time, now=now, restart=restart))
+
+    def _end(self, work: Work[None]) -> None:
+        """Carry out an order to end what runs and is left; without any, also when the interpreter ends."""
+        self.shutting_down = True
+        if self._carrier.is_idle:
+            return work.close()
+        return self._wait(work)
 
     def request_shutdown(self, restart: bool = False) -> None:
         """Send a ``shutdown_request`` on control, and return; the kernel is not started again.
@@ -266,15 +397,20 @@ class KernelManager(ConnectionFileMixin):
         has answered, after half a second at most.  No error if nothing runs.
         """
         orders = self._orders
-        orders.block(orders.request_shutdown(restart=restart))
+        return self._end(orders.request_shutdown(restart=restart))
 
-    def finish_shutdown(self, waittime: float | None = 1, pollinterval: float = 0.1) -> None:  # noqa: ARG002
+    def finish_shutdown(
+        self,
+        waittime: float | None = 1,
+        pollinterval: float = 0.1,  # noqa: ARG002
+        restart: bool = False,  # noqa: ARG002
+    ) -> None:
         """Wait ``waittime`` seconds for the end of the kernel, then signal it; sends no request.
 
-        ``pollinterval`` has no effect: nothing is polled.
+        The others have no effect: nothing is polled, and the connection file stays in any case.
         """
         orders = self._orders
-        orders.block(orders.finish_shutdown(self.shutdown_wait_time if waittime is None else waittime))
+        return self._end(orders.finish_shutdown(self.shutdown_wait_time if waittime is None else waittime))
 
     def cleanup(self, connection_file: bool = True) -> None:
         """Close sockets, let go of the ports, and remove the connection file unless told not to.
@@ -282,7 +418,13 @@ class KernelManager(ConnectionFileMixin):
         May be repeated.  A kernel that runs goes on, and stays supervised.
         """
         orders = self._orders
-        orders.block(orders.clean_up(connection_file=connection_file))
+        return self._end(orders.clean_up(connection_file=connection_file))
+
+    def cleanup_resources(self, restart: bool = False) -> None:
+        """As ``cleanup``; and a kernel that has died does not come back, unless it is for a ``restart``."""
+        if not restart and self.owns_kernel and not KernelManager.is_alive(self):
+            return self.shutdown_kernel(now=True)
+        return self.cleanup(connection_file=not restart)
 
     def interrupt_kernel(self) -> None:
         """Interrupt what the kernel executes, in the way that its kernelspec asks for.
@@ -290,28 +432,49 @@ class KernelManager(ConnectionFileMixin):
         One that is starting is interrupted once it is ready, at most 5 s
         later.  RuntimeError if nothing runs.
         """
-        orders = self._orders
-        orders.block(orders.interrupt())
+        return self._wait(self._orders.interrupt())
 
     def signal_kernel(self, signum: int) -> None:
         """Send a signal to the process group; 0 only asks.  RuntimeError if nothing runs."""
         if signum != 0 and signum not in signal.valid_signals():
             raise ValueError(f"signum: {signum} is not a signal")
-        orders = self._orders
-        orders.block(orders.signal(int(signum)))
+        return self._wait(self._orders.signal(int(signum)))
 
     def wait_ready(self, timeout: float | None = 60.0) -> None:
         """Wait until the kernel answers; ``None``: for as long as it takes.
 
         TimeoutError after ``timeout`` seconds; RuntimeError if nothing runs or it was given up.
         """
-        orders = self._orders
-        orders.block(orders.wait_ready(timeout))
+        return self._wait(self._orders.wait_ready(timeout))
+
+    def update_env(self, *, env: Mapping[str, str]) -> None:
+        """Have these variables in the environment of the kernel from its next launch on."""
+        if isinstance(orders := self._orders, Own):
+            orders.update_env(env)
 
     def format_kernel_cmd(self, extra_arguments: Sequence[str] | None = None) -> list[str]:
         """The command as it is launched.  Raises NoSuchKernel."""
         extra = None if extra_arguments is None else list(extra_arguments)
         return self._orders.formatted(self._launch(), extra)
+
+    def write_connection_file(self, **_: Any) -> None:
+        """Choose the address and write the connection file now; the start has the same."""
+        self._address()
+        self._own("the connection file").write_file()
+
+    def cleanup_connection_file(self) -> None:
+        """Remove the connection file if it was written by this manager."""
+        if isinstance(orders := self._orders, Own):
+            orders.remove_file()
+
+    def cleanup_ipc_files(self) -> None:
+        """Remove the sockets of an ipc kernel that has ended."""
+        if isinstance(orders := self._orders, Own):
+            orders.remove_sockets()
+
+    def cleanup_random_ports(self) -> None:
+        """Have other ports at the next start, but those that were given."""
+        self._own("the ports").connection.renew()
 
     def add_restart_callback(self, callback: Callback, event: str = "restart") -> None:
         """Have ``callback()`` called at each ``event``.
@@ -320,11 +483,15 @@ class KernelManager(ConnectionFileMixin):
         when the process of an ordered restart is there.  In a thread of their own, in
         order; what they raise is logged.  ValueError for another event.
         """
-        self._orders.add_callback(callback, event)
+        self._orders.callbacks.add(None, callback, event)
+        self._carrier.listen()
 
     def remove_restart_callback(self, callback: Callback, event: str = "restart") -> None:
         """Undo one ``add_restart_callback``; no error if there was none.  ValueError for another event."""
-        self._orders.remove_callback(callback, event)
+        self._orders.callbacks.remove(None, callback, event)
+
+
+KernelManagerABC.register(KernelManager)
 
 
 def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,9 +505,15 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(whole, name) for name in settings}
 
 
-def _without_ports(transport: Literal["tcp", "ipc"], ip: str, key: bytes | str) -> Address:
-    text = key.decode() if isinstance(key, bytes) else key
-    return Address(transport, ip, 0, 0, 0, 0, 0, key=text)
+def _configured(kind: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration of traitlets says of the attributes of a manager."""
+    parent = keywords.get("parent")
+    config = keywords.get("config") or getattr(parent, "config", None) or {}
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        section = config.get(base.__name__, {})
+        found |= {name: section[name] for name in section if hasattr(kind, name) or name in _PROPERTIES}
+    return found
 
 
 def _name(kernel_id: str) -> str:
@@ -359,6 +532,50 @@ def _connection(kernel_id: str, connection_file: str | os.PathLike[str]) -> Conn
     return Connection(name, path.absolute(), runtime_dir / "ipc")
 
 
+async def new_kernel(
+    kind: type[M], startup_timeout: float | None, kernel_name: str, keywords: Mapping[str, Any]
+) -> tuple[M, Any]:
+    """Start a kernel, and return its manager and a client that is connected and ready.
+
+    Of managers and clients whose methods return nothing to be awaited, it waits for nothing.
+    """
+    patience = inf if startup_timeout is None else startup_timeout
+    deadline = time.monotonic() + patience
+    manager = kind(kernel_name=kernel_name, settings={"start_timeout": max(_LEAST_PATIENCE, patience)})
+    client = None
+    try:
+        # Whatever ends this, Ctrl-C as well: a kernel that nobody can reach must not stay.
+        await done(manager.start_kernel(**keywords))
+        await done(manager.wait_ready(patience))
+        client = manager.client()
+        client.start_channels()
+        left = max(0.0, deadline - time.monotonic())
+        await done(client.wait_for_ready(timeout=None if left == inf else left))
+    except BaseException as error:
+        if client is not None:
+            client.stop_channels()
+        await done(manager.shutdown_kernel(now=True))
+        if isinstance(error, TimeoutError):
+            raise RuntimeError(f"the kernel was not ready within {patience:g} s") from None
+        raise
+    return manager, client
+
+
+async def done(answer: Any) -> Any:
+    """What comes of it, be it to be awaited or not."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def awaited(method: Callable[Concatenate[K, P], T]) -> Callable[Concatenate[K, P], Coroutine[Any, Any, T]]:
+    """The same method, where what it returns is to be awaited."""
+
+    @functools.wraps(method)
+    async def call(manager: K, /, *arguments: P.args, **keywords: P.kwargs) -> T:
+        return cast("T", await done(method(manager, *arguments, **keywords)))
+
+    return call
+
+
 def start_new_kernel(
     startup_timeout: float | None = 60, kernel_name: str = "python", **kw: Any
 ) -> tuple[KernelManager, BlockingKernelClient]:
@@ -368,41 +585,4 @@ def start_new_kernel(
     within ``startup_timeout`` seconds (``None``: no limit); it is shut down then.
     For so long, and for a minute at least, it may also boot when it comes back.
     """
-    patience = inf if startup_timeout is None else startup_timeout
-    deadline = time.monotonic() + patience
-    manager = KernelManager(
-        kernel_name=kernel_name, settings={"start_timeout": max(_LEAST_PATIENCE, patience)}
-    )
-    client = None
-    try:
-        # Whatever ends this, Ctrl-C as well: a kernel that nobody can reach must not stay.
-        manager.start_kernel(**kw)
-        manager.wait_ready(patience)
-        client = manager.client()
-        client.start_channels()
-        left = max(0.0, deadline - time.monotonic())
-        client.wait_for_ready(timeout=None if left == inf else left)
-    except BaseException as error:
-        if client is not None:
-            client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        if isinstance(error, TimeoutError):
-            raise RuntimeError(f"the kernel was not ready within {patience:g} s") from None
-        raise
-    return manager, client
-
-
-@contextmanager
-def run_kernel(**kw: Any) -> Iterator[BlockingKernelClient]:
-    """A kernel for the length of a ``with`` block: gives its client, and shuts it down in any case.
-
-    ``kw`` are those of ``start_new_kernel``.
-    """
-    manager, client = start_new_kernel(**kw)
-    try:
-        yield client
-    finally:
-        try:
-            client.stop_channels()
-        finally:
-            manager.shutdown_kernel(now=True)
+    return drive(new_kernel(KernelManager, startup_timeout, kernel_name, kw))

@@ -22,6 +22,7 @@ from supervisor.core.model import Cause
 from supervisor.kernel import kernelspec
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, Launcher, format_argv, resolve, spawn, without_ours
+from supervisor.manager.pipes import Pipes
 from supervisor.settings.config import CONNECTION_FILE, KernelConfig
 
 _PYTHONS = {"python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2])}
@@ -29,7 +30,7 @@ _STREAMS = ("stdin", "stdout", "stderr")
 # Those above are anybody's once they are closed.
 _LAST_STANDARD = 2
 # Numbers that are no descriptors.
-_SPECIAL = (None, subprocess.DEVNULL, subprocess.STDOUT)
+_SPECIAL = (None, subprocess.DEVNULL, subprocess.STDOUT, subprocess.PIPE)
 
 
 class Stream:
@@ -73,15 +74,11 @@ class Launch:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # env values may be secrets
 
     def updated(self, keywords: Mapping[str, Any]) -> Launch:
-        """The same with the keywords of ``start_kernel``; raises ValueError for a pipe."""
+        """The same with the keywords of ``start_kernel``."""
         options = {**self.options, **keywords}
         options.pop("newports", None)  # no matter of the process
         if keywords.get("env") is not None:
             options["env"] = without_ours(keywords["env"])
-        for stream in _STREAMS:
-            if options.get(stream) == subprocess.PIPE:
-                # Nobody empties it across restarts, and a full pipe stops the kernel.
-                raise ValueError(f"{stream}: a pipe would block the kernel: give a file, or DEVNULL")
         return Launch(
             str(options.pop("kernel_name", self.kernel_name)),
             tuple(options.pop("kernel_cmd", self.kernel_cmd)),
@@ -153,16 +150,25 @@ def _let_go(value: Any) -> Any:
 
 
 class ManagerLauncher(Launcher):
-    """Launches what ``launch`` says; ``error`` is why the last launch failed."""
+    """Launches what ``launch`` says.
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
+    ``popen`` is what came of the last launch, ``error`` why that failed.
+    """
+
+    def __init__(self) -> None:
+        self.launch: Launch | None = None
+        self.popen: subprocess.Popen[bytes] | None = None
         self.error: Exception | None = None
+
+    @property
+    def _ordered(self) -> Launch:
+        assert self.launch is not None, "it is ordered first"
+        return self.launch
 
     def resolve(self, config: KernelConfig) -> Command:
         """The command of the kernelspec or of ``kernel_cmd``."""
         self.error = None
-        launch = self.launch
+        launch = self._ordered
         try:
             argv, resource_dir = launch.argv()
         except LaunchError as error:
@@ -176,7 +182,7 @@ class ManagerLauncher(Launcher):
             raise
 
     def _own(self, config: KernelConfig, argv: Sequence[str]) -> KernelConfig:
-        launch = self.launch
+        launch = self._ordered
         return msgspec.structs.replace(
             config,
             # Its environment and its interrupt mode count, whatever the command is made of.
@@ -187,15 +193,20 @@ class ManagerLauncher(Launcher):
 
     def let_go(self) -> None:
         """Hold nobody's files open any more."""
-        self.launch = self.launch.letting_go()
+        if self.launch is not None:
+            self.launch = self.launch.letting_go()
 
     def spawn(
         self, command: Command, connection_file: Path, output: Path, mark: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         """Start it; unless it is to be independent, ipykernel ends with the process that started it."""
-        tie = {} if self.launch.independent else {"JPY_PARENT_PID": str(os.getpid())}
+        launch = self._ordered
+        tie = {} if launch.independent else {"JPY_PARENT_PID": str(os.getpid())}
         try:
-            return spawn(command, connection_file, output, {**tie, **mark}, self.launch.options)
+            with Pipes(launch.options) as pipes:
+                self.popen = spawn(command, connection_file, output, {**tie, **mark}, pipes.options)
+                pipes.drain(self.popen, output)
+            return self.popen
         except LaunchError as error:
             self.error = _as_builtin(error)
             raise

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
+import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from supervisor.core.actions import AskToExit, Effect, Withdraw
-from supervisor.core.events import Fact, Interrupt, Load, Restart, SendSignal, Stop
+from supervisor.core.events import Interrupt, Load, Restart, SendSignal, Stop
 from supervisor.core.model import (
     Backoff,
     Cause,
@@ -36,7 +38,6 @@ from supervisor.core.model import (
     Queued,
     Running,
     Starting,
-    State,
     Stopped,
     Stopping,
     process_of,
@@ -49,8 +50,9 @@ from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.ports import bind
 from supervisor.manager.attached import exit_of
 from supervisor.manager.launch import Launch, ManagerLauncher
+from supervisor.manager.manner import Attended, Manner
 from supervisor.manager.thread import LoopThread, Work, acquire
-from supervisor.observe.callbacks import Callback, Callbacks
+from supervisor.observe.callbacks import Callbacks
 from supervisor.observe.sentence import sentence
 from supervisor.process.identity import is_running
 from supervisor.records.keeper import NoRecords
@@ -72,21 +74,6 @@ READY_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
-class Manner:
-    """What a stop says to the kernel, and what it leaves.
-
-    ``ask``: send a ``shutdown_request``; ``interrupt``: after an interrupt, if it
-    is busy; ``restart``: which says that the kernel will be back; ``keep_file``: the
-    connection file stays.
-    """
-
-    ask: bool = True
-    interrupt: bool = True
-    restart: bool = False
-    keep_file: bool = False
-
-
-@dataclass(frozen=True)
 class ManagerPlaces(Places):
     """The connection file where the manager wants it."""
 
@@ -97,40 +84,6 @@ class ManagerPlaces(Places):
         return self.file
 
 
-class _Attended:
-    """The host, with the manager's wishes about a stop."""
-
-    def __init__(self, host: Host) -> None:
-        self.manner = Manner()
-        # Set once the kernel has been asked to exit, or is not to be.
-        self.asked = asyncio.Event()
-        self._host = host
-
-    def remember(self, kernel: Kernel, state: State) -> None:
-        """Nothing: nobody takes the kernel up after us."""
-
-    def dismiss(self, kernel: str) -> None:
-        self._host.dismiss(kernel)
-
-    async def perform(self, effect: Effect, report: Callable[[Fact], object]) -> None:
-        match effect:
-            case AskToExit():
-                await self._ask(effect, report)
-            case Withdraw() if self.manner.keep_file:
-                return
-            case _:
-                await self._host.perform(effect, report)
-
-    async def _ask(self, effect: AskToExit, report: Callable[[Fact], object]) -> None:
-        manner = self.manner
-        restart, interrupt = effect.restart or manner.restart, effect.interrupt and manner.interrupt
-        try:
-            if manner.ask:
-                await self._host.perform(replace(effect, restart=restart, interrupt=interrupt), report)
-        finally:
-            self.asked.set()
-
-
 @dataclass(frozen=True)
 class _Opened:
     """What is there while there is something to supervise."""
@@ -138,7 +91,7 @@ class _Opened:
     thread: LoopThread
     directory: Path
     host: Host
-    attended: _Attended
+    attended: Attended
     runner: Runner
 
 
@@ -148,30 +101,29 @@ class Own:
     def __init__(self, connection: Connection, callbacks: Callbacks) -> None:
         self.name = connection.name
         self.connection = connection
-        self.launcher: ManagerLauncher | None = None
-        self._callbacks = callbacks
+        self.launcher = ManagerLauncher()
+        self.callbacks = callbacks
         self._opened: _Opened | None = None
         # The run that was ordered last; and whether the connection file is ours to remove.
         self._ordered = 0
         self._owns_file = False
         self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._troubles: set[str] = set()
 
     def block(self, work: Work[T]) -> T:
         """Carry out an order; blocks the calling thread."""
-        thread = _acquire(work)
-        try:
+        with _using(work) as thread:
             return thread.call(work)
-        finally:
-            thread.release()
 
     async def wait(self, work: Work[T]) -> T:
         """Carry out an order; blocks nobody."""
-        thread = _acquire(work)
-        try:
+        with _using(work, join=False) as thread:
             return await asyncio.wrap_future(thread.begin(work))
-        finally:
-            thread.release(join=False)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Ask what is so, which takes no time here."""
+        return question()
 
     # To be read from any thread: the state is a value that is replaced whole.
 
@@ -181,9 +133,26 @@ class Own:
         return opened.runner.state.kernels.get(self.name) if (opened := self._opened) else None
 
     @property
+    def connection_file(self) -> str:
+        """The path of the connection file."""
+        return str(self.connection.path)
+
+    @property
     def process(self) -> ProcessId | None:
         """The process of the kernel, if there is one."""
         return None if (kernel := self.kernel) is None else process_of(kernel)
+
+    hearer = process
+
+    @property
+    def popen(self) -> subprocess.Popen[bytes] | None:
+        """What the last launch came to."""
+        return self.launcher.popen
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is supervised and nothing left behind."""
+        return self._opened is None and not self._owns_file
 
     @property
     def is_managing(self) -> bool:
@@ -193,7 +162,7 @@ class Own:
     @property
     def last_exit(self) -> Exit | None:
         """How the last run ended; within a callback, the end that it is called for."""
-        end = self._callbacks.end_of(self.name)
+        end = self.callbacks.end_of(self.name)
         return None if end is None else exit_of(end)
 
     @property
@@ -209,20 +178,15 @@ class Own:
 
     def formatted(self, launch: Launch, extra_arguments: list[str] | None) -> list[str]:
         """The command as it is launched.  Raises NoSuchKernel."""
-        if self.launcher is not None:
+        if self.launcher.launch is not None:
             launch = self.launcher.launch.named_as(launch)
         try:
             return launch.formatted(self.connection.path, extra_arguments)
         except LaunchError as error:
             raise launch.missing(error) from None
 
-    def add_callback(self, callback: Callback, event: str) -> None:
-        """Call ``callback()`` at each ``event``."""
-        self._callbacks.add(None, callback, event)
-
-    def remove_callback(self, callback: Callback, event: str) -> None:
-        """Undo one ``add_callback``."""
-        self._callbacks.remove(None, callback, event)
+    def listen(self) -> None:
+        """Have the callbacks told; here they always are."""
 
     def change(self, config: KernelConfig) -> None:
         """Whether and how it is restarted is as in ``config`` from now on."""
@@ -248,7 +212,7 @@ class Own:
     ) -> Launch:
         """Stop it and launch it again; returns as ``start`` does."""
         async with self._in_turn():
-            if self.launcher is None:
+            if self.launcher.launch is None:
                 raise RuntimeError("no kernel was started: call start_kernel first")
             launch = self.launcher.launch.named_as(launch).updated(keywords)
             launched = await self._order_launch(launch, config, keywords, now=now)
@@ -266,7 +230,7 @@ class Own:
     ) -> Work[Launch]:
         """Have this launched instead of what runs; returns what waits for it, out of turn."""
         held = launch.holding()
-        former = self._remember(held)
+        former, self.launcher.launch = self.launcher.launch, held
         try:
             opened = await self._open()
             opened.attended.manner = Manner()
@@ -279,21 +243,9 @@ class Own:
             raise
         return self._launched(held, former, before)
 
-    def _remember(self, launch: Launch) -> Launch | None:
-        """Launch this from now on; returns what was launched before."""
-        if self.launcher is None:
-            self.launcher = ManagerLauncher(launch)
-            return None
-        former, self.launcher.launch = self.launcher.launch, launch
-        return former
-
     def _forget(self, launch: Launch, former: Launch | None) -> None:
         """As before this one, unless another order came since."""
-        if self.launcher is None or self.launcher.launch is not launch:
-            return
-        if former is None:
-            self.launcher = None
-        else:
+        if self.launcher.launch is launch:
             self.launcher.launch = former
 
     async def _launched(self, launch: Launch, former: Launch | None, before: int) -> Launch:
@@ -322,8 +274,11 @@ class Own:
                 if death is not None and death.generation > before:
                     if death.pid is not None:
                         return
-                    self._runner.submit(Stop(self.name))
-                    raise (self.launcher and self.launcher.error) or _not_started(death.exit)
+                    error = self.launcher.error or _not_started(death.exit)
+                    # The next launch may be under way: nothing of it must be left.
+                    self._runner.submit(Stop(self.name, now=True))
+                    await self._wait_stopped(LADDER_PATIENCE)
+                    raise error
             if isinstance(kernel.phase, Stopped | Failed):
                 raise RuntimeError("the kernel was shut down before it had started")
             await self._runner.wait_for_change()
@@ -452,19 +407,27 @@ class Own:
             except BaseException:
                 thread.release()
                 raise
+            thread.farewells.add(self._leave)
         self._owns_file = True
         return self._opened
 
     def _begin(self, thread: LoopThread, directory: Path) -> _Opened:
-        assert self.launcher is not None, "what to launch is known first"
         places = ManagerPlaces(directory, self.connection.path.parent, self.connection.path)
         equipment = Equipment(self.launcher, lambda _kernel, _places: self.connection, thread.context, False)
-        host = Host(places, NoRecords(), _note_trouble, equipment)
-        attended = _Attended(host)
+        host = Host(places, NoRecords(), self._note_trouble, equipment)
+        attended = Attended(host)
         runner = Runner(attended)
         runner.add_observer(self._observe)
         host.open()
         return _Opened(thread, directory, host, attended, runner)
+
+    def _note_trouble(self, key: str, message: str | None) -> None:
+        if message is not None:
+            self._troubles.add(key)
+            log.warning("%s: %s", key, message)
+        elif key in self._troubles:
+            self._troubles.discard(key)
+            log.warning("%s: recovered", key)
 
     @property
     def _runner(self) -> Runner:
@@ -492,7 +455,7 @@ class Own:
         else:
             log.log(level, "kernel %s", sentence(line))
         if not in_vain:
-            self._callbacks(line)
+            self.callbacks(line)
 
     def _could_not_be_launched(self) -> bool:
         """Whether this is about an ordered launch that failed: whoever ordered it gets an exception."""
@@ -518,7 +481,7 @@ class Own:
                 if self.is_managing:
                     return
                 await self._close(opened)
-                if self.launcher is not None and not keep_streams:
+                if not keep_streams:
                     self.launcher.let_go()
             if self._owns_file and not keep_file:
                 self._owns_file = False
@@ -528,6 +491,10 @@ class Own:
 
     def _remove_files(self) -> None:
         self.connection.remove()
+        self.remove_sockets()
+
+    def remove_sockets(self) -> None:
+        """Remove the sockets of an ipc kernel that has ended."""
         try:
             self.connection.remove_stale_sockets()
         except PortTaken:
@@ -535,6 +502,7 @@ class Own:
 
     async def _close(self, opened: _Opened) -> None:
         address = self.connection.address
+        opened.thread.farewells.discard(self._leave)
         opened.runner.close()
         await opened.runner.wait_effects()
         await opened.host.flush()
@@ -544,6 +512,33 @@ class Own:
             self.connection.adopt(address)
         await begin(shutil.rmtree, opened.directory, True)
         self._opened = None
+
+    async def _leave(self) -> None:
+        """The program ends: so does the kernel, unless it is to outlive it."""
+        launch = self.launcher.launch
+        if launch is None or not launch.independent or not self.is_managing:
+            await self._stop(Manner(ask=False), 0.0, now=True)
+            await self._wait_stopped(LADDER_PATIENCE)
+            await self._retire()
+        elif self._opened is not None:
+            shutil.rmtree(self._opened.directory, ignore_errors=True)
+            self._opened, self._owns_file = None, False
+
+    def update_env(self, env: Mapping[str, str]) -> None:
+        """These variables are in the environment of the next launch, too."""
+        if (launch := self.launcher.launch) is not None:
+            base = launch.options.get("env") or os.environ
+            self.launcher.launch = launch.updated({"env": {**base, **env}})
+
+    def write_file(self) -> None:
+        """Write the connection file now; it is ours to remove then."""
+        self.connection.write()
+        self._owns_file = True
+
+    def remove_file(self) -> None:
+        """Remove the connection file if it is ours."""
+        if self._owns_file:
+            self.connection.remove()
 
     def abandon(self) -> None:
         """Nobody holds the manager any more: end once nothing is managed."""
@@ -559,12 +554,17 @@ class Own:
         await self._end(keep_file=False, keep_streams=False)
 
 
-def _acquire(work: Work[Any]) -> LoopThread:
+@contextmanager
+def _using(work: Work[Any], *, join: bool = True) -> Iterator[LoopThread]:
     try:
-        return acquire()
+        thread = acquire()
     except BaseException:
         work.close()
         raise
+    try:
+        yield thread
+    finally:
+        thread.release(join=join)
 
 
 def _refuse_elsewhere(config: KernelConfig) -> None:
@@ -580,7 +580,3 @@ def _refuse_elsewhere(config: KernelConfig) -> None:
 def _not_started(exit: Exit) -> RuntimeError:
     hint = ": newports=True gives it others" if exit.cause is Cause.PORT_TAKEN else ""
     return RuntimeError(f"cannot start the kernel: {exit.detail}{hint}")
-
-
-def _note_trouble(key: str, message: str | None) -> None:
-    log.warning("%s: %s", key, message or "recovered")

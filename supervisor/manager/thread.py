@@ -38,6 +38,7 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
+        _refuse_without_descriptors()
         self.loop: asyncio.AbstractEventLoop
         self.context: Context = zmq.Context()
         # What is to be done on the loop before the interpreter ends.
@@ -56,7 +57,6 @@ class LoopThread:
 
     def _run(self, begun: concurrent.futures.Future[None]) -> None:
         try:
-            _refuse_without_descriptors()
             with asyncio.Runner() as runner:
                 runner.run(self._serve(begun))
         except BaseException as error:
@@ -125,16 +125,27 @@ class LoopThread:
 
     def leave(self) -> None:
         """Do what is to be done before the interpreter ends, for a bounded time."""
-        future = self.begin(self._say_farewell())
+        acquire()  # to the end of it
         try:
-            future.result(2 * FAREWELL_PATIENCE)
+            self.begin(self._say_farewell()).result(2 * FAREWELL_PATIENCE)
         except concurrent.futures.TimeoutError:
             pass
-        self._end(join=True)
+        finally:
+            self._end(join=True)
 
     async def _say_farewell(self) -> None:
         if tasks := [asyncio.ensure_future(farewell()) for farewell in self.farewells]:
             await asyncio.wait(tasks, timeout=FAREWELL_PATIENCE)
+
+
+def drive(work: Work[T]) -> T:
+    """Carry out a coroutine in which there is nothing to be awaited."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise AssertionError("it waits for something")
 
 
 def _refuse_without_descriptors() -> None:
@@ -174,8 +185,10 @@ def _forget() -> None:
 
 def _leave() -> None:
     """At the end of the interpreter: stop before what the loop needs is torn down."""
+    global _current  # noqa: PLW0603
     if (thread := _current) is not None and thread.loop.is_running():
         thread.leave()
+        _current = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,14 +51,49 @@ def test_the_examples_that_do_not_run_compile() -> None:
         compile(example, "docs/api-python.md", "exec")
 
 
+def rows(heading: str) -> dict[str, str]:
+    """The members in the first column of a table, and whether they are the same, differ, or are not here."""
+    table = PAGE[PAGE.index(f"| {heading} |") :].split("\n\n")[0]
+    found: dict[str, str] = {}
+    for line in table.splitlines()[2:]:
+        names, verdict, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
+        found |= dict.fromkeys(re.findall(r"`(\w+)`", names), verdict)
+    return found
+
+
+TABLES = {
+    "`KernelManager`, `AsyncKernelManager`": {
+        "jupyter_client.manager.KernelManager": KernelManager,
+        "jupyter_client.manager.AsyncKernelManager": supervisor.AsyncKernelManager,
+    },
+    "`MultiKernelManager`, `AsyncMultiKernelManager`": {
+        "jupyter_client.multikernelmanager.MultiKernelManager": supervisor.MultiKernelManager,
+        "jupyter_client.multikernelmanager.AsyncMultiKernelManager": supervisor.AsyncMultiKernelManager,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("heading", "original", "ours"), [(h, o, k) for h, kinds in TABLES.items() for o, k in kinds.items()]
+)
+def test_every_member_of_the_originals_is_in_the_table_and_what_it_says_is_so(
+    heading: str, original: str, ours: type
+) -> None:
+    module, _, name = original.rpartition(".")
+    members = {each for each in dir(getattr(import_module(module), name)) if not each.startswith("_")}
+    table = {**rows("`KernelManager`, `AsyncKernelManager`"), **rows(heading)}
+
+    assert set() == members - table.keys()
+    assert {"same", "differs", "no"} >= set(table.values())
+    here = {each for each in members if table[each] != "no"}
+    assert set() == {each for each in here if not hasattr(ours, each)}
+    assert set() == {each for each in members - here - {"config", "parent"} if hasattr(ours, each)}
+
+
 def test_every_public_member_of_the_manager_is_on_the_page() -> None:
     members = [name for name in dir(KernelManager) if not name.startswith("_")]
 
-    missing = [name for name in members if f"`{name}" not in PAGE and name not in _PORTS]
-    assert [] == missing
-
-
-_PORTS = ("iopub_port", "stdin_port", "control_port")
+    assert [] == [name for name in members if f"`{name}" not in PAGE]
 
 
 def test_every_public_name_of_the_package_is_there() -> None:

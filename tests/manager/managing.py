@@ -55,6 +55,17 @@ def environment(manager: KernelManager) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+def descriptors() -> set[str]:
+    """What this process has open."""
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"{fd.name} {fd.readlink()}")
+        except OSError:
+            continue  # the one that lists
+    return found
+
+
 def is_ready(client: Any) -> bool:
     """Whether a client of jupyter_client is; to be asked wait_for it is so."""
     try:

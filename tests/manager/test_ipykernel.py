@@ -166,7 +166,7 @@ def test_ctrl_c_during_the_launch_leaves_no_kernel(
 
     def interrupted(thread: LoopThread, work: Work[Any]) -> Any:
         begun = begin(thread, work)
-        if work.__qualname__ == "Own.start":
+        if work.__qualname__ == "KernelManager._launched":
             begun.result()
             raise KeyboardInterrupt
         return begun

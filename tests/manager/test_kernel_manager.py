@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import zmq
+from traitlets import Bool, Unicode
+from traitlets.config import Config, LoggingConfigurable
 
 from supervisor.kernel.connection import CHANNELS
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini
 from tests.manager.managing import Make, die, environment, ready
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 
 def ports(manager: KernelManager) -> list[int]:
@@ -72,7 +75,7 @@ def test_a_key_and_ports_that_were_given_are_those_of_the_file(make: Make) -> No
 
 
 def test_settings_are_checked_like_those_of_a_file(make: Make) -> None:
-    assert make(settings={"backoff": {"next": 2.0}})._settings["backoff"].next == 2.0
+    assert make(settings={"backoff": {"next": 2.0}}).settings["backoff"].next == 2.0
     with pytest.raises(ValueError, match="'argv' is not one of max_restarts"):
         make(settings={"argv": ["x"]})
     with pytest.raises(ValueError, match="settings"):
@@ -85,6 +88,171 @@ def test_neither_key_nor_environment_are_in_the_repr(make: Make) -> None:
 
     assert "secret-of-mine" not in repr(manager)
     assert "hush-hush" not in repr(manager) + repr(manager._carrier.launcher.launch)  # type: ignore[union-attr]
+
+
+class Traits(KernelManager):
+    """A subclass as it was written for traitlets."""
+
+    autorestart = Bool(False).tag(config=True)
+    shutdown_wait_time = 3.5
+    kernel_cmd = MINI
+    ip = "127.0.0.2"
+    shell_port = 23456
+    client_class = "jupyter_client.asynchronous.client.AsyncKernelClient"
+    settings: ClassVar[dict[str, Any]] = {"max_restarts": 1}
+    flavour = Unicode("plain", config=True)
+
+
+class Further(Traits):
+    kernel_name = "other"
+    autorestart = True
+
+
+def test_what_a_subclass_says_are_the_defaults_of_its_constructor(make: Make) -> None:
+    manager, further = Traits(), Further(shell_port=0, flavour="sweet")
+
+    assert (False, 3.5, MINI, "127.0.0.2", 23456) == (
+        *(manager.autorestart, manager.shutdown_wait_time, manager.kernel_cmd),
+        *(manager.ip, manager.shell_port),
+    )
+    assert ("never", "plain", "AsyncKernelClient") == (
+        *(manager._config().restart, manager.flavour),
+        type(manager.client()).__name__,
+    )
+    assert (True, 0, "other", 3.5, "sweet") == (
+        *(further.autorestart, further.shell_port, further.kernel_name),
+        *(further.shutdown_wait_time, further.flavour),
+    )
+    further.autorestart = False
+    assert "never" == further._config().restart
+    assert (True, 0) == (make().autorestart, make().shell_port)
+
+
+def test_a_configuration_of_traitlets_counts_less_than_a_keyword(make: Make) -> None:
+    config = Config()
+    config.KernelManager.autorestart = False
+    config.KernelManager.shutdown_wait_time = 7.0
+    config.Traits.shutdown_wait_time = 8.0
+    config.Traits.no_such_attribute = 1
+    parent = LoggingConfigurable(config=config)
+
+    assert (False, 7.0) == ((m := make(config=config)).autorestart, m.shutdown_wait_time)
+    assert 8.0 == Traits(parent=parent).shutdown_wait_time
+    assert 9.0 == Traits(parent=parent, shutdown_wait_time=9.0).shutdown_wait_time
+
+
+def test_keywords_of_the_originals_are_accepted_or_refused_by_name(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("mine")
+    context = zmq.Context()
+    with caplog.at_level(logging.DEBUG):
+        manager = make(log=log, context=context, cache_ports=True, parent=None, data_dir="/no/such")
+
+    assert (log, context) == (manager.log, manager.context)
+    assert ["cache_ports: is of no use", "parent: is of no use"] == [
+        record.getMessage().partition(" to ")[0] for record in caplog.records if record.name == "mine"
+    ]
+    context.destroy()
+    for wrong in ("shutdown_wait", "_carrier", "has_no_kernel"):
+        with pytest.raises(TypeError, match=f"{wrong}: no such keyword"):
+            make(**{wrong: 1})
+
+
+def test_a_kernel_has_the_id_of_its_constructor_or_of_its_start(make: Make) -> None:
+    given, started = make(kernel_id="one"), make()
+    given.start_kernel(kernel_id="two")
+    started.start_kernel(kernel_id="three")
+
+    assert ("one", "three") == (given.kernel_id, started.kernel_id)
+
+
+def test_what_the_originals_tell_is_told(make: Make) -> None:
+    manager = make()
+    assert (None, False, True) == (manager.kernel, manager.ready.done(), manager.owns_kernel)
+    manager.start_kernel(env={**os.environ, "COLOUR": "red"})
+    assert (None, False) == (manager.ready.result(0), manager.shutting_down)
+    manager.update_env(env={"COLOUR": "blue"})
+    assert "red" == environment(manager)["COLOUR"]
+    manager.restart_kernel(now=True)
+    assert "blue" == environment(manager)["COLOUR"]
+    kernel = manager.kernel
+    assert kernel is not None
+    assert (manager.pid, None) == (kernel.pid, kernel.poll())
+
+    manager.shutdown_kernel(now=True)
+
+    assert (True, -signal.SIGKILL) == (manager.shutting_down, kernel.returncode)
+    with pytest.raises(FileNotFoundError):
+        manager.start_kernel(kernel_cmd=["/no/such/program"])
+    assert isinstance(manager.ready.exception(0), FileNotFoundError)
+
+
+def test_the_kernelspec_is_that_of_the_originals(make: Make) -> None:
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    manager = make(kernel_name="python3")
+    assert (True, "python") == (manager.ipykernel, manager.kernel_spec.language)
+    assert isinstance(manager.kernel_spec_manager, KernelSpecManager)
+    manager.kernel_name = "no-such-kernel"
+    with pytest.raises(NoSuchKernel):
+        _ = manager.kernel_spec
+    assert manager.ipykernel is False
+
+
+def test_it_is_registered_and_a_context_manager(make: Make) -> None:
+    from jupyter_client.managerabc import KernelManagerABC
+
+    assert issubclass(KernelManager, KernelManagerABC)
+    with make() as manager:
+        manager.start_kernel()
+        assert manager.is_alive()
+    assert (None, 0) == (manager.pid, manager.last_exit and manager.last_exit.code)
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit", "client.shutdown()"])
+def test_an_end_that_was_asked_for_is_no_death(make: Make, end: str) -> None:
+    manager = ready(make(kernel_cmd=[], settings={"backoff": {"next": 0.0}}))
+    told: list[str] = []
+    for event in ("restart", "dead", "restarted"):
+        manager.add_restart_callback(lambda event=event: told.append(event), event)  # type: ignore[misc]
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=DEADLINE)
+
+    client.shutdown() if end == "client.shutdown()" else client.execute("exit()")
+    wait_for(lambda: not manager.is_alive())
+
+    client.stop_channels()
+    wait_for(lambda: not manager.has_kernel)
+    assert ([], 0) == (told, manager.last_exit and manager.last_exit.code)
+    manager.start_kernel()
+    assert manager.is_alive()
+
+
+def test_it_is_restarted_even_so_where_that_is_wished(make: Make) -> None:
+    manager = make(kernel_cmd=mini("--exit-after", "0.05"), settings={"restart": "always", "max_restarts": 0})
+    manager.start_kernel()
+    pid = manager.pid
+
+    wait_for(lambda: manager.pid not in (pid, None))
+    assert "never" == make(settings={"restart": "always"}, autorestart=False)._config().restart
+
+
+def test_resources_of_a_kernel_that_has_died_are_cleaned_up_for_good(make: Make) -> None:
+    manager = ready(make(settings={"backoff": {"initial": 600.0}}))
+    os.kill(manager.pid or 0, signal.SIGKILL)
+    wait_for(lambda: manager.pid is None)
+    assert manager.has_kernel
+
+    manager.cleanup_resources(restart=True)
+    assert manager.has_kernel
+    manager.cleanup_resources()
+
+    assert (False, False) == (manager.has_kernel, Path(manager.connection_file).exists())
+    ready(manager)
+    manager.cleanup_resources()
+    assert manager.is_alive()
 
 
 # start_kernel
@@ -138,15 +306,6 @@ def test_a_kernel_inherits_nothing_that_is_about_us_alone_but_ends_with_us(
     assert "NOTIFY_SOCKET" not in environment(tied)
     assert str(os.getpid()) == environment(tied)["JPY_PARENT_PID"]
     assert "JPY_PARENT_PID" not in environment(independent)
-
-
-def test_a_pipe_is_refused(make: Make) -> None:
-    manager = make()
-
-    with pytest.raises(ValueError, match="stdout: a pipe would block the kernel"):
-        manager.start_kernel(stdout=subprocess.PIPE)
-
-    assert manager.has_kernel is False
 
 
 def test_an_address_that_is_not_local_is_a_runtime_error(make: Make) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from supervisor.manager import KernelManager
@@ -127,7 +128,7 @@ def test_a_fork_while_other_threads_hold_the_locks_refuses_all_the_same(manager:
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with manager._carrier._callbacks._lock, CLAIMS._lock, dispositions._lock:
+        with manager._carrier.callbacks._lock, CLAIMS._lock, dispositions._lock:
             held.set()
             go_on.wait(60)
 
@@ -212,15 +213,30 @@ def test_a_manager_without_a_kernel_takes_its_thread_with_it(
     wait_for(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
 
 
-def test_a_program_that_ends_without_a_shutdown_ends_at_once_and_quietly(tmp_path: Path) -> None:
+ENDINGS = {
+    "nothing": "",
+    "an exception": "raise ZeroDivisionError",
+    "a manager that nobody holds": "del manager",
+    "registered": "import atexit; atexit.register(manager.shutdown_kernel)",
+    "a callback that hangs": "manager.add_restart_callback(__import__('threading').Event().wait)",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_program_that_ends_without_a_shutdown_leaves_no_file_of_a_kernel_that_ends_with_it(
+    tmp_path: Path, ending: str, *, independent: bool
+) -> None:
     program = f"""
-import sys
+import atexit
+atexit.register(lambda: stop())
 from supervisor.manager import KernelManager
-from supervisor.manager.own import Own
 manager = KernelManager(kernel_cmd={MINI!r})
-manager.start_kernel()
+stop = KernelManager(kernel_cmd={MINI!r}).shutdown_kernel
+manager.start_kernel(independent={independent})
 manager.wait_ready()
-print(manager.pid, manager.connection_file)
+print(manager.pid, manager.connection_file, flush=True)
+{ENDINGS[ending]}
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -236,10 +252,57 @@ print(manager.pid, manager.connection_file)
         },
     )
     pid, file = done.stdout.split()
-    os.kill(int(pid), signal.SIGKILL)
 
-    assert (0, "") == (done.returncode, done.stderr)
-    assert Path(file).exists()
+    try:
+        if ending != "an exception":
+            assert (0, "") == (done.returncode, done.stderr)
+        lives_on = independent and ending != "registered"
+        assert (lives_on, lives_on) == (psutil.pid_exists(int(pid)), Path(file).exists())
+        assert [] == list(tmp_path.glob("kernel-supervisor-*"))
+    finally:
+        if psutil.pid_exists(int(pid)):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("left", range(17))
+def test_a_manager_without_descriptors_says_so_and_begins_later(tmp_path: Path, left: int) -> None:
+    program = f"""
+import os, resource, signal
+from supervisor.manager import KernelManager
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+manager = KernelManager(kernel_cmd={MINI!r})
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+for descriptor in taken[:{left}]:
+    os.close(descriptor)
+signal.alarm(25)
+try:
+    manager.start_kernel()
+except (OSError, RuntimeError) as error:
+    print(error)
+for descriptor in taken[{left}:]:
+    os.close(descriptor)
+manager.start_kernel() if not manager.has_kernel else None
+manager.wait_ready()
+manager.shutdown_kernel()
+print("well")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+
+    *refusal, last = done.stdout.splitlines()
+    assert ("well", 0) == (last, done.returncode), done.stderr
+    assert refusal or left == 16
 
 
 def test_importing_the_package_imports_next_to_nothing() -> None:
@@ -263,17 +326,22 @@ def test_not_even_a_thread_of_the_operating_system_is_left(tmp_path: Path) -> No
 import time
 from pathlib import Path
 from supervisor.manager import KernelManager
-from supervisor.manager.own import Own
 
 def threads():
     return len(list(Path("/proc/self/task").iterdir()))
 
+def live():
+    manager = KernelManager(kernel_cmd={MINI!r})
+    manager.start_kernel()
+    manager.wait_ready()
+    assert threads() > before
+    manager.shutdown_kernel()
+
 before = threads()
-manager = KernelManager(kernel_cmd={MINI!r})
-manager.start_kernel()
-manager.wait_ready()
-assert threads() > before
-manager.shutdown_kernel()
+live()
+# The one that makes processes lasts: they may have asked to end with it.
+before += 1
+live()
 deadline = time.monotonic() + 30
 while threads() != before and time.monotonic() < deadline:
     time.sleep(0.01)
@@ -288,4 +356,6 @@ print(threads() - before)
         env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
     )
 
-    assert ("0\n", "") == (done.stdout, done.stderr)
+    # asyncio's debug mode tells of what a busy machine made slow.
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
+    assert ("0\n", []) == (done.stdout, errors)

@@ -1,0 +1,97 @@
+"""Pipes of ``stdout=PIPE`` and ``stderr=PIPE``, which never fill up.
+
+Owns the thread that empties one into the kernel's output, and keeps what was
+written last for whoever reads it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+# Of what nobody has read, this much is kept, in bytes; what is older is lost.
+MAX_UNREAD = 1 << 20
+_PIECE = 1 << 16
+
+
+class Drained(io.RawIOBase):
+    """The reading end: what a kernel wrote into its pipe; ends when all writers have closed theirs."""
+
+    def __init__(self, reader: int, output: Path) -> None:
+        self._unread = bytearray()
+        self._has_ended = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._drain, args=(reader, output), name="pipe", daemon=True).start()
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for something to read; 0 at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._unread or self._has_ended)
+            piece = self._unread[: len(buffer)]
+            del self._unread[: len(piece)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _drain(self, reader: int, output: Path) -> None:
+        try:
+            while piece := os.read(reader, _PIECE):
+                with self._changed:
+                    self._unread += piece
+                    del self._unread[:-MAX_UNREAD]
+                    self._changed.notify_all()
+                try:
+                    descriptor = os.open(
+                        output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600
+                    )
+                    try:
+                        os.write(descriptor, piece)
+                    finally:
+                        os.close(descriptor)
+                except OSError:
+                    pass  # a full disk, say: the kernel must not notice
+        finally:
+            os.close(reader)
+            with self._changed:
+                self._has_ended = True
+                self._changed.notify_all()
+
+
+class Pipes:
+    """The pipes of one launch: a context manager, within which there is something to launch with them."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+        self._readers: dict[str, int] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        for stream in ("stdout", "stderr"):
+            if self.options.get(stream) == subprocess.PIPE:
+                self._readers[stream], writer = os.pipe()
+                self._open.callback(os.close, writer)
+                self.options[stream] = writer
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        for reader in self._readers.values():
+            os.close(reader)
+
+    def drain(self, popen: subprocess.Popen[Any], output: Path) -> None:
+        """Have them emptied into ``output``, and give ``popen`` files to read from, as ``Popen`` would."""
+        words = {name: self.options[name] for name in ("encoding", "errors") if self.options.get(name)}
+        is_text = words or self.options.get("text") or self.options.get("universal_newlines")
+        while self._readers:
+            stream, reader = self._readers.popitem()
+            file = io.BufferedReader(Drained(reader, output))
+            setattr(popen, stream, io.TextIOWrapper(file, **words) if is_text else file)
