@@ -108,7 +108,7 @@ class Own:
         self._ordered = 0
         self._owns_file = False
         self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._troubles: set[str] = set()
 
     def block(self, work: Work[T]) -> T:
@@ -200,23 +200,49 @@ class Own:
 
     async def start(self, launch: Launch, config: KernelConfig, keywords: Mapping[str, Any]) -> Launch:
         """Launch it; returns what is remembered of that, once there is a process."""
-        async with self._in_turn():
-            if self.is_managing:
-                raise RuntimeError("a kernel runs already: use restart_kernel, or shut it down first")
-            await begin(_refuse_elsewhere, config)
-            launched = await self._order_launch(launch.updated(keywords), config, keywords, now=False)
-        return await launched
+        return await self._surely(self._launch(launch, config, keywords))
 
     async def restart(
         self, launch: Launch, config: KernelConfig, keywords: Mapping[str, Any], *, now: bool
     ) -> Launch:
         """Stop it and launch it again; returns as ``start`` does."""
+        return await self._surely(self._launch(launch, config, keywords, again=True, now=now))
+
+    async def _launch(
+        self,
+        launch: Launch,
+        config: KernelConfig,
+        keywords: Mapping[str, Any],
+        *,
+        again: bool = False,
+        now: bool = False,
+    ) -> Launch:
         async with self._in_turn():
-            if self.launcher.launch is None:
-                raise RuntimeError("no kernel was started: call start_kernel first")
-            launch = self.launcher.launch.named_as(launch).updated(keywords)
-            launched = await self._order_launch(launch, config, keywords, now=now)
-        return await launched
+            former = self.launcher.launch
+            if again:
+                if former is None:
+                    raise RuntimeError("no kernel was started: call start_kernel first")
+                launch = former.named_as(launch)
+            elif self.is_managing:
+                raise RuntimeError("a kernel runs already: use restart_kernel, or shut it down first")
+            else:
+                await begin(_refuse_elsewhere, config)
+            held = self.launcher.launch = launch.updated(keywords).holding()
+            try:
+                before = await self._order_launch(config, now=now, new_ports=bool(keywords.get("newports")))
+            except BaseException:
+                self.launcher.launch = former
+                raise
+        try:
+            await self._wait_launched(before)
+        except RunnerClosed:
+            raise RuntimeError("the kernel was shut down before it had started") from None
+        except Exception:
+            if self.launcher.launch is held:  # no other order came since
+                self.launcher.launch = former
+            await self._retire(keep_streams=True)
+            raise
+        return held
 
     def _in_turn(self) -> asyncio.Lock:
         """The lock of orders that begin or end a supervision; a lock belongs to one loop."""
@@ -225,39 +251,15 @@ class Own:
             self._turn = (loop, asyncio.Lock())
         return self._turn[1]
 
-    async def _order_launch(
-        self, launch: Launch, config: KernelConfig, keywords: Mapping[str, Any], *, now: bool
-    ) -> Work[Launch]:
-        """Have this launched instead of what runs; returns what waits for it, out of turn."""
-        held = launch.holding()
-        former, self.launcher.launch = self.launcher.launch, held
-        try:
-            opened = await self._open()
-            opened.attended.manner = Manner()
-            self._declare(config)
-            before = self._state.generation
-            self._ordered = before + 1
-            opened.runner.submit(Restart(self.name, now, bool(keywords.get("newports"))))
-        except BaseException:
-            self._forget(held, former)
-            raise
-        return self._launched(held, former, before)
-
-    def _forget(self, launch: Launch, former: Launch | None) -> None:
-        """As before this one, unless another order came since."""
-        if self.launcher.launch is launch:
-            self.launcher.launch = former
-
-    async def _launched(self, launch: Launch, former: Launch | None, before: int) -> Launch:
-        try:
-            await self._wait_launched(before)
-        except RunnerClosed:
-            raise RuntimeError("the kernel was shut down before it had started") from None
-        except Exception:
-            self._forget(launch, former)
-            await self._retire(keep_streams=True)
-            raise
-        return launch
+    async def _order_launch(self, config: KernelConfig, *, now: bool, new_ports: bool) -> int:
+        """Have it launched instead of what runs; returns the generation of that."""
+        opened = await self._open()
+        opened.attended.manner = Manner()
+        self._declare(config)
+        before = self._state.generation
+        self._ordered = before + 1
+        opened.runner.submit(Restart(self.name, now, new_ports))
+        return before
 
     async def _wait_launched(self, before: int) -> None:
         """Wait until a run after generation ``before`` has a process, or had one.
@@ -467,12 +469,17 @@ class Own:
 
         With ``keep_streams`` a later restart has the streams of the start again.
         """
-        await asyncio.shield(self._do(self._end(keep_file=keep_file, keep_streams=keep_streams)))
+        await self._surely(self._end(keep_file=keep_file, keep_streams=keep_streams))
 
-    def _do(self, work: Work[None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+    async def _surely(self, work: Work[T]) -> T:
+        """Carry it out to its end, also if nobody waits for it any more."""
+        return await asyncio.shield(self._begin_task(work))
+
+    def _begin_task(self, work: Work[T]) -> asyncio.Task[T]:
+        thread, task = acquire(), asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: thread.release(join=False))
         return task
 
     async def _end(self, *, keep_file: bool, keep_streams: bool) -> None:
@@ -543,7 +550,7 @@ class Own:
     def abandon(self) -> None:
         """Nobody holds the manager any more: end once nothing is managed."""
         if (opened := self._opened) is not None:
-            opened.thread.loop.call_soon_threadsafe(lambda: self._do(self._end_later(opened)))
+            opened.thread.loop.call_soon_threadsafe(lambda: self._begin_task(self._end_later(opened)))
 
     async def _end_later(self, opened: _Opened) -> None:
         try:
