@@ -155,8 +155,7 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
         )
     if with_tail and (death := view.get("last_death")):
         detail = f": {one_line(death['detail'])}" if death.get("detail") else ""
-        how = f"{words.how_it_died(death)} after {words.span(death.get('uptime'))}"
-        lines.append(f"{name}: last death {words.ago(death.get('at'), now)}: {how}{detail}")
+        lines.append(f"{name}: {_death(death, now, 'last death')}{detail}")
         lines += [f"  | {one_line(line)}" for line in words.tail(view, _TAIL_LINES)]
         lines += [f"{name}: {line}" for line in _earlier_deaths(view, now)]
     return lines
@@ -165,11 +164,14 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
 def _earlier_deaths(view: View, now: float) -> list[str]:
     """The deaths before the last one, the latest first, one line each."""
     earlier = (view.get("deaths") or [])[-2::-1]
-    return [
-        f"run {death.get('generation')} died {words.ago(death.get('at'), now)}: "
-        f"{words.how_it_died(death)} after {words.span(death.get('uptime'))}"
-        for death in earlier
-    ]
+    return [f"run {death.get('generation')}: {_death(death, now, 'died')}" for death in earlier]
+
+
+def _death(death: View, now: float, word: str) -> str:
+    how, when = words.how_it_died(death), words.ago(death.get("at"), now)
+    if death.get("pid") is None:
+        return f"could not be launched {when}: {how}"
+    return f"{word} {when}: {how} after {words.span(death.get('uptime'))}"
 
 
 def _watch(client: Client, arguments: Namespace) -> int:

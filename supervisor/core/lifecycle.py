@@ -37,8 +37,8 @@ from supervisor.core.model import (
 from supervisor.core.telling import death_fields, exit_fields, say
 from supervisor.settings.config import KernelConfig, changed_launch_keys
 
-# A kernel that was asked politely for stop_timeout seconds gets this long after SIGTERM.
-TERMINATE_PATIENCE = 2.0
+# After stop_timeout a kernel gets this long from SIGTERM to SIGKILL: all is over within two seconds.
+TERMINATE_PATIENCE = 1.5
 # SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
 KILL_PATIENCE = 5.0
 
@@ -216,8 +216,7 @@ def died(kernel: Kernel, exit: Exit, now: float, uptime: float, **extra: object)
     process = process_of(kernel)
     death = Death(kernel.generation, process.pid if process else None, now, uptime, exit)
     failures = policy.recent_failures(kernel.failures, config.restart_window, now)
-    # A machine without room is asked again, by the backoff, for as long as it takes.
-    failures = failures if exit.is_passing else (*failures, now)
+    failures = failures if policy.is_of_outside(exit) else (*failures, now)
     streak = 1 if uptime >= config.restart_window else kernel.streak + 1
     told: list[Action] = [say(kernel, "kernel.died", uptime=round(uptime, 3), **death_fields(exit), **extra)]
     deaths = (*kernel.deaths, death)[-DEATHS_KEPT:]

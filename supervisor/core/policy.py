@@ -55,9 +55,17 @@ def describe(exit: Exit) -> str:
     return f"{exit.cause.value}, exit status unknown"
 
 
+def is_of_outside(exit: Exit) -> bool:
+    """Whether it says nothing of the kernel: the machine had no room, or another program its port.
+
+    That is tried again for as long as it takes, and does not count.
+    """
+    return exit.is_passing or exit.cause is Cause.PORT_TAKEN
+
+
 def reason_to_give_up(config: KernelConfig, exit: Exit, failures: int) -> str | None:
     """Why no further run is tried, or ``None`` to try again."""
-    if exit.is_passing:
+    if is_of_outside(exit):
         return None  # there was no run yet
     if exit.cause is Cause.NOT_FOUND:
         return describe(exit)

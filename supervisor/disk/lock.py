@@ -7,7 +7,6 @@ gone with its holder, however that ends; the pid in the file is for people.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 
@@ -30,6 +29,10 @@ class StateLock:
 
     def take(self) -> None:
         """Take the lock, or tell who has it."""
+        try:
+            import fcntl
+        except ImportError:
+            raise OSError("state directories cannot be locked on this system: no daemon runs here") from None
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

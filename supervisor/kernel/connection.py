@@ -277,6 +277,12 @@ class Connection:
         """The first channel, and its port, on which somebody listens, while no run of the kernel lives."""
         return None if self.address is None else listened_port(self.address)
 
+    def taken_place(self) -> int | str | None:
+        """The same as the port alone, or the path of the socket."""
+        if self.address is None or (taken := self.taken_port()) is None:
+            return None
+        return str(self.address.ipc_path(taken[0])) if self.address.transport == "ipc" else taken[1]
+
     def remove_stale_sockets(self) -> None:
         """Remove the socket files that a dead ipc kernel left behind.
 

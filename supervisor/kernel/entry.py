@@ -8,6 +8,7 @@ removal at a time.  Decides nothing.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
 import os
@@ -40,6 +41,7 @@ from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
+from supervisor.kernel.holder import holder
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, Launcher, interrupt_mode
 from supervisor.kernel.line import Context
@@ -179,11 +181,21 @@ class Entry:
         except Exception as error:
             if not isinstance(error, LaunchError | OSError | Hanging):
                 log.exception("launching kernel %s failed", self.name)
-            report(SpawnFailed(self.name, effect.generation, _describe_failure(error)))
+            failure = _describe_failure(error)
+            if isinstance(error, PortTaken) and not isinstance(error, PortOfAnother):
+                failure = dataclasses.replace(failure, detail=failure.detail + await self._holder(error))
+            report(SpawnFailed(self.name, effect.generation, failure))
             return
         self.run = run
         report(Spawned(self.name, effect.generation, run.process, run.begun))
         run.watch()
+
+    async def _holder(self, taken: PortTaken) -> str:
+        """Who has the port, in words that follow; nothing where that cannot be seen."""
+        try:
+            return await self._launching.do(holder, taken.place, mark(self._places.state_dir, self.name, 0))
+        except (Hanging, OSError):
+            return ""
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         config, before = effect.config, (self.connection.address, self._spec_mode)
@@ -376,10 +388,8 @@ class Entry:
         config: KernelConfig,
         report: Report,
     ) -> Run:
-        address = self.connection.address
-        key = "" if address is None else address.key
-        output = OutputOfRun(self.output, self._output_from or Position(), key)
         assert self.connection.address is not None, "a run has an address before it has a process"
+        output = OutputOfRun(self.output, self._output_from or Position(), self.connection.address.key)
         channel = Channel(
             self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
         )

@@ -34,11 +34,12 @@ Place = tuple[str, int]
 
 
 class PortTaken(OSError):
-    """Somebody else uses a port (or socket file) that the kernel needs; ``port`` is which."""
+    """Somebody else uses a port (or socket file) that the kernel needs; ``place`` is the port or the path."""
 
     def __init__(self, port: int, where: str, what: str = "is in use by another program") -> None:
         super().__init__(errno.EADDRINUSE, f"port {port} on {where} {what}")
         self.port = port
+        self.place: int | str = where if where.startswith("/") else port
 
 
 def bound_ip(ip: str) -> str:

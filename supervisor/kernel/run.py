@@ -21,6 +21,7 @@ from supervisor.core.model import Begun, Cause, Check, Exit, ProcessId
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
+from supervisor.kernel.holder import holder
 from supervisor.kernel.monitor import Monitor
 from supervisor.kernel.warmth import left_of
 from supervisor.output.file import OutputFile
@@ -70,7 +71,7 @@ class OutputOfRun:
     key: str = field(default="", repr=False)
 
     def tail(self) -> tuple[str, ...]:
-        """The last lines of it."""
+        """The last lines of it, without the key."""
         try:
             return _last_words(self.file.tail_since(self.begin, _CRASH_LINES, hide=self.key))
         except OSError as error:
@@ -242,6 +243,8 @@ class Run:
     async def _told_end(self) -> Exit:
         try:
             ended = self._describe_end(await self._tail())
+            if ended.cause is Cause.PORT_TAKEN:
+                return await self._with_holder(ended)
             return ended if self.pending is None else await self._with_left(self.pending, ended)
         except Exception:
             # A death that cannot be explained is still a death: without this fact it would never come back.
@@ -274,6 +277,15 @@ class Run:
             detail = f"port {taken[1]} ({taken[0]}) is used by another program"
             return replace(ended, cause=Cause.PORT_TAKEN, detail=detail)
         return ended
+
+    async def _with_holder(self, ended: Exit) -> Exit:
+        """The same, with who has the port."""
+        place = self._connection.taken_place()
+        try:
+            who = "" if place is None else await self._reading.do(holder, place, self._mark)
+        except (Hanging, OSError):
+            return ended
+        return replace(ended, detail=f"{ended.detail}{who}")
 
     async def _tell_escaped(self) -> None:
         escaped = await begin(marked_processes, MARK_VARIABLE, self._mark)

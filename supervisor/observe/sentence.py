@@ -73,6 +73,10 @@ def _daemon(what: str) -> Callable[[_Telling], str]:
 
 def _died(e: _Telling) -> str:
     away = " while no supervisor was there" if e.text("while_unsupervised") == "True" else ""
+    if not e.text("pid") and not away:
+        # What never was did not die.
+        how = "" if e.text("cause") in ("not-found", "unknown") else f": {_how(e)}"
+        return f"{e.text('kernel')} could not be launched{how}{e.run()}{e.because('detail')}"
     after = f" after {uptime}" if (uptime := e.seconds("uptime")) else ""
     return f"{e.text('kernel')} died{away}: {_how(e)}{after}{e.run()}{e.because('detail')}"
 

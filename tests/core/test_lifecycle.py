@@ -651,6 +651,16 @@ def test_a_hanging_run_of_a_kernel_that_left_the_file_is_forgotten() -> None:
     assert {} == dict(story.state.kernels)
 
 
+def test_a_taken_port_never_counts_against_the_budget() -> None:
+    story = Story()
+    story.load(config(max_restarts=1, backoff=BackoffConfig(initial=1.0, next=1.0, jitter=0.0)))
+    for _ in range(5):
+        story.spawn_failed(Exit(Cause.PORT_TAKEN))
+        story.tick()
+
+    assert ("Starting", ()) == (story.phase, story.kernel().failures)
+
+
 NO_ROOM = Exit(Cause.UNKNOWN, detail="Resource temporarily unavailable", is_passing=True)
 
 

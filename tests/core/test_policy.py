@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -121,3 +122,9 @@ def test_reasons_to_give_up() -> None:
     assert "died 3 times within 30 s, last with SIGKILL (killed)" == spent
     assert reason_to_give_up(config(max_restarts=2), KILLED, 2) is None
     assert reason_to_give_up(config(max_restarts=0), KILLED, 10**6) is None
+
+
+@pytest.mark.parametrize("settings", [{"max_restarts": 1}, {"restart": "never"}])
+def test_what_others_do_is_no_reason_to_give_up(settings: dict[str, Any]) -> None:
+    for outside in (Exit(Cause.PORT_TAKEN, code=1), Exit(Cause.UNKNOWN, is_passing=True)):
+        assert reason_to_give_up(config(**settings), outside, 10**6) is None

@@ -247,14 +247,14 @@ def test_a_kernel_whose_port_a_stranger_took_is_told_so_and_keeps_its_address(sc
                 "a",
                 ports=f"{{ shell = {port} }}",
                 backoff="{ initial = 0.05, next = 0.05 }",
-                max_restarts="0",
+                max_restarts="1",
             )
         )
         scene.start()
-        died = scene.wait_event("kernel.died", kernel="a")
+        died = scene.wait_event("kernel.died", 4, kernel="a")
 
         assert "port-taken" == died["cause"]
-        assert str(port) in died["detail"]
+        assert f"port {port} on 127.0.0.1 is in use by another program: pid {os.getpid()} (" in died["detail"]
 
     scene.wait_running("a")
     assert port == json.loads(scene.connection_file("a").read_text())["shell_port"]

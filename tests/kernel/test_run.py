@@ -185,7 +185,10 @@ async def test_a_kernel_whose_port_is_taken_ends_with_that_cause_and_a_signal_by
         exited = await hosting.kill(spawned)
 
     assert (Cause.PORT_TAKEN, None, "SIGKILL") == (exited.exit.cause, exited.exit.code, exited.exit.signal)
-    assert f"port {address.iopub_port} (iopub) is used by another program" == exited.exit.detail
+    assert (
+        f"port {address.iopub_port} (iopub) is used by another program: pid {os.getpid()} ("
+        in exited.exit.detail
+    )
 
 
 async def test_signals_to_a_run_that_has_ended_are_no_error(hosting: Hosting) -> None:

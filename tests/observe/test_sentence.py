@@ -30,7 +30,7 @@ RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
             {"event": "kernel.died", **RUN, "exit_code": 0, "cause": "exited", "uptime": 0.5},
         ),
         (
-            "analysis died: cannot be launched (run 4): no such file: /no/python",
+            "analysis could not be launched (run 4): no such file: /no/python",
             {
                 "event": "kernel.died",
                 "kernel": "analysis",

@@ -1,0 +1,64 @@
+"""Who has a port that a kernel needs, as far as the system tells.
+
+Owns the look and its wording.  Blocks for as long as it takes to look at every
+process; ends nobody.
+"""
+
+from __future__ import annotations
+
+import os
+
+from supervisor.process.identity import read_proc
+from supervisor.records.record import MARK_VARIABLE
+from supervisor.wording import one_line
+
+_LONGEST_COMMAND = 80
+
+
+def holder(place: int | str, the_mark: str) -> str:
+    """Who listens on a TCP port or at the path of a socket, in words that follow its name; maybe none.
+
+    Whoever belongs to a run of the kernel that ``the_mark`` is of is told apart: a child that left it.
+    """
+    pid = _listener(place)
+    if pid is None:
+        return ""
+    who = f": pid {pid} ({_command(pid)})"
+    if _is_of_same_kernel(pid, the_mark):
+        return f"{who}, a child of this kernel that has left it: end it (kill {pid})"
+    return f"{who}: end it, or give the kernel another port"
+
+
+def _listener(place: int | str) -> int | None:
+    import psutil  # only where somebody is in the way
+
+    kind = "unix" if isinstance(place, str) else "tcp"
+    try:
+        for found in psutil.net_connections(kind):
+            at = found.laddr if isinstance(place, str) else found.laddr and found.laddr.port
+            if at == place and found.pid and (isinstance(place, str) or found.status == psutil.CONN_LISTEN):
+                return int(found.pid)
+    except (psutil.Error, OSError):
+        pass  # another user's, or a system that does not tell
+    return None
+
+
+def _command(pid: int) -> str:
+    import psutil
+
+    try:
+        words = psutil.Process(pid).cmdline() or [psutil.Process(pid).name()]
+    except (psutil.Error, OSError):
+        return "?"
+    text = one_line(" ".join(words))
+    return text if len(text) <= _LONGEST_COMMAND else f"{text[:_LONGEST_COMMAND]}…"
+
+
+def _is_of_same_kernel(pid: int, the_mark: str) -> bool:
+    kernel, _, _ = the_mark.rpartition("/")
+    try:
+        variables = read_proc(pid, "environ").split(b"\0")
+    except OSError:
+        return False
+    begin = os.fsencode(f"{MARK_VARIABLE}={kernel}/")
+    return any(variable.startswith(begin) for variable in variables)
