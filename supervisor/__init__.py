@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
+    from supervisor.control.client import connection_file
     from supervisor.manager import (
         AsyncKernelManager,
         AsyncMultiKernelManager,
@@ -31,13 +32,18 @@ __all__ = [
     "MultiKernelManager",
     "Supervisor",
     "__version__",
+    "connection_file",
     "run_kernel",
     "start_new_async_kernel",
     "start_new_kernel",
 ]
 
 # The others are in supervisor.manager.
-_HOMES = {"KernelConfig": "supervisor.settings.config", "Supervisor": "supervisor.supervision.embedded"}
+_HOMES = {
+    "KernelConfig": "supervisor.settings.config",
+    "Supervisor": "supervisor.supervision.embedded",
+    "connection_file": "supervisor.control.client",
+}
 
 
 def __getattr__(name: str) -> Any:

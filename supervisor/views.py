@@ -22,14 +22,16 @@ from supervisor.core.model import (
     Queued,
     Running,
     Starting,
+    Step,
     Stopping,
     Waiting,
     launched_of,
     process_of,
 )
 from supervisor.settings.config import KernelConfig
-from supervisor.wording import written
+from supervisor.wording import span, written
 
+_HARDER = {Step.ASK: "SIGTERM", Step.TERMINATE: "SIGKILL"}
 PHASE_NAMES: dict[type, str] = {Queued: "starting"}
 
 
@@ -87,6 +89,7 @@ def view(
         "output_file": str(output_file),
         "pending": list(pending_keys(kernel)),
         "next_start_at": clock.date(kernel.phase.until) if isinstance(kernel.phase, Backoff) else None,
+        "stopping": _stopping(kernel.phase, clock) if isinstance(kernel.phase, Stopping) else None,
         "reason": kernel.phase.reason if isinstance(kernel.phase, Failed | Waiting) else "",
         "launch": launch_label(config) if config else "",
         "begun": _begun(kernel),
@@ -94,6 +97,19 @@ def view(
         "language": about.language,
         **_for_jupyter(kernel.name, about, kernel.declared or config),
     }
+
+
+def _stopping(phase: Stopping, clock: Clock) -> dict[str, Any]:
+    """What comes next if it does not end, and when."""
+    return {"next": _HARDER.get(phase.step), "at": clock.date(phase.deadline)}
+
+
+def awaited(kernel: Kernel, now: float) -> str:
+    """What a kernel that is being stopped is given, in words: "a: SIGTERM in 8 s"."""
+    phase = kernel.phase
+    if not isinstance(phase, Stopping) or (harder := _HARDER.get(phase.step)) is None:
+        return f"{kernel.name}: SIGKILL was sent"
+    return f"{kernel.name}: {harder} in {span(phase.deadline - now)}"
 
 
 def _for_jupyter(name: str, about: About, config: KernelConfig | None) -> dict[str, Any]:

@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
         *("supervision", "version", "views"),
     },
     "jupyter": {"control", "page", "wording"},
-    "supervisor": {"manager", "settings", "supervision", "version"},
+    "supervisor": {"control", "manager", "settings", "supervision", "version"},
     "page": {"control"},
     "__main__": {"cli"},
 }

@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from typing import Any
 
+from supervisor.cli import words
 from supervisor.cli.asking import client_of, get, refuse
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import Transient, complain, say, say_json
@@ -113,7 +114,7 @@ class _Daemon:
             views = get(self._client, "/v1/status")["kernels"]
         except (NoDaemon, Broken):
             return "waiting for the daemon to exit"
-        left = [f"{view['name']} {view['phase']}" for view in views if view.get("pid")]
+        left = [words.progress(view, words.now()) for view in views if view.get("pid")]
         return f"waiting for {', '.join(left)}" if left else "waiting for the daemon to exit"
 
 

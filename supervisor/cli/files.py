@@ -37,7 +37,7 @@ def check(arguments: Namespace) -> int:
         return _tell_mistakes([str(mistake) for mistake in error.mistakes], as_json=arguments.json)
     from supervisor.kernel.launch import lacking
 
-    remarks = lacking(loaded.config)
+    remarks = [*lacking(loaded.config), *_ambiguous(list(loaded.config.kernels))]
     if arguments.json:
         import msgspec
 
@@ -48,6 +48,17 @@ def check(arguments: Namespace) -> int:
     for remark in remarks:
         complain(f"warning: {one_line(remark)}")
     return DONE
+
+
+def _ambiguous(names: Sequence[str]) -> list[str]:
+    """Names by which Jupyter's own programs may find another kernel: any file that contains it."""
+    return [
+        f'kernels.{name}: the name is part of {other!r}, so "--existing {name}" may mean either: '
+        f"use kernel-supervisor console {name}, or --existing kernel-{name}.json"
+        for name in names
+        for other in names
+        if name != other and name in other
+    ]
 
 
 def schema(arguments: Namespace) -> int:  # noqa: ARG001 - the form of all verbs
@@ -75,8 +86,22 @@ def plan(arguments: Namespace) -> int:
         if arguments.socket or named is None:
             raise
         complain("no daemon answers: this is what a start would do")
+        _hint_at(lead(os.environ, config=str(named)).state_dir)
         answer = Answer(200, _plan_of_start(Path(named)), "")
     return _tell_outcome(answer, "kernels", arguments, ("would be applied", "nothing would be done"))
+
+
+def _hint_at(state_dir: Path | None) -> None:
+    """What a start would meet at its state directory."""
+    assert state_dir is not None, "no socket was named"
+    # Not is_dir(), which raises where the directory above may not be entered.
+    there = next(path for path in (state_dir, *state_dir.parents) if os.path.exists(path))  # noqa: PTH110
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):  # noqa: PTH112
+        complain(
+            f"{state_dir}: a start could not write there: make {there} writable, or choose another state_dir"
+        )
+    elif there != state_dir:
+        complain(f"{state_dir} is not there yet: a start makes it")
 
 
 def _plan_of_start(path: Path) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class _Waiting:
         except (NoDaemon, Broken):
             return  # the open connections will tell
         unsettled = set(self.unsettled)
-        states = [f"{view['name']} {view['phase']}" for view in views if view["name"] in unsettled]
+        states = [words.progress(view, words.now()) for view in views if view["name"] in unsettled]
         done = len(self.results)
         self._transient.show(f"{done} of {done + len(unsettled)}; waiting for {', '.join(states)}")
 

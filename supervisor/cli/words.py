@@ -59,6 +59,14 @@ def phase(view: Mapping[str, Any], now: float) -> str:
     return word if word != "backoff" or seconds is None else f"backoff {span(-seconds)}"
 
 
+def progress(view: Mapping[str, Any], now: float) -> str:
+    """A kernel on its way, such as "a stopping (SIGTERM in 8 s)"."""
+    step = view.get("stopping") or {}
+    left = seconds_since(step.get("at"), now)
+    after = f" ({step['next']} in {span(-left)})" if step.get("next") and left is not None else ""
+    return f"{view['name']} {phase(view, now)}{after}"
+
+
 def state(view: Mapping[str, Any]) -> str:
     """The state of a kernel in a few words, such as "running (pid 42)"."""
     pid = view.get("pid")

@@ -20,7 +20,15 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
-from supervisor.control.lookup import BadPath, Lead, is_of_a_service, is_same_file, short_name
+from supervisor.control.lookup import (
+    BadPath,
+    Lead,
+    NoConfig,
+    is_of_a_service,
+    is_same_file,
+    lead,
+    short_name,
+)
 
 QUICK_TIMEOUT = 10.0
 """Seconds in which a daemon that is well answers what needs no waiting."""
@@ -351,3 +359,20 @@ _REASONS: Mapping[type[OSError], str] = {
 
 def _reason(error: OSError | BadPath) -> str:
     return _REASONS.get(type(error), "") or getattr(error, "strerror", None) or str(error)  # type: ignore[arg-type]
+
+
+def connection_file(name: str, *, socket: str | None = None, config: str | None = None) -> Path:
+    """The connection file of a supervised kernel, by its whole name, for ``load_connection_file``.
+
+    The daemon is the one that ``socket`` or ``config`` names, else the usual one.  Raises
+    LookupError for a kernel that it does not know, and ConnectionError where none answers.
+    """
+    try:
+        answer = Client(found=lead(os.environ, socket=socket, config=config)).ask(
+            "GET", target(f"/v1/kernels/{name}/connection")
+        )
+    except (NoDaemon, Broken, BadPath, NoConfig) as error:
+        raise ConnectionError(str(error)) from None
+    if answer.is_error:
+        raise LookupError(f"{answer.body.get('error')}: {answer.body.get('hint')}")
+    return Path(answer.body["path"])

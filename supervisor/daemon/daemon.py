@@ -22,8 +22,14 @@ from supervisor.control.door import Door
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
 from supervisor.core.lifecycle import settings_of
-from supervisor.core.model import process_of
-from supervisor.daemon.settings_file import Rejected, SettingsFile, forget_last_good, keep_last_good
+from supervisor.core.model import Stopping, process_of
+from supervisor.daemon.settings_file import (
+    LAST_GOOD,
+    Rejected,
+    SettingsFile,
+    forget_last_good,
+    keep_last_good,
+)
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.disk.privacy import ExposedFiles, refuse_shared
 from supervisor.observe.log import EventLog, Log
@@ -31,7 +37,7 @@ from supervisor.observe.notify import Notifier
 from supervisor.settings.config import Config, SupervisorConfig, reload_actions
 from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
 from supervisor.version import __version__
-from supervisor.views import phase_name
+from supervisor.views import awaited, phase_name
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +120,7 @@ class Daemon:
         self.notifier.ready(self._status_line())
         self._begin(self._feed_watchdog())
         self._begin(self._reload_when_asked())
+        self._begin(self._tell_stops())
         self._begin(FileWatch(self.file.files, self.reload_soon).run())
 
     def _tell_started(self, socket: Path) -> None:
@@ -165,7 +172,23 @@ class Daemon:
             # systemd would kill the daemon, and the kernels would be nobody's.
             self.notifier.extend_timeout(6 * PROGRESS_INTERVAL)
             await asyncio.sleep(PROGRESS_INTERVAL)
-            self.supervision.runner.tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
+            fields = {"kernels": self._living(), "awaited": self._awaited()}
+            self.supervision.runner.tell("daemon.stopping", "info", pid=os.getpid(), **fields)
+
+    async def _tell_stops(self) -> None:
+        """While a kernel takes its time to stop, the log tells what it is given."""
+        while True:
+            await self.supervision.runner.wait_for_change()
+            while self._awaited():
+                await asyncio.sleep(PROGRESS_INTERVAL)
+                if slow := self._awaited(PROGRESS_INTERVAL / 2):
+                    log.warning("still being stopped: %s", "; ".join(slow))
+
+    def _awaited(self, least: float = 0.0) -> list[str]:
+        """The kernels that have been on their way out for ``least`` seconds, and what comes next."""
+        now, kernels = asyncio.get_running_loop().time(), self.supervision.runner.state.kernels.values()
+        stopping = [k for k in kernels if isinstance(k.phase, Stopping) and now - k.phase.since >= least]
+        return [awaited(kernel, now) for kernel in stopping]
 
     def _living(self) -> list[str]:
         kernels = self.supervision.runner.state.kernels.values()
@@ -289,9 +312,9 @@ class Daemon:
             log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
         self._begin(self._warn_of_exposed())
         self.logs.set_level(config.supervisor.log_level)
-        supervision.runner.tell(
-            "config.loaded", "info", file=str(self.file.path), kernels=list(config.kernels)
-        )
+        kept = supervision.places.state_dir / LAST_GOOD
+        file = kept if self.file.last_good_in_use else self.file.path
+        supervision.runner.tell("config.loaded", "info", file=str(file), kernels=list(config.kernels))
         supervision.load(config)
         self._kept = self._begin(self._keep(config))
 

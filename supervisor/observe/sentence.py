@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from supervisor.wording import CAUSES, one_line, signal_name, span
 
+_MISTAKES = 5  # so many are told in the sentence itself
 _CHECKS = {"heartbeat": "its heartbeat", "probe": "kernel_info on control"}
 
 
@@ -130,7 +131,8 @@ def _escaped(e: _Telling) -> str:
 
 
 def _stopping(e: _Telling) -> str:
-    waiting = f"; waits for {', '.join(names)}" if (names := e.items("kernels")) else ""
+    names = e.items("awaited") or e.items("kernels")
+    waiting = f"; waits for {', '.join(names)}" if names else ""
     return f"supervisor is stopping{e.because()}{e.run()}{waiting}"
 
 
@@ -146,10 +148,11 @@ def _loaded(e: _Telling) -> str:
 
 
 def _rejected(e: _Telling) -> str:
-    count = len(e.items("mistakes"))
-    number = f", {count} {'mistake' if count == 1 else 'mistakes'}" if count else ""
+    mistakes = e.items("mistakes")
+    more = f"; and {len(mistakes) - _MISTAKES} more" if len(mistakes) > _MISTAKES else ""
+    what = f": {'; '.join(mistakes[:_MISTAKES])}{more}" if mistakes else e.because("file")
     in_force = f"; in force is {named}" if (named := e.text("in_force")) else ""
-    return f"configuration rejected{number}{e.because('file')}{in_force}"
+    return f"configuration rejected{what}{in_force}"
 
 
 def _signalled(e: _Telling) -> str:

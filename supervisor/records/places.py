@@ -28,7 +28,7 @@ class Places:
         return self.state_dir / "kernels"
 
     def connection_file(self, kernel: str) -> Path:
-        """So that ``jupyter console --existing NAME`` finds it."""
+        """So that ``jupyter console --existing kernel-NAME.json`` finds it."""
         return self.runtime_dir / f"kernel-{kernel}.json"
 
     def output_file(self, kernel: str) -> Path:

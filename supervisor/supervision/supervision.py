@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 # What an order may take at most beyond the kernel's own limits, in seconds.
 CALLBACK_PATIENCE = 5.0
 # How long an exit waits for launches under way, and for a disk that hangs, in seconds.
+# How long after an interrupt an end of the kernel counts as its doing, in seconds.
+INTERRUPT_PATIENCE = 0.5
 EFFECT_PATIENCE = 10.0
 LAST_RECORDS_PATIENCE = 10.0
 # A disk that takes so many seconds is one that hangs, to an exit, which looks this often.
@@ -329,6 +331,8 @@ class Supervision:
         refusal = runner.order(order)
         if refusal is not None:
             raise OrderRefused(refusal)
+        if isinstance(order, Interrupt) and wait and before is not None:
+            return await self._interrupted(before)
         if isinstance(order, Interrupt | SendSignal):
             return True, "accepted", runner.state.kernels.get(order.kernel)
         # What is accepted is wanted by the next supervisor too, however this one ends.
@@ -347,6 +351,26 @@ class Supervision:
         await runner.wait_effects_of(order.kernel, RECORD_PATIENCE)
         ok, message = outcome(order, kernel, before.last_death if before is not None else None)
         return ok, message, kernel
+
+    async def _interrupted(self, before: Kernel) -> tuple[bool, str, Kernel | None]:
+        """Whether the run has survived its interrupt: what it does by itself comes at once."""
+        name, runner = before.name, self.runner
+
+        def ended() -> Death | None:
+            death = kernel.last_death if (kernel := runner.state.kernels.get(name)) is not None else None
+            return death if death is not None and death.generation == before.generation else None
+
+        try:
+            async with asyncio.timeout(INTERRUPT_PATIENCE):
+                while ended() is None:
+                    await runner.wait_for_change()
+        except (TimeoutError, RunnerClosed):
+            pass
+        after = runner.state.kernels.get(name)
+        if (death := ended()) is None:
+            return True, "accepted", after
+        hint = 'if it understands messages, set interrupt_mode = "message" in its table'
+        return False, f"the interrupt ended it, {describe(death.exit)}: {hint}", after
 
 
 def outcome(order: Order, kernel: Kernel | None, known: Death | None = None) -> tuple[bool, str]:

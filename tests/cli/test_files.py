@@ -125,3 +125,37 @@ def test_a_plan_of_a_bad_file_without_a_daemon_tells_its_mistakes(tmp_path: Path
 
     assert 78 == code
     assert 'did you mean "kernelspec"?' in err
+
+
+def test_names_of_which_one_is_part_of_another_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "k.toml").write_text(
+        "".join(f'[kernels.{n}]\nkernelspec = "python3"\n' for n in ("data", "data2", "x"))
+    )
+
+    _, _, err = run(tmp_path, "check", "k.toml")
+
+    told = "warning: kernels.data: the name is part of 'data2', so \"--existing data\" may mean either: "
+    assert [
+        f"kernel-supervisor: {told}use kernel-supervisor console data, or --existing kernel-data.json"
+    ] == [line for line in err.splitlines() if "part of" in line]
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "hint"),
+    [
+        ("new", "{0}/new is not there yet: a start makes it"),
+        ("file/state", "{0}/file/state: a start could not write there: make {0}/file writable"),
+    ],
+)
+def test_a_plan_of_a_start_tells_what_it_would_meet_at_the_state_directory(
+    tmp_path: Path, state_dir: str, hint: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "k.toml").write_text(
+        f'[supervisor]\nstate_dir = "{state_dir}"\n[kernels.a]\nkernelspec = "python3"\n'
+    )
+
+    code, out, err = run(tmp_path, "plan", "--config", "k.toml")
+
+    assert (0, "a: start\n") == (code, out)
+    assert f"kernel-supervisor: {hint.format(tmp_path)}" in err

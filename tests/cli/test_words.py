@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.cli.words import ago, how_it_died, span
+from supervisor.cli.words import ago, how_it_died, progress, span
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,15 @@ def test_an_instant_is_told_from_now() -> None:
 )
 def test_a_death_is_told_by_its_cause(death: dict[str, object], text: str) -> None:
     assert text == how_it_died(death)
+
+
+@pytest.mark.parametrize(
+    ("stopping", "text"),
+    [
+        (None, "a stopping"),
+        ({"next": "SIGTERM", "at": "1970-01-01T00:00:08Z"}, "a stopping (SIGTERM in 8 s)"),
+        ({"next": None, "at": "1970-01-01T00:00:08Z"}, "a stopping"),
+    ],
+)
+def test_what_comes_next_in_a_stop_is_told(stopping: dict[str, object] | None, text: str) -> None:
+    assert text == progress({"name": "a", "phase": "stopping", "stopping": stopping}, 0.0)

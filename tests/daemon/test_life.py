@@ -1,16 +1,22 @@
 """What comes before a daemon's life: whether another one lives it already."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from supervisor.control import lookup
+from supervisor.control.client import Client
 from supervisor.daemon import life
 from supervisor.daemon.life import who_runs
 from tests.cli.conftest import hanging
 from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.e2e.conftest import scene
+from tests.e2e.daemon import Scene
+from tests.waiting import DEADLINE, wait_for
 
-__all__ = ["hanging"]
+__all__ = ["hanging", "scene"]
 
 
 @pytest.fixture
@@ -59,3 +65,25 @@ def test_one_that_does_not_answer_may_be_it(
     monkeypatch.setattr(life, "lead", lambda *_, **__: lookup.Lead((hanging,), named=True))
 
     assert "did not answer" in who_runs(file, set())
+
+
+def test_two_state_directories_on_the_command_line_share_no_socket(scene: Scene) -> None:
+    """Both would be at $XDG_RUNTIME_DIR, where the second could not start."""
+    scene.config.write_text(f'[supervisor]\nruntime_dir = "runtime"\n{scene.mini("a", autostart="false")}')
+    (scene.directory / "xdg").mkdir(mode=0o700)
+    env = scene.environment(XDG_RUNTIME_DIR=str(scene.directory / "xdg"))
+    command = [sys.executable, "-m", "supervisor", "run", str(scene.config), "--state-dir"]
+    states = [scene.directory / "A", scene.directory / "B"]
+    daemons = [
+        subprocess.Popen([*command, str(state)], env=env, stderr=subprocess.DEVNULL) for state in states
+    ]
+    try:
+        for state in states:
+            wait_for(
+                lambda state=state: (state / "control.sock").is_socket(), "it listens in its own directory"
+            )
+            assert 200 == Client([state / "control.sock"]).ask("GET", "/v1/status").status
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+    assert [0, 0] == [daemon.wait(DEADLINE) for daemon in daemons]

@@ -129,3 +129,29 @@ def test_a_kernel_that_is_stopped_while_it_boots_hears_it_as_soon_as_it_listens(
 
     (stopped,) = scene.events("kernel.stopped", kernel="slow")
     assert 0 == stopped["exit_code"], stopped
+
+
+def test_an_interrupt_that_ended_the_kernel_has_failed_and_tells_what_to_set(scene: Scene) -> None:
+    scene.write(scene.mini("frail", "--fragile"), scene.mini("well"))
+    scene.start("frail", "well")
+
+    done = scene.command("interrupt", "frail", "well", "--config", str(scene.config))
+
+    assert 1 == done.code
+    assert done.out.startswith("well: ")
+    hint = 'if it understands messages, set interrupt_mode = "message" in its table'
+    assert f"kernel-supervisor: frail: the interrupt ended it, SIGINT (killed): {hint}\n" == done.err
+
+
+def test_a_stop_that_takes_its_time_is_told_in_the_log_with_what_comes_next(scene: Scene) -> None:
+    stubborn = ("--ignore", "SIGTERM,SIGINT", "--ignore-shutdown")
+    scene.write(scene.mini("a", *stubborn, stop_timeout="3600.0"))
+    daemon = scene.start("a")
+
+    scene.order("stop", "a", wait=False)
+    wait_for(lambda: "still being stopped: a: SIGTERM in 59 min" in scene.log.read_text(), "it is told")
+    assert "SIGTERM" == scene.kernel("a")["stopping"]["next"]
+    daemon.send_signal(signal.SIGTERM)
+    wait_for(lambda: any("awaited" in line for line in scene.events("daemon.stopping")), "what is awaited")
+    assert scene.events("daemon.stopping")[-1]["awaited"][0].startswith("a: SIGTERM in 59 min")
+    assert 0 == scene.stop()

@@ -11,6 +11,7 @@ value of a last expression is the result), ``interrupt``, ``shutdown``.
 --exit-code CODE          with --exit-after
 --say TEXT                written to stderr at the start
 --deaf                    bind nothing
+--fragile                 SIGINT ends it
 --exit-unless FILE        with --exit-after: only if there is no such file
 --alone FILE              hold a lock on FILE while alive; if another process holds it
                           already, tell so in FILE.two and exit 99
@@ -188,7 +189,7 @@ class Kernel:
             raise KeyboardInterrupt
 
     def main(self):
-        signal.signal(signal.SIGINT, self.on_interrupt)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if self.options.fragile else self.on_interrupt)
         for name in filter(None, self.options.ignore.split(",")):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         if self.options.say:
@@ -240,6 +241,7 @@ def options_of(argv):
     parser.add_argument("--deaf", action="store_true")
     parser.add_argument("--exit-unless", default="")
     parser.add_argument("--alone", default="")
+    parser.add_argument("--fragile", action="store_true")
     return parser.parse_args(argv)
 
 

@@ -70,7 +70,7 @@ RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
             {"event": "daemon.stopping", "pid": 1, "kernels": ["a", "b"]},
         ),
         (
-            "configuration rejected, 2 mistakes: /k.toml; in force is the configuration before it",
+            "configuration rejected: a; b; in force is the configuration before it",
             {
                 "event": "config.rejected",
                 "file": "/k.toml",
