@@ -58,6 +58,7 @@ UNTESTED = {
     "kernel/host": "what the tests of entries, runs and survivors are told through",
     "manager/connection_file": "told with its manager",
     "output/stream": "told with the file that it reads",
+    "page/handlers": "told of the page in Jupyter's own server",
     "process/descriptors": "told of kernels that wait for them, with the supervision and in tests/faults",
     "process/dispositions": "told with every launch",
     "process/pulse": "told with the monitor",

@@ -18,6 +18,8 @@ from jupyter_client.connect import write_connection_file
 from supervisor.core import events
 from tests.cli.tools import Done, begin, environment, read_until, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.kernels.using import is_ready
+from tests.waiting import wait_for
 
 
 class Owner(FakeSteering):
@@ -37,13 +39,15 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
     file, _ = write_connection_file(str(directory / "kernel-robot.json"))
     env = environment(directory, IPYTHONDIR=str(directory))
     with subprocess.Popen([sys.executable, "-m", "ipykernel_launcher", "-f", file], env=env) as process:
-        client = BlockingKernelClient(connection_file=file)
-        client.load_connection_file()
-        client.start_channels()
-        client.wait_for_ready(timeout=30)
-        client.stop_channels()
-        yield process, Path(file)
-        process.kill()
+        try:
+            client = BlockingKernelClient(connection_file=file)
+            client.load_connection_file()
+            client.start_channels()
+            wait_for(lambda: is_ready(client))
+            client.stop_channels()
+            yield process, Path(file)
+        finally:
+            process.kill()
 
 
 @pytest.fixture

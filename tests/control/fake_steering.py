@@ -144,6 +144,23 @@ class FakeSteering:
     def connection(self, name: str) -> dict[str, Any]:
         return {"path": self._view(name)["connection_file"], "content": {"ip": "127.0.0.1", "shell_port": 5}}
 
+    def settings(self, name: str) -> list[dict[str, Any]]:
+        self._view(name)
+        return [{"key": "restart", "value": '"always"', "origin": "built in"}]
+
+    async def usage(self, names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+        return {name: {"memory": 1 << 20, "threads": 1} for name in names or () if self._view(name)}
+
+    async def counts(self) -> dict[str, Any]:
+        return {"kernels": {}, "daemon": {}}
+
+    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+        self._view(name)
+        yield {"text": "what it wrote"}
+
+    async def test_hook(self, label: str) -> dict[str, Any]:
+        return {"ok": False, "message": f"no hook is called {label}"}
+
     async def events(
         self,
         *,

@@ -24,7 +24,8 @@ from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAn
 from supervisor.kernel.ports import bind, search_range
 from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import IPYKERNEL, connection, running
-from tests.waiting import DEADLINE
+from tests.kernels.using import is_ready
+from tests.waiting import DEADLINE, wait_for
 
 CONFIG = KernelConfig(name="a")
 
@@ -422,7 +423,7 @@ def test_a_real_kernel_binds_held_ports_and_its_address_outlives_it(tmp_path: Pa
     try:
         for _ in range(2):
             with running(IPYKERNEL, kept) as process:
-                client.wait_for_ready(timeout=DEADLINE)
+                wait_for(lambda: is_ready(client))
                 with pytest.raises(PortTaken):
                     kept.choose(CONFIG, "python3")
                 with pytest.raises(PortTaken):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 PROGRAM = Path(__file__).with_name("mini.py")
 
@@ -14,3 +15,12 @@ def mini(*flags: str) -> list[str]:
 
 
 MINI = mini()
+
+
+def is_ready(client: Any) -> bool:
+    """Whether a client of jupyter_client is; to be asked until it is so."""
+    try:
+        client.wait_for_ready(timeout=30)
+    except RuntimeError:  # judged by its heart, which may beat later than the kernel answers
+        return False
+    return True

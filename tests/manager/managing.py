@@ -64,12 +64,3 @@ def descriptors() -> set[str]:
         except OSError:
             continue  # the one that lists
     return found
-
-
-def is_ready(client: Any) -> bool:
-    """Whether a client of jupyter_client is; to be asked wait_for it is so."""
-    try:
-        client.wait_for_ready(timeout=30)
-    except RuntimeError:  # its heart beats again a moment later than the kernel's
-        return False
-    return True

@@ -15,8 +15,8 @@ import pytest
 
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import KernelManager
-from tests.kernels.using import MINI
-from tests.manager.managing import die, is_ready
+from tests.kernels.using import MINI, is_ready
+from tests.manager.managing import die
 from tests.waiting import DEADLINE, wait_for
 
 ROOT = Path(__file__).parents[2]

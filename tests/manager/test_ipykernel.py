@@ -16,8 +16,7 @@ import pytest
 from supervisor import KernelManager, run_kernel, start_new_kernel
 from supervisor.core.model import Cause
 from supervisor.manager.thread import LoopThread, Work
-from tests.kernels.using import MINI, mini
-from tests.manager.managing import is_ready
+from tests.kernels.using import MINI, is_ready, mini
 from tests.waiting import wait_for
 
 
