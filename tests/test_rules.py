@@ -56,6 +56,7 @@ UNTESTED = {
     "disk/privacy": "told of the real daemon, in tests/faults/test_modes.py",
     "disk/pulse": "told of a frozen disk, with the host and in tests/faults",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
+    "kernel/warmth": "told with kernels that start warm",
     "manager/connection_file": "told with its manager",
     "output/stream": "told with the file that it reads",
     "page/handlers": "told of the page in Jupyter's own server",
@@ -71,6 +72,7 @@ UNTESTED = {
 STORIES = {
     "core/test_found": "the second half of loading",
     "core/test_properties": "what holds of all of the core",
+    "core/test_warm": "kernels that are prepared, from Load to their end",
     "daemon/test_edit_sequences": "any sequence of files ends as the last one",
     "kernel/test_hanging": "launches and adoptions whose disk hangs",
     "manager/test_ipykernel": "managers of a real kernel",
@@ -78,8 +80,8 @@ STORIES = {
     "test_layers": "the rooms",
     "test_rules": "the tests themselves",
 }
-# Rooms of tests that are about no one module; "jupyter" is seen from Jupyter's own programs.
-ROOMS_OF_STORIES = {"e2e", "faults", "fuzz", "soak", "systemd", "docs", "jupyter"}
+# Rooms of tests that are about no one module; "jupyter" and "warm" are seen from outside.
+ROOMS_OF_STORIES = {"e2e", "faults", "fuzz", "soak", "systemd", "docs", "jupyter", "warm"}
 PATCHES = ("setattr", "delattr", "setitem")
 SUPERVISOR = TESTS.parent / "supervisor"
 
