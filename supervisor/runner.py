@@ -13,13 +13,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from supervisor.core.actions import Action, Effect, Publish, Refuse
-from supervisor.core.events import Event, Fact, Spawned, SpawnFailed, Tick
+from supervisor.core.events import Delayed, Event, Fact, Spawned, SpawnFailed, Tick
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Kernel, State, is_settled, process_of
 from supervisor.wording import timestamp
 
 log = logging.getLogger(__name__)
 
+# While something has a deadline the alarm goes off this often, so that it is seen if we were stopped
+# ourselves for a while, in seconds: what became ready meanwhile has not been heard of yet.
+LOOK_INTERVAL = 1.0
 # What a closed runner answers to whoever orders or waits.
 LEFT = "the supervisor has left"
 
@@ -93,6 +96,8 @@ class Runner:
             return []
         self._draining = True
         try:
+            if unseen := self._unseen():
+                self._handle(Delayed(unseen))
             actions = self._handle(self._mailbox.popleft())
             while self._mailbox:
                 self._handle(self._mailbox.popleft())
@@ -146,7 +151,13 @@ class Runner:
             self._alarm = None
         deadline = None if self._closed else next_deadline(self.state)
         if deadline is not None and deadline != float("inf"):
-            self._alarm = self._loop.call_at(deadline, self.submit, Tick())
+            at = min(deadline, self._loop.time() + LOOK_INTERVAL)
+            self._alarm = self._loop.call_at(at, self.submit, Tick())
+
+    def _unseen(self) -> float:
+        """For how many seconds nobody has looked, if the alarm is so late that we were stopped ourselves."""
+        late = 0.0 if self._alarm is None else self._loop.time() - self._alarm.when()
+        return late + LOOK_INTERVAL if late > LOOK_INTERVAL else 0.0
 
     async def wait_for_change(self) -> None:
         """Return after the next decision that changed the state.  Raises RunnerClosed."""

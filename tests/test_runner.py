@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from supervisor import runner as runners
 from supervisor.core.actions import AskToExit, Effect, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Exited, Load, Ready, Shutdown, Spawned, SpawnFailed, Start, Stop
 from supervisor.core.model import (
@@ -127,6 +129,22 @@ async def test_the_alarm_goes_off_at_the_deadline(bench: Bench) -> None:
 
     assert isinstance(bench.kernel.phase, Stopping)
     assert AskToExit("a", 1) in bench.host.begun
+
+
+async def test_a_supervisor_that_was_stopped_itself_does_not_end_what_became_ready_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "LOOK_INTERVAL", 0.05)
+    bench.load(start_timeout=0.3)
+    bench.runner.submit(Spawned("a", 1, PROCESS))
+    loop = asyncio.get_running_loop()
+
+    time.sleep(1.0)  # noqa: ASYNC251  the loop stands still
+    # In the turn after that in which the alarm went off.
+    loop.call_soon(loop.call_soon, bench.runner.submit, Ready("a", 1))
+    await until(lambda: isinstance(bench.kernel.phase, Running | Stopping))
+
+    assert isinstance(bench.kernel.phase, Running)
 
 
 async def test_an_effect_that_raises_ends_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -224,7 +224,14 @@ class Tick:
     """Time has passed; the alarm went off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """Nobody looked for so many seconds: the supervisor itself was stopped (SIGSTOP, a debugger)."""
+
+    seconds: float
+
+
 Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
 RunFact = Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited
 Fact = RunFact | Escaped | Noted
-Event = Order | Fact | Shutdown | Load | Found | Tick
+Event = Order | Fact | Shutdown | Load | Found | Tick | Delayed

@@ -49,6 +49,15 @@ Transition = tuple[Kernel | None, list[Action]]
 Change = tuple[Kernel, list[Action]]
 
 
+def delayed(kernel: Kernel, seconds: float) -> Kernel:
+    """With so much more time for the start or the step of the ladder that is under way."""
+    match kernel.phase:
+        case Starting(deadline=at) | Stopping(deadline=at) as phase if at is not None:
+            return replace(kernel, phase=replace(phase, deadline=at + seconds))
+        case _:
+            return kernel
+
+
 def settings_of(kernel: Kernel) -> KernelConfig:
     """The settings in force: the declared ones, or those of the last run once it has left the file."""
     config = kernel.declared or launched_of(kernel)

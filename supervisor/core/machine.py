@@ -14,6 +14,7 @@ from supervisor.core.actions import Action, Refuse
 from supervisor.core.events import (
     Answered,
     BecameIdle,
+    Delayed,
     Escaped,
     Event,
     Exited,
@@ -38,6 +39,7 @@ from supervisor.core.health import answered, is_responsive, missed
 from supervisor.core.lifecycle import (
     Transition,
     begin_stop,
+    delayed,
     ended,
     launch,
     no_room,
@@ -85,6 +87,8 @@ def decide(state: State, event: Event, now: float) -> Decision:
             state, actions = _shutdown(state, event, now)
         case Tick():
             state, actions = _tick(state, now)
+        case Delayed(seconds=seconds):
+            return _delayed(state, seconds), []
         case _:
             state, actions = _one_kernel(state, event, now)
     state, started = _admit(state, now)
@@ -119,7 +123,7 @@ def _with(state: State, changed: Iterable[tuple[str, Kernel | None]]) -> State:
 
 
 def _one_kernel(state: State, event: Event, now: float) -> Decision:
-    assert not isinstance(event, Load | Found | Shutdown | Tick), "those are about all kernels"
+    assert not isinstance(event, Load | Found | Shutdown | Tick | Delayed), "those are about all kernels"
     kernel = state.kernels.get(event.kernel)
     if isinstance(event, Escaped):
         # Told of a run that is over, whatever has become of the kernel since.
@@ -198,6 +202,12 @@ def _tick(state: State, now: float) -> Decision:
             actions += done
             changed.append((kernel.name, after))
     return (_with(state, changed) if changed else state), actions
+
+
+def _delayed(state: State, seconds: float) -> State:
+    """Starts and stops under way have so much more time: what became of them meanwhile is not known yet."""
+    changed = [(kernel.name, delayed(kernel, seconds)) for kernel in state.kernels.values()]
+    return _with(state, changed)
 
 
 def _overdue(kernel: Kernel, now: float) -> Transition:

@@ -15,6 +15,7 @@ from supervisor.core.actions import Action, AskToExit, SignalGroup, Spawn
 from supervisor.core.events import (
     Answered,
     BecameIdle,
+    Delayed,
     Event,
     Exited,
     Missed,
@@ -386,3 +387,19 @@ def test_a_fact_of_another_generation_changes_nothing_in_any_phase(phase: str, f
     for other in (story.kernel().generation - 1, story.kernel().generation + 1):
         assert [] == story.tell(fact("a", other, *detail.get(fact, ())))
         assert before == story.state
+
+
+def test_while_the_supervisor_itself_stood_still_no_deadline_passes() -> None:
+    story = Story()
+    story.load(config(start_timeout=10.0), config("b", stop_timeout=5.0), config("c"))
+    for name in ("a", "b"):
+        story.spawned(name)
+    story.tell(Stop("b"))
+    story.now += 100.0
+
+    assert [] == story.tell(Delayed(100.0))
+    assert story.now + 5.0 == story.deadline
+    assert [] == story.tell(Tick())
+    story.ready("a")
+    assert "Running" == story.phase
+    assert [SignalGroup("b", 1, SIGTERM)] == story.tick()

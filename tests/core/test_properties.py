@@ -14,6 +14,7 @@ from supervisor.core.actions import Spawn
 from supervisor.core.events import (
     Answered,
     BecameIdle,
+    Delayed,
     Escaped,
     Event,
     Exited,
@@ -286,6 +287,7 @@ anything: st.SearchStrategy[Event] = st.one_of(
     st.builds(Escaped, names, generations, st.just((5,))),
     st.builds(Exited, names, generations, ends),
     st.just(Tick()),
+    st.builds(Delayed, st.floats(0, 100)),
 )
 
 
