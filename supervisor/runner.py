@@ -117,10 +117,10 @@ class Runner:
         before = self.state
         self.state, actions = decide(before, event, self._loop.time())
         for name in before.kernels.keys() - self.state.kernels.keys():
-            self._host.dismiss(name)
+            self._keep(self._host.dismiss, name)
         for name, kernel in self.state.kernels.items():
             if before.kernels.get(name) is not kernel:
-                self._host.remember(kernel, self.state)
+                self._keep(self._host.remember, kernel, self.state)
         for action in actions:
             self._start(action)
         if self.state is not before:
@@ -128,6 +128,13 @@ class Runner:
                 if not waiter.done():
                     waiter.set_result(None)
         return actions
+
+    def _keep(self, keep: Callable[..., None], *arguments: object) -> None:
+        try:
+            keep(*arguments)
+        except Exception:
+            # A mistake of ours, which must not cost what was decided its effect.
+            log.exception("what is to be put on record of a kernel cannot be")
 
     def _start(self, action: Action) -> None:
         if isinstance(action, Publish):

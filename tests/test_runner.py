@@ -284,6 +284,17 @@ async def test_an_effect_that_never_ends_is_given_up_when_it_is_cancelled(bench:
     await asyncio.wait_for(bench.runner.wait_effects(), DEADLINE)
 
 
+async def test_a_mistake_in_what_is_remembered_does_not_cost_a_decision_its_effect(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bench.host, "remember", lambda *_: 1 / 0)
+
+    await bench.run()
+
+    assert isinstance(bench.runner.state.kernels["a"].phase, Running)
+    assert "cannot be" in caplog.text
+
+
 async def test_no_alarm_is_left_behind(bench: Bench) -> None:
     await bench.run(stop_timeout=0.01)
     bench.runner.order(Stop("a"))

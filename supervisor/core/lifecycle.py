@@ -37,6 +37,8 @@ from supervisor.core.model import (
 from supervisor.core.telling import death_fields, exit_fields, say
 from supervisor.settings.config import KernelConfig, changed_launch_keys
 
+# Whoever launches gives up long before this by itself, unless the system hangs in the launch itself.
+LAUNCH_PATIENCE = 120.0
 # After stop_timeout a kernel gets this long from SIGTERM to SIGKILL: all is over within two seconds.
 TERMINATE_PATIENCE = 1.5
 # SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
@@ -82,7 +84,8 @@ def launch(kernel: Kernel, now: float) -> Change:
     """Begin a new run."""
     assert kernel.declared is not None, "only declared kernels are queued"
     generation = kernel.generation + 1
-    started = replace(kernel, generation=generation, phase=Starting(kernel.declared, now))
+    phase = Starting(kernel.declared, now, deadline=now + LAUNCH_PATIENCE)
+    started = replace(kernel, generation=generation, phase=phase)
     return started, [Spawn(kernel.name, generation, kernel.declared)]
 
 
@@ -96,7 +99,8 @@ def begin_stop(kernel: Kernel, step: Step, reason: Reason, now: float) -> Change
     run = kernel.phase
     assert isinstance(run, Starting | Running), "only a run can be stopped"
     ready = isinstance(run, Running)
-    phase = Stopping(run.launched, run.process, step, now, inf, reason, run.since, ready)
+    deadline = run.deadline if isinstance(run, Starting) and run.process is None else None
+    phase = Stopping(run.launched, run.process, step, now, deadline or inf, reason, run.since, ready)
     stopping = replace(kernel, phase=phase)
     told: list[Action] = [say(stopping, "kernel.stopping", reason=reason.value)]
     stopping, actions = push(stopping, step, now)
@@ -147,7 +151,18 @@ def spawned(kernel: Kernel, process: ProcessId, now: float, begun: Begun) -> Cha
             pushed, actions = push(known, phase.step, now)
             return pushed, [say(known, "kernel.starting"), *actions]
         case _:
-            return kernel, []
+            return kernel, [] if process_of(kernel) else [too_late(kernel.name, kernel.generation)]
+
+
+def too_late(kernel: str, generation: int) -> SignalGroup:
+    """The end of a process whose launch was given up before it was answered: nobody waits for it."""
+    return SignalGroup(kernel, generation, SIGKILL)
+
+
+def unanswered(kernel: Kernel, now: float) -> Transition:
+    """The launch hangs, or its answer was lost."""
+    detail = f"the launch was not answered within {LAUNCH_PATIENCE:g} s: does the system hang?"
+    return spawn_failed(kernel, Exit(Cause.UNKNOWN, detail=detail, is_passing=True), now)
 
 
 def spawn_failed(kernel: Kernel, exit: Exit, now: float) -> Transition:

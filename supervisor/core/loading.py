@@ -110,7 +110,7 @@ def _retimed(kernel: Kernel, old: KernelConfig, new: KernelConfig, now: float) -
     adoption, and the edit of another key must not end it.
     """
     match kernel.phase:
-        case Starting(deadline=at) as start if at is not None:
+        case Starting(process=ProcessId(), deadline=at) as start if at is not None:
             moved = _moved(at, old.start_timeout, new.start_timeout, now)
             return replace(kernel, phase=replace(start, deadline=moved))
         case Stopping(step=Step.ASK, process=ProcessId()) as ask:

@@ -48,6 +48,8 @@ from supervisor.core.lifecycle import (
     room_made,
     spawn_failed,
     spawned,
+    too_late,
+    unanswered,
 )
 from supervisor.core.loading import became_idle, found, load
 from supervisor.core.model import (
@@ -105,7 +107,7 @@ def _deadline(kernel: Kernel) -> float | None:
     match kernel.phase:
         case Running():  # first, as most of them run: this is asked of every kernel at every event
             return None
-        # Infinite while a spawn is in flight, and where the file says so: nothing to be woken for.
+        # Infinite where the file says so: nothing to be woken for.
         case Starting(deadline=at) | Stopping(deadline=at) | Backoff(until=at) if at is not None and at < inf:
             return at
         case _:
@@ -131,6 +133,8 @@ def _one_kernel(state: State, event: Event, now: float) -> Decision:
         return state, [say(past, "kernel.escaped", pids=list(event.pids))]
     if isinstance(event, Noted):
         return state, [say(Kernel(event.kernel, None, Want.DOWN), event.event, **event.fields)]
+    if isinstance(event, Spawned) and (kernel is None or kernel.generation != event.generation):
+        return state, [too_late(event.kernel, event.generation)]
     if kernel is None:
         if isinstance(event, Fact):
             return state, []
@@ -212,6 +216,8 @@ def _delayed(state: State, seconds: float) -> State:
 
 def _overdue(kernel: Kernel, now: float) -> Transition:
     match kernel.phase:
+        case Starting(process=None) | Stopping(process=None):
+            return unanswered(kernel, now)
         case Starting():
             return begin_stop(kernel, Step.KILL, Reason.START_TIMEOUT, now)
         case Stopping(step=step):

@@ -158,7 +158,7 @@ AS_EVER = Begun()
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """Being launched; ``process`` and ``deadline`` are known once it is spawned."""
+    """Being launched, and not ready yet; ``process`` is known once it is spawned."""
 
     launched: KernelConfig
     since: float

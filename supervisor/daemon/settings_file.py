@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.disk.files import remove_temporaries_of, write_atomically
+from supervisor.disk.files import read_own, remove_temporaries_of, write_atomically
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError, Loaded, Mistake, effective_toml, load, parse
 from supervisor.wording import timestamp
@@ -118,7 +118,7 @@ def _last_good(state_dir: Path) -> Config | None:
     """The configuration that was kept; ``None`` if there is none, or none that this version understands."""
     kept = state_dir / LAST_GOOD
     try:
-        return parse(kept.read_bytes(), kept)
+        return parse(read_own(kept), kept)
     except (OSError, ConfigError):
         return None
 

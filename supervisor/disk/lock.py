@@ -10,6 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from supervisor.disk.files import open_own
+
 
 class AlreadyLocked(Exception):
     """Another supervisor runs on this state directory; ``pid`` is its, if it told."""
@@ -33,7 +35,7 @@ class StateLock:
             import fcntl
         except ImportError:
             raise OSError("state directories cannot be locked on this system: no daemon runs here") from None
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_own(self.path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

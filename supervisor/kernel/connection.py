@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from supervisor.disk.files import write_atomically
+from supervisor.disk.files import read_own, write_atomically
 from supervisor.disk.privacy import is_ours
 from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
 from supervisor.settings.config import KernelConfig
@@ -398,7 +398,7 @@ def read_address(path: Path) -> Address:
     if not is_ours(path):
         raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
     try:
-        return Address.from_mapping(json.loads(path.read_bytes()))
+        return Address.from_mapping(json.loads(read_own(path)))
     except (RecursionError, AttributeError) as error:
         raise ValueError("connection: not an object") from error
 
@@ -414,7 +414,7 @@ def _is_as_written(path: Path, content: bytes) -> bool:
             stat.S_ISREG(status.st_mode)
             and stat.S_IMODE(status.st_mode) == 0o600
             and status.st_size == len(content)
-            and path.read_bytes() == content
+            and read_own(path) == content
         )
     except OSError:
         return False

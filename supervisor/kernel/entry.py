@@ -48,8 +48,10 @@ from supervisor.kernel.line import Context
 from supervisor.kernel.run import Handle, OutputOfRun, Run
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
+from supervisor.kernel.trimming import Trimming
 from supervisor.kernel.warmth import Launching, Warmth, death_told
 from supervisor.output.file import OutputFile
+from supervisor.output.growth import Growth
 from supervisor.output.stream import Position
 from supervisor.process.identity import identify
 from supervisor.records.keeper import Keeper, Store, Trouble
@@ -154,6 +156,8 @@ class Entry:
         self._turn = asyncio.Lock()
         self._launching = Lane(f"launch of kernel {name}")
         self._writing = Lane(f"output of kernel {name}", self._wait_state)
+        self._trimming = Trimming(name, self.output, self._writing, self._limits, trouble)
+        self._growth: Growth | None = None
 
     def needs(self, config: KernelConfig) -> int:
         """How many descriptors its next run will take beyond those that are held for it already."""
@@ -186,7 +190,7 @@ class Entry:
                 failure = dataclasses.replace(failure, detail=failure.detail + await self._holder(error))
             report(SpawnFailed(self.name, effect.generation, failure))
             return
-        self.run = run
+        self._is_there(run)
         report(Spawned(self.name, effect.generation, run.process, run.begun))
         run.watch()
 
@@ -199,6 +203,8 @@ class Entry:
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         config, before = effect.config, (self.connection.address, self._spec_mode)
+        if self.run is not None and not self.run.is_over:
+            raise Hanging("the process of an earlier launch, which was given up, has not ended yet")
         command = await self._launching.do(self._launcher.resolve, config)
         self._language = command.language
         await self._launching.do(self._end_stub)
@@ -356,7 +362,7 @@ class Entry:
                 log.warning("cannot watch kernel %s yet: %s", self.name, error)
                 await asyncio.sleep(ADOPT_INTERVAL)
             else:
-                self.run = run
+                self._is_there(run)
                 run.watch(ready=effect.ready)
                 return run
 
@@ -400,6 +406,11 @@ class Entry:
         run.pending = self._pending
         return run
 
+    def _is_there(self, run: Run) -> None:
+        self.run = run
+        if self._growth is not None:
+            self._trimming.begin(self._growth)
+
     def _note_no_socket(self, message: str | None) -> None:
         text = f"no socket to kernel {self.name}: {message}" if message is not None else None
         self._trouble(f"socket to {self.name}", text)
@@ -435,12 +446,14 @@ class Entry:
             except OSError:
                 pass  # it lives and listens, or somebody else does, which its next launch tells
 
-    def look_after(self) -> None:
-        """What a living kernel needs from time to time: its output within its limits."""
+    def _limits(self) -> OutputConfig:
+        return OutputConfig() if self.config is None else self.config.output
+
+    def keep_output_small(self, growth: Growth) -> None:
+        """From now on, or the next launch; also when no run of it lives, but perhaps a child."""
+        self._growth = growth
         if self.run is not None:
-            self.run.note_well()
-        if self.config is not None:
-            self.output.trim(self.config.output.max_bytes, self.config.output.backups)
+            self._trimming.begin(growth)
 
     def run_of(self, generation: int) -> Run | None:
         """The run of this generation, if it is the current one."""
@@ -548,6 +561,7 @@ class Entry:
 
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""
+        self._trimming.close()
         if self.run is not None:
             self.run.close()
         self.connection.close()

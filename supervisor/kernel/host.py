@@ -26,9 +26,9 @@ from supervisor.core.actions import (
 )
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
-from supervisor.disk.off_loop import Lane
-from supervisor.kernel.entry import Entry, Equipment
+from supervisor.kernel.entry import PROCESSES, Entry, Equipment
 from supervisor.kernel.line import make_threads
+from supervisor.output.growth import Growth
 from supervisor.process import descriptors
 from supervisor.records.keeper import Store, Trouble
 from supervisor.records.places import Places
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 RESERVE = 32
 # How often it is looked whether there is room for a kernel that waits for some, in seconds.
 ROOM_INTERVAL = 2.0
-# How often the output of running kernels is looked at, in seconds.
+# How often what the OOM killer did is noted, in seconds.
 CARE_INTERVAL = 10.0
 
 
@@ -56,9 +56,7 @@ class Host:
         self._equipment = equipment or Equipment()
         self._trouble = trouble
         self._entries: dict[str, Entry] = {}
-        # Whose output cannot be trimmed, which is told once.
-        self._untrimmed: set[str] = set()
-        self._caring = Lane("output of kernels")
+        self._growth: Growth | None = None
         self._caretaker: asyncio.Task[None] | None = None
         # Starts under way and what they need, and who waits for room.
         self._starting: dict[str, int] = {}
@@ -67,7 +65,10 @@ class Host:
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
         if kernel not in self._entries:
-            self._entries[kernel] = Entry(kernel, self.places, self._store, self._trouble, self._equipment)
+            made = Entry(kernel, self.places, self._store, self._trouble, self._equipment)
+            if self._growth is not None:
+                made.keep_output_small(self._growth)
+            self._entries[kernel] = made
         return self._entries[kernel]
 
     def remember(self, kernel: Kernel, state: State) -> None:
@@ -158,33 +159,22 @@ class Host:
     def open(self) -> None:
         """Begin, on the running loop, before the first effect.  Raises OSError if the machine has no room."""
         make_threads(self._equipment.context)
+        self._growth = Growth()
+        for entry in self._entries.values():
+            entry.keep_output_small(self._growth)
         self._caretaker = asyncio.get_running_loop().create_task(self._look_after())
 
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(CARE_INTERVAL)
-            entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
-            try:
-                await self._caring.begin(self._look_after_all, entries)
-            except Exception:
-                # No thread is to be had, say: nothing that must end the looks to come.
-                log.exception("cannot look after the output of the kernels")
-
-    def _look_after_all(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            try:
-                entry.look_after()
-            except OSError as error:
-                if entry.name not in self._untrimmed:
-                    self._untrimmed.add(entry.name)
-                    log.warning("cannot trim the output of kernel %s: %s", entry.name, error)
-            else:
-                self._untrimmed.discard(entry.name)
+            for entry in self._entries.values():
+                if entry.run is not None and not entry.run.is_over:
+                    entry.run.note_well()
 
     @property
     def busy_for(self) -> float:
         """For how many seconds the slowest work on files has gone on."""
-        return max((entry.busy_for for entry in self._entries.values()), default=0.0)
+        return max((entry.busy_for for entry in self._entries.values()), default=PROCESSES.busy_for)
 
     async def wait_told(self) -> None:
         """Return once all is told of the runs that have ended: which of their children live on, above all."""
@@ -216,3 +206,5 @@ class Host:
             entry.close()
         self._entries.clear()
         self._equipment.warmth.close()
+        if self._growth is not None:
+            self._growth.close()

@@ -28,6 +28,7 @@ from supervisor.output.stream import (
     last_bytes,
     locked,
     next_bytes,
+    opened,
     position_of,
     size,
     spans_after,
@@ -40,6 +41,7 @@ _LEAST_OF_SECRET = 8  # fewer characters of it are no help to anybody
 _LINE_SEARCH = 1024 * 1024
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 # What a file system, or the whole system, without holes says (fallocate(2)).
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 # <linux/falloc.h>
 _KEEP_SIZE, _PUNCH_HOLE, _COLLAPSE_RANGE = 0x01, 0x02, 0x08
@@ -54,6 +56,8 @@ class OutputFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # How many bytes were given up because there was no room for them, not even in place of a backup.
+        self.lost = 0
 
     def rotate(self, max_bytes: int, backups: int) -> bool:
         """Before a start: make the file backup ``.1`` if it has ``max_bytes`` (0: never); tells if it did.
@@ -86,6 +90,9 @@ class OutputFile:
         take out blocks (ext4, xfs) the file gets shorter, elsewhere it gets a
         hole at its beginning.  Where it can do neither, raises OSError, and
         nothing has changed.
+
+        What is to go goes first: a full disk gets room by it.  Where not even that of the
+        backups is enough, what does not fit is ``lost``.
         """
         with locked(self.path) as fd:
             if fd is None or not 0 < max_bytes <= size(fd):
@@ -96,11 +103,48 @@ class OutputFile:
             if backups == 0:
                 _release(fd, _line_end(fd, data_start(fd), end - max_bytes // 2))
                 return True
+            start, kept = data_start(fd), (backups + 1) * max_bytes
+            # Faster than a disk takes it: to wait for that would let it grow meanwhile.
+            is_flood = end - start > kept
+            if is_flood:
+                # It would be moved into backups only to be dropped with the oldest of them.
+                for backup in backups_of(self.path).values():
+                    backup.unlink(missing_ok=True)
+                end -= _release(fd, _line_end(fd, start, end - kept))
             while end - (start := data_start(fd)) >= max_bytes:
                 cut = _line_end(fd, start, start + max_bytes)
-                _copy(fd, start, cut, self.path, backup_path(self.path, 1), backups)
-                end -= _release(fd, cut)
+                end -= _release(fd, self._move(fd, start, cut, backups, durably=not is_flood))
             return True
+
+    def _move(self, fd: int, start: int, cut: int, backups: int, *, durably: bool) -> int:
+        """Copy a part of the file into a new backup, in place of older ones where there is no other room.
+
+        Returns up to where it need not be kept any more.
+        """
+        _shift(self.path, backups)
+        while True:
+            try:
+                _copy(fd, start, cut, self.path, backup_path(self.path, 1), durably=durably)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                oldest = next(reversed(backups_of(self.path).values()), None)
+                if oldest is None:
+                    given_up = _line_end(fd, start, start + max(1, (cut - start) // 4))
+                    self.lost += given_up - start
+                    return given_up
+                oldest.unlink(missing_ok=True)
+            else:
+                return cut
+
+    def keep_within(self, max_bytes: int, backups: int) -> tuple[int, int]:
+        """As ``trim``; returns how many bytes the file has before and after it, 0 if there is none."""
+        before = self._size()
+        return before, self._size() if self.trim(max_bytes, backups) else before
+
+    def _size(self) -> int:
+        with opened(self.path) as fd:
+            return 0 if fd is None else size(fd)
 
     def _copy_newest(self, max_bytes: int) -> bool:
         with locked(self.path) as fd:
@@ -243,7 +287,7 @@ def _clean(line: bytes, hide: str = "") -> str:
     if hide:
         text = text.replace(hide, "[redacted]")
     if len(text) > _LINE_LIMIT:
-        text = text[: _LINE_LIMIT - 1] + "…"
+        text = "…" + text[-_LINE_LIMIT:]  # the end, where the reason stands
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -286,8 +330,8 @@ def _shift(path: Path, backups: int) -> None:
         there[number].replace(backup_path(path, number + 1))
 
 
-def _copy(fd: int, begin: int, end: int, path: Path, target: Path, backups: int = 0) -> None:
-    """Put a part of the file at ``path`` into ``target``, whole or not at all; a backup is given room."""
+def _copy(fd: int, begin: int, end: int, path: Path, target: Path, *, durably: bool = True) -> None:
+    """Put a part of the file at ``path`` into ``target``, whole or not at all."""
     new = _new_backup(path)
     try:
         new.unlink(missing_ok=True)
@@ -295,12 +339,11 @@ def _copy(fd: int, begin: int, end: int, path: Path, target: Path, backups: int 
         try:
             for block in blocks(fd, begin, end):
                 write_all(copy, block)
-            # Before the original is released: a power cut must not take both.
-            os.fsync(copy)
+            if durably:
+                # Before the original is released: a power cut must not take both.
+                os.fsync(copy)
         finally:
             os.close(copy)
-        if backups:
-            _shift(path, backups)
         new.replace(target)
     except BaseException:
         new.unlink(missing_ok=True)

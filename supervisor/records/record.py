@@ -22,7 +22,13 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from supervisor.core.model import ProcessId
-from supervisor.disk.files import remove_temporaries, sync_directory, write_atomically, write_temporary
+from supervisor.disk.files import (
+    read_own,
+    remove_temporaries,
+    sync_directory,
+    write_atomically,
+    write_temporary,
+)
 from supervisor.disk.privacy import make_private_directory
 from supervisor.output.stream import Position
 from supervisor.settings.config import NAME_PATTERN, KernelConfig
@@ -258,7 +264,7 @@ def _digest(state_dir: Path) -> str:
 
 def _load(path: Path, name: str) -> Record | Newer:
     try:
-        content = msgspec.json.decode(path.read_bytes())
+        content = msgspec.json.decode(read_own(path))
     except FileNotFoundError:
         raise _Unreadable("it is missing") from None
     except OSError as error:
@@ -309,7 +315,7 @@ def _copy(path: Path, to: Path) -> None:
         link.hardlink_to(path)
     except OSError:
         # A file system without hard links.
-        write_atomically(to, path.read_bytes())
+        write_atomically(to, read_own(path))
         return
     link.replace(to)
     # rename(2) does nothing, and leaves both, when they are the same file.

@@ -9,7 +9,7 @@ import pytest
 
 from supervisor.core.actions import AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Load, NoRoom, Restart, RoomMade, Shutdown, Spawned, Start, Stop, Tick
-from supervisor.core.lifecycle import KILL_PATIENCE, TERMINATE_PATIENCE
+from supervisor.core.lifecycle import KILL_PATIENCE, LAUNCH_PATIENCE, TERMINATE_PATIENCE
 from supervisor.core.model import Backoff, Cause, Course, Death, Exit, Failed, Step, Stopped, Stopping, Want
 from supervisor.settings.config import BackoffConfig
 from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, Story, config, process, running
@@ -242,7 +242,7 @@ def test_the_time_to_get_ready_runs_from_the_spawn() -> None:
     story = Story()
     story.load(config(start_timeout=5.0))
     story.now += 60
-    assert story.deadline is None
+    assert 160.0 + LAUNCH_PATIENCE - 60.0 == story.deadline
 
     story.spawned()
     assert story.now + 5.0 == story.deadline
@@ -433,7 +433,7 @@ def test_a_stop_before_the_spawn_answers_is_carried_out_as_soon_as_it_does() -> 
     story.load(config())
 
     assert [] == story.tell(Stop("a"))
-    assert story.deadline is None
+    assert story.deadline == story.now + LAUNCH_PATIENCE
     story.now += 30
     assert ASK == story.spawned()
     assert story.now + 10.0 == story.deadline
@@ -467,6 +467,58 @@ def test_a_stop_is_over_when_the_spawn_in_flight_fails() -> None:
     assert [Withdraw("a")] == story.spawn_failed()
     assert ["kernel.stopped"] == story.last_events
     assert () == story.kernel().failures
+
+
+def test_a_launch_that_is_never_answered_is_tried_again_and_what_comes_of_it_too_late_is_ended() -> None:
+    story = Story()
+    story.load(config(backoff=PATIENT))
+
+    assert [] == story.tick()
+    assert LAUNCH_PATIENCE == story.now - 100.0
+    assert "Backoff" == story.phase
+    assert "not answered within 120 s" in str(story.published[-2].fields["detail"])
+    assert () == story.kernel().failures
+    assert [SignalGroup("a", 1, SIGKILL)] == story.tell(Spawned("a", 1, process(1)))
+    assert [Spawn("a", 2, config(backoff=PATIENT))] == story.tick()
+    assert [SignalGroup("a", 1, SIGKILL)] == story.tell(Spawned("a", 1, process(1)))
+    story.runs()
+    assert "Running" == story.phase
+    assert [] == story.tell(Spawned("a", 2, process(2)))
+
+
+@pytest.mark.parametrize(
+    ("order", "then", "phase"),
+    [(Stop("a"), [Withdraw("a")], "Stopped"), (Restart("a"), [Spawn("a", 2, config())], "Starting")],
+)
+def test_a_stop_while_a_launch_is_in_flight_waits_for_its_answer_no_longer_than_the_launch_may_take(
+    order: Stop | Restart, then: list[object], phase: str
+) -> None:
+    story = Story()
+    story.load(config())
+    story.now += 50
+    story.tell(order)
+
+    assert then == story.tick()
+    assert LAUNCH_PATIENCE == story.now - 100.0
+    assert phase == story.phase
+    assert [SignalGroup("a", 1, SIGKILL)] == story.tell(Spawned("a", 1, process(1)))
+
+
+def test_of_a_kernel_that_is_gone_from_the_file_a_process_that_comes_too_late_is_ended() -> None:
+    story = Story()
+    story.load(config())
+    story.load()
+
+    assert [Forget("a")] == story.tick()
+    assert [SignalGroup("a", 1, SIGKILL)] == story.tell(Spawned("a", 1, process(1)))
+
+
+def test_an_edited_start_timeout_does_not_move_the_end_of_a_launch_in_flight() -> None:
+    story = Story()
+    story.load(config())
+    story.load(config(start_timeout=1.0))
+
+    assert story.deadline == story.now + LAUNCH_PATIENCE
 
 
 def test_a_spawn_that_fails_while_its_restart_is_wanted_is_a_death() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from signal import SIGKILL
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec.structs import replace
 
-from supervisor.core.actions import Spawn
+from supervisor.core.actions import SignalGroup, Spawn
 from supervisor.core.events import (
     Answered,
     BecameIdle,
@@ -150,7 +151,8 @@ class Supervision(RuleBasedStateMachine):
             what = {Spawned: (process(9),), SpawnFailed: (ENDS[1],), Exited: (ENDS[1],)}
             before = self.world.state
             late = fact(name, kernel.generation - back, *what.get(fact, ()))
-            assert [] == self.world.submit(late)
+            todo = [SignalGroup(name, kernel.generation - back, SIGKILL)] if fact is Spawned else []
+            assert todo == self.world.submit(late)
             assert before == self.world.state
 
     @rule(edited=st.none() | files)

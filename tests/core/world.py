@@ -309,10 +309,15 @@ class World:
             self.submit(Ready(process.kernel, process.generation))
 
     def _reach(self, action: AskToExit | SignalGroup | WatchIdle | InterruptKernel) -> None:
-        kernel = self.state.kernels[action.kernel]
-        known = process_of(kernel)
-        assert known is not None, "only a known process is reached"
-        assert action.generation == kernel.generation
+        kernel = self.state.kernels.get(action.kernel)
+        known = process_of(kernel) if kernel is not None else None
+        if kernel is None or known is None or action.generation != kernel.generation:
+            assert isinstance(action, SignalGroup), (
+                "only a known process is reached, or one that comes too late"
+            )
+            found = self.processes.get(action.kernel)
+            assert found is None or found.generation != action.generation, "no launch is given up here"
+            return
         process = self.processes.get(action.kernel)
         if process is None:
             return  # It has died already; its Exited is under way.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from supervisor.disk.files import remove_temporaries, write_atomically, write_temporary
+from supervisor.disk.files import open_own, read_own, remove_temporaries, write_atomically, write_temporary
 
 
 def test_the_file_has_the_content_and_exactly_the_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -127,3 +129,43 @@ def test_what_a_killed_writer_left_can_be_cleared_away(tmp_path: Path) -> None:
     remove_temporaries(tmp_path)
 
     assert [tmp_path / "kernel-a.json"] == list(tmp_path.iterdir())
+
+
+def leave_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a symbolic link": lambda path: path.symlink_to("elsewhere"),
+    "a device": lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+    "a socket": leave_socket,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_RDWR | os.O_APPEND])
+def test_what_is_in_place_of_a_file_of_ours_is_refused_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, flags: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("elsewhere").write_text("kept")
+    try:
+        KINDS[kind](Path("there"))
+    except PermissionError:
+        pytest.skip("making devices takes root")
+
+    with pytest.raises(OSError, match=f"it is {kind}: remove it"):
+        open_own(Path("there"), flags)
+
+    assert "kept" == Path("elsewhere").read_text()
+
+
+def test_a_file_of_ours_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+
+    assert b"x" * 100_000 == read_own(tmp_path / "a")
+    with pytest.raises(FileNotFoundError):
+        read_own(tmp_path / "b")

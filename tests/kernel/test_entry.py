@@ -26,12 +26,11 @@ from supervisor.core.actions import (
 from supervisor.core.events import BecameIdle, Exited, Ready, Spawned, SpawnFailed
 from supervisor.core.model import Cause, Kernel, State, Stopped, Want
 from supervisor.kernel import entry as entries
-from supervisor.kernel import host as hosts
 from supervisor.kernel.connection import CHANNELS
 from supervisor.kernel.ports import is_listened_on
 from supervisor.records import keeper
 from supervisor.records.record import Record
-from supervisor.settings.config import KernelConfig, OutputConfig
+from supervisor.settings.config import KernelConfig
 from tests.kernel.hosting import Hosting, config, take_over
 from tests.waiting import DEADLINE, outlast, until
 
@@ -453,27 +452,6 @@ async def test_a_port_that_somebody_listens_on_is_named_and_kept(hosting: Hostin
     assert str(before["hb_port"]) in failed.exit.detail
     await hosting.run(settings, 3)
     assert before == address(hosting)
-
-
-async def test_output_that_cannot_be_trimmed_is_told_once(
-    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    looks = 0
-
-    def fail(*_: Any) -> None:
-        nonlocal looks
-        looks += 1
-        raise OSError(95, "Operation not supported")
-
-    assert hosting.host._caretaker is not None
-    hosting.host._caretaker.cancel()
-    monkeypatch.setattr(hosts, "CARE_INTERVAL", 0.005)
-    hosting.host.open()
-    monkeypatch.setattr(hosting.entry().output, "trim", fail)
-    await hosting.spawn(config(output=OutputConfig(max_bytes=1)))
-    await until(lambda: looks > 3)
-
-    assert 1 == caplog.text.count("cannot trim the output of kernel a")
 
 
 async def test_a_launch_that_cannot_be_watched_leaves_no_process(

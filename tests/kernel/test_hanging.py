@@ -35,10 +35,10 @@ class Gate:
         self.reached, self.opened = threading.Event(), threading.Event()
 
     def before(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        def hanging(*arguments: Any) -> Any:
+        def hanging(*arguments: Any, **keywords: Any) -> Any:
             self.reached.set()
             self.opened.wait(DEADLINE)
-            return work(*arguments)
+            return work(*arguments, **keywords)
 
         return hanging
 
@@ -170,7 +170,7 @@ async def test_output_that_cannot_be_rotated_does_not_keep_a_kernel_from_coming_
 
     monkeypatch.setattr(hosting.entry().output, "rotate", refuse)
     monkeypatch.setattr(hosting.entry().output, "position", refuse)
-    settings = config("--say", "hello", output=OutputConfig(max_bytes=1, backups=0))
+    settings = config("--say", "hello", output=OutputConfig(backups=0))
     await hosting.kill(await hosting.run(settings))
 
     exited = await hosting.kill(await hosting.run(settings, 2), 2)

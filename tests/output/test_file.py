@@ -231,16 +231,41 @@ def test_before_a_start_the_newer_half_stays_where_no_room_can_be_given_back(
     assert not OutputFile(path).rotate(650, 0)
 
 
-def test_a_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_gets_room_from_the_oldest_backups_and_then_from_the_oldest_lines(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    append(path, lines(1, 2))
+    output = OutputFile(path)
+    append(path, lines(*range(100)))
+    output.trim(600, 3)
+    assert 3 == len(list(path.parent.iterdir()))
+    left = len(path.read_bytes().lstrip(b"\0"))
+    append(path, lines(*range(100, 200)))
     monkeypatch.setattr(module, "write_all", refuse)
 
-    with pytest.raises(OSError, match="No space"):
-        OutputFile(path).trim(1, 3)
-    assert {"a.log": lines(1, 2)} == {p.name: p.read_bytes() for p in path.parent.iterdir()}
+    assert output.trim(600, 3)
+
+    assert [path] == list(path.parent.iterdir())
+    assert lines(*range(200)).endswith(data := contents(path))
+    assert left + len(lines(*range(100, 200))) - output.lost == len(data)
+    assert 0 < output.lost
+
+
+def test_a_file_far_beyond_its_limits_is_not_copied_for_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+    write = module.write_all
+    monkeypatch.setattr(module, "write_all", lambda fd, data: (copied.append(len(data)), write(fd, data)))
+    append(path, lines(*range(10_000)))
+
+    OutputFile(path).trim(1000, 2)
+
+    assert sum(copied) <= 3000
+    assert lines(*range(10_000)).endswith(contents(path))
+    assert len(contents(path)) > 2000
 
 
 @pytest.mark.parametrize("directory", ["disk", "memory"])
@@ -377,7 +402,7 @@ def test_an_emptied_file_is_read_from_its_beginning(path: Path) -> None:
         (b"bell\x07 null\0 esc\x1b\n", ("bell\\x07 null esc\\x1b",)),
         (b"\xff\xfe caf\xc3\xa9\n", ("\ufffd\ufffd café",)),
         ("\u202eback\u2028line\x85\n".encode(), ("\\u202eback\\u2028line\\x85",)),
-        (b"x" * 501, ("x" * 499 + "…",)),
+        (b"y" + b"x" * 500, ("…" + "x" * 500,)),
         (b"x" * 500, ("x" * 500,)),
     ],
 )

@@ -1,0 +1,96 @@
+"""Keeps the output of one kernel within its limits, as often as it grows.
+
+Owns when the file is looked at: at once when it is written to, then the more
+often the faster it grows, whoever writes, be it a child that the kernel left.
+How it is made smaller is the file's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from supervisor.disk.off_loop import Hanging, Lane
+from supervisor.output.file import OutputFile
+from supervisor.output.growth import Growth
+from supervisor.records.keeper import Trouble
+from supervisor.settings.config import OutputConfig
+
+log = logging.getLogger(__name__)
+
+# Between two looks at a file that grows, in seconds; and where nobody tells that it is written to.
+SHORTEST, LONGEST = 0.1, 1.0
+BLIND_INTERVAL = 10.0
+
+
+class Trimming:
+    """Of one file, from ``begin`` to ``close``."""
+
+    def __init__(
+        self, kernel: str, file: OutputFile, lane: Lane, limits: Callable[[], OutputConfig], trouble: Trouble
+    ) -> None:
+        self._kernel = kernel
+        self._file = file
+        self._lane = lane
+        self._limits = limits
+        self._trouble = trouble
+        self._grown = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._size, self._looked, self._lost = 0, 0.0, 0
+
+    def begin(self, growth: Growth) -> None:
+        """Look after it from now on; again, since there may be another file: look at once."""
+        self._grown.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._look_after(growth))
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _look_after(self, growth: Growth) -> None:
+        while True:
+            self._grown.clear()
+            is_told = await self._watch(growth)
+            pause = await self._look()
+            while pause is not None:
+                await asyncio.sleep(pause)
+                pause = await self._look()
+            try:
+                async with asyncio.timeout(None if is_told else BLIND_INTERVAL):
+                    await self._grown.wait()
+            except TimeoutError:
+                pass
+
+    async def _watch(self, growth: Growth) -> bool:
+        try:
+            return await self._lane.do(growth.watch, self._file.path, self._grown)
+        except (OSError, Hanging):
+            return False
+
+    async def _look(self) -> float | None:
+        """Look at the file; in how many seconds again, ``None`` if it does not grow."""
+        limits, what = self._limits(), f"size of the output of kernel {self._kernel}"
+        try:
+            before, size = await self._lane.do(self._file.keep_within, limits.max_bytes, limits.backups)
+        except (OSError, Hanging) as error:
+            self._trouble(what, f"the output of kernel {self._kernel} cannot be kept small: {error}")
+            return BLIND_INTERVAL
+        self._trouble(what, None)
+        if self._file.lost > self._lost:
+            lost, self._lost = self._file.lost - self._lost, self._file.lost
+            log.warning("the disk is full: %d bytes of the output of kernel %s are lost", lost, self._kernel)
+        now = time.monotonic()
+        grown, took = before - self._size, now - self._looked
+        self._size, self._looked = size, now
+        return _pause(grown, took, limits.max_bytes - size)
+
+
+def _pause(grown: int, took: float, left: int) -> float | None:
+    """Until half of what is left would be written, if it goes on growing so fast."""
+    if not grown:
+        return None
+    return min(LONGEST, max(SHORTEST, left / abs(grown) * took / 2))
