@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, NO_DAEMON, USAGE, Quit
 from supervisor.cli.screen import accept_all, complain, say
-from supervisor.cli.verbs import HIDDEN, VERBS, Verb, add_arguments
+from supervisor.cli.verbs import PROGRAM, VERBS, Verb, parser_of, verb_at
 from supervisor.wording import one_line
 
-PROGRAM = "kernel-supervisor"
-_WITH_VALUE = ("--socket", "--config")
 _GROUPS = {
     "seeing": "See",
     "orders": "Give orders (NAME… or --all; each waits for the outcome unless --no-wait)",
@@ -26,13 +24,6 @@ _GROUPS = {
     "configuration": "Configure",
     "daemon": "The daemon",
 }
-
-
-class _Parser(ArgumentParser):
-    """Says what is wrong with the arguments in one line, and what to do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise Quit(USAGE, message, f"see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,11 +60,15 @@ def _run(argv: list[str]) -> int:
 
         say(f"{PROGRAM} {__version__}")
         return DONE
-    at = _verb_at(argv)
+    if argv[0] == "__complete":
+        from supervisor.cli.completion import complete
+
+        return complete(argv[1:])
+    at = verb_at(argv)
     if at is None:
         raise Quit(USAGE, f"no verb in: {' '.join(argv)}", f"see {PROGRAM} --help")
     name = argv.pop(at)
-    verb = VERBS.get(name) or HIDDEN.get(name)
+    verb = VERBS.get(name)
     if verb is None:
         from supervisor.settings.mistakes import did_you_mean
 
@@ -109,28 +104,9 @@ def _ways_out(missing: Exception) -> str:
             return f'start one with "{PROGRAM} run", or name its socket with --socket or --config'
 
 
-def _verb_at(argv: Sequence[str]) -> int | None:
-    """Where the verb is: the first word that is neither an option nor the value of one."""
-    takes_next = False
-    for index, word in enumerate(argv):
-        if not takes_next and not word.startswith("-"):
-            return index
-        takes_next = not takes_next and word in _WITH_VALUE
-    return None
-
-
 def _act(verb: Verb) -> Callable[[Any], int]:
     module, _, function = verb.act.partition(":")
     return cast("Callable[[Any], int]", getattr(import_module(module), function))
-
-
-def parser_of(name: str, verb: Verb) -> ArgumentParser:
-    """The parser of one verb."""
-    parser = _Parser(
-        prog=f"{PROGRAM} {name}", description=f"{verb.summary}.".capitalize(), allow_abbrev=False
-    )
-    add_arguments(verb, parser)
-    return parser
 
 
 def parse(name: str, verb: Verb, argv: Sequence[str]) -> Namespace:

@@ -7,22 +7,27 @@ verb's module is imported when it is called, so that none pays for another.
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from supervisor.cli.exits import USAGE, Quit
 
 Arguments = Callable[[ArgumentParser], None]
 
+PROGRAM = "kernel-supervisor"
+WITH_VALUE = ("--socket", "--config")
+
 
 class Verb(NamedTuple):
-    """A verb: what it does, its arguments, and ``module:function`` that does it."""
+    """A verb: where help has it, what it does, its arguments, and ``module:function`` that does it."""
 
+    group: str
     summary: str
     arguments: Arguments
     act: str
-    group: str = "orders"
+    names: str = ""
+    """What completes its first words: "kernels", "files", or nothing."""
     asks_daemon: bool = True
-    names: str = "none"
-    """What completes its first words: "kernels", "files", or "none"."""
 
 
 def _nothing(parser: ArgumentParser) -> None:
@@ -227,116 +232,85 @@ def _matching(text: str, pattern: str) -> str:
     return text
 
 
-_PACKAGE = "supervisor.cli"
-_JUPYTER = "supervisor.jupyter.verbs"
+_CLI, _JUPYTER = "supervisor.cli", "supervisor.jupyter.verbs"
+_ORDERS, _FILES = f"{_CLI}.orders:give", f"{_CLI}.files"
 
 
-def _own(module: str, function: str) -> str:
-    return f"{_PACKAGE}.{module}:{function}"
+def _order_of(summary: str, arguments: Arguments = _order) -> Verb:
+    return Verb("orders", summary, arguments, _ORDERS, "kernels")
 
 
-_ORDERS = _own("orders", "give")
+def _local(group: str, summary: str, arguments: Arguments, act: str, names: str = "") -> Verb:
+    """A verb that asks no daemon."""
+    return Verb(group, summary, arguments, act, names, asks_daemon=False)
+
 
 VERBS: Mapping[str, Verb] = {
-    "run": Verb(
-        "the daemon, in the foreground",
-        _run,
-        "supervisor.daemon.run:run",
-        "daemon",
-        asks_daemon=False,
-        names="files",
+    "run": _local("daemon", "the daemon, in the foreground", _run, "supervisor.daemon.run:run", "files"),
+    "check": _local(
+        "configuration", "validate, and print what is in force", _check, f"{_FILES}:check", "files"
     ),
-    "check": Verb(
-        "validate a configuration; print the effective settings",
-        _check,
-        _own("files", "check"),
-        "configuration",
-        asks_daemon=False,
-        names="files",
-    ),
-    "schema": Verb(
-        "the JSON schema of the configuration",
-        _nothing,
-        _own("files", "schema"),
-        "configuration",
-        asks_daemon=False,
-    ),
-    "plan": Verb(
-        "what a reload would do; does nothing", _plan, _own("files", "plan"), "configuration", names="files"
-    ),
-    "reload": Verb("read the configuration now", _nothing, _own("files", "reload"), "configuration"),
-    "status": Verb(
-        "the kernels and how they are", _status, _own("status", "status"), "seeing", names="kernels"
-    ),
+    "schema": _local("configuration", "the JSON schema", _nothing, f"{_FILES}:schema"),
+    "plan": Verb("configuration", "what a reload would do; does nothing", _plan, f"{_FILES}:plan", "files"),
+    "reload": Verb("configuration", "read the configuration now", _nothing, f"{_FILES}:reload"),
+    "status": Verb("seeing", "the kernels and how they are", _status, f"{_CLI}.status:status", "kernels"),
     "health": Verb(
-        "exit 0 if all that is wanted up is ready and well",
-        _some_names,
-        _own("health", "health"),
-        "seeing",
-        names="kernels",
+        "seeing", "exit 0 if all that is wanted up is well", _some_names, f"{_CLI}.health:health", "kernels"
     ),
-    "metrics": Verb("the kernels as Prometheus metrics", _nothing, _own("metrics", "metrics"), "seeing"),
-    "logs": Verb("what happened to the kernels", _logs, _own("logs", "logs"), "seeing", names="kernels"),
-    "output": Verb(
-        "what a kernel process itself wrote", _output, _own("output", "output"), "seeing", names="kernels"
-    ),
-    "start": Verb("start kernels", _order, _ORDERS, names="kernels"),
-    "stop": Verb("stop kernels", _stop, _ORDERS, names="kernels"),
-    "restart": Verb("restart kernels at their address", _restart, _ORDERS, names="kernels"),
-    "interrupt": Verb("interrupt what kernels execute", _order, _ORDERS, names="kernels"),
-    "kill": Verb("stop kernels with SIGKILL", _order, _ORDERS, names="kernels"),
-    "reset": Verb("clear a kernel's failures and start it", _order, _ORDERS, names="kernels"),
-    "signal": Verb("send a signal to a kernel's process group", _signal, _ORDERS, names="kernels"),
+    "metrics": Verb("seeing", "the kernels as Prometheus metrics", _nothing, f"{_CLI}.metrics:metrics"),
+    "logs": Verb("seeing", "what happened to the kernels", _logs, f"{_CLI}.logs:logs", "kernels"),
+    "output": Verb("seeing", "what a kernel process wrote", _output, f"{_CLI}.output:output", "kernels"),
+    "start": _order_of("start kernels"),
+    "stop": _order_of("stop kernels", _stop),
+    "restart": _order_of("restart kernels at their address", _restart),
+    "interrupt": _order_of("interrupt what kernels execute"),
+    "kill": _order_of("stop kernels with SIGKILL"),
+    "reset": _order_of("clear a kernel's failures and start it"),
+    "signal": _order_of("send a signal to a kernel's process group", _signal),
     "connection": Verb(
-        "the path of a kernel's connection file", _name, _own("using", "connection"), "using", names="kernels"
+        "using", "the path of a kernel's connection file", _name, f"{_CLI}.using:connection", "kernels"
     ),
-    "exec": Verb("run code in a kernel", _exec, _own("execute", "execute"), "using", names="kernels"),
-    "console": Verb(
-        "a Jupyter console in a kernel", _name, _own("using", "console"), "using", names="kernels"
-    ),
-    "hooks": Verb("run a hook with a sample event", _hooks, _own("hooks", "hooks"), "configuration"),
+    "exec": Verb("using", "run code in a kernel", _exec, f"{_CLI}.execute:execute", "kernels"),
+    "console": Verb("using", "a Jupyter console in a kernel", _name, f"{_CLI}.using:console", "kernels"),
+    "hooks": Verb("configuration", "run a hook with a sample event", _hooks, f"{_CLI}.hooks:hooks"),
     "replay": Verb(
-        "what a kernel's cells gave, as recorded", _replay, f"{_JUPYTER}:replay", "using", names="kernels"
+        "using", "what a kernel's cells gave, as recorded", _replay, f"{_JUPYTER}:replay", "kernels"
     ),
-    "serve": Verb(
-        "a Jupyter server with the kernels, on a port of its own",
-        _serve,
-        f"{_JUPYTER}:serve",
-        "using",
-        asks_daemon=False,
+    "serve": _local(
+        "using", "a Jupyter server with the kernels, on its own port", _serve, f"{_JUPYTER}:serve"
     ),
-    "jupyter": Verb(
-        "connect JupyterLab and other programs of Jupyter",
-        _jupyter,
-        f"{_JUPYTER}:jupyter",
-        "using",
-        asks_daemon=False,
-    ),
-    "detach": Verb("the daemon exits, the kernels stay", _detach, _own("ending", "detach"), "daemon"),
-    "shutdown": Verb("stop all kernels, then the daemon", _shutdown, _own("ending", "shutdown"), "daemon"),
-    "completion": Verb(
-        "a completion script for a shell",
-        _completion,
-        _own("completion", "script"),
-        "daemon",
-        asks_daemon=False,
-    ),
-    "systemd": Verb(
-        "print, install or remove a systemd unit of this installation",
-        _systemd,
-        _own("systemd", "systemd"),
-        "daemon",
-        asks_daemon=False,
-    ),
-}
-HIDDEN: Mapping[str, Verb] = {
-    "__names": Verb("the names of the kernels, for completion", _nothing, _own("completion", "names")),
+    "jupyter": _local("using", "connect JupyterLab and other programs", _jupyter, f"{_JUPYTER}:jupyter"),
+    "detach": Verb("daemon", "the daemon exits, the kernels stay", _detach, f"{_CLI}.ending:detach"),
+    "shutdown": Verb("daemon", "stop all kernels, then the daemon", _shutdown, f"{_CLI}.ending:shutdown"),
+    "completion": _local("daemon", "a script for a shell", _completion, f"{_CLI}.completion:script"),
+    "systemd": _local("daemon", "print, install or remove a unit", _systemd, f"{_CLI}.systemd:systemd"),
 }
 
 
-def add_arguments(verb: Verb, parser: ArgumentParser) -> None:
-    """Give a parser the arguments of a verb, with those of all that ask the daemon."""
+class _Parser(ArgumentParser):
+    """Says what is wrong with the arguments in one line, and what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Quit(USAGE, message, f"see {self.prog} --help")
+
+
+def verb_at(argv: Sequence[str]) -> int | None:
+    """Where the verb is: the first word that is neither an option nor the value of one."""
+    takes_next = False
+    for index, word in enumerate(argv):
+        if not takes_next and not word.startswith("-"):
+            return index
+        takes_next = not takes_next and word in WITH_VALUE
+    return None
+
+
+def parser_of(name: str, verb: Verb) -> ArgumentParser:
+    """The parser of one verb."""
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}", description=f"{verb.summary}.".capitalize(), allow_abbrev=False
+    )
     verb.arguments(parser)
     if verb.asks_daemon:
         _which_daemon(parser)
         _json(parser)
+    return parser

@@ -10,15 +10,27 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.verbs import VERBS
-from tests.cli.tools import ROOT, Cli, environment, run
+from tests.cli.tools import ROOT, environment, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 
 
 def test_names_for_completion_come_from_the_daemon_and_no_daemon_is_no_error(
-    cli: Cli, tmp_path: Path
+    daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    assert "analysis\nrobot\nstats\n" == cli("__names").out
-    assert (0, "", "") == run(tmp_path, "__names", "--socket", "/nowhere")
+    def completed(*words: str) -> list[str]:
+        code, out, err = run(tmp_path, "__complete", *words)
+        assert (0, "") == (code, err)
+        return [line.partition("\t")[0] for line in out.splitlines()]
+
+    socket = ["--socket", str(daemon.path)]
+    assert ["analysis", "robot", "stats"] == completed("stop", *socket, "")
+    assert ["analysis", "robot", "stats"] == completed(*socket, "stop", "")
+    assert ["analysis", "robot", "stats"] == completed("stop", f"--socket={daemon.path}", "")
+    assert [] == completed("stop", "--socket", "/nowhere", "")
+    assert [] == completed("stop", "--socket", "")
+    assert [] == completed("check", "")
+    assert ["auto", "json", "console"] == completed("run", "--log-format", "")
+    assert [*VERBS, "--help", "--version"] == completed("")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -26,11 +38,7 @@ def test_a_completion_script_is_one_for_its_shell(tmp_path: Path, shell: str) ->
     code, out, _ = run(tmp_path, "completion", shell)
 
     assert 0 == code
-    for verb in VERBS:
-        assert verb in out
-    assert "kernel-supervisor __names" in out
-    assert "install print" in out
-    assert "run-as" in out
+    assert "kernel-supervisor __complete" in out
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=out, text=True, check=True, timeout=30)
 

@@ -21,7 +21,7 @@ def test_options_may_come_before_the_verb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["stop", "--all"], ["connection", "robot"], ["logs"], ["__names"], ["reload"]]
+    "words", [["status"], ["stop", "--all"], ["connection", "robot"], ["logs"], ["reload"]]
 )
 def test_the_light_verbs_import_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
     with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s") as daemon:

@@ -1,5 +1,6 @@
 """What comes before a daemon's life: whether another one lives it already."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.cli.conftest import hanging
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 from tests.e2e.conftest import scene
 from tests.e2e.daemon import Scene
+from tests.test_layers import GRAPH, MODULES, imports
 from tests.waiting import DEADLINE, wait_for
 
 __all__ = ["hanging", "scene"]
@@ -87,3 +89,27 @@ def test_two_state_directories_on_the_command_line_share_no_socket(scene: Scene)
         for daemon in daemons:
             daemon.terminate()
     assert [0, 0] == [daemon.wait(DEADLINE) for daemon in daemons]
+
+
+def test_a_daemon_that_serves_loads_none_of_our_code_any_more() -> None:
+    """An upgrade may have exchanged it: what is imported within functions is loaded at the start as well."""
+    trees = {module.name: module for module in MODULES}
+
+    def at_top(name: str) -> set[str]:
+        top = ast.Module([node for node in trees[name].tree.body if not isinstance(node, ast.If)], [])
+        bare = [node for node in top.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        is_package = trees[name].path.name == "__init__.py"
+        return set(imports(ast.Module(bare, []), name, is_package=is_package)) & trees.keys()
+
+    loaded, ahead = set[str](), {"supervisor.daemon.life"}
+    while ahead:
+        loaded |= ahead
+        ahead = {target for name in ahead for target in at_top(name)} - loaded
+
+    late = {(name, target) for name in loaded for target in GRAPH[name] - loaded}
+    assert set() == {(name, target) for name, target in late if not _is_for_types(trees[name].tree, target)}
+
+
+def _is_for_types(tree: ast.Module, target: str) -> bool:
+    guarded = [node for node in tree.body if isinstance(node, ast.If)]
+    return target in set(imports(ast.Module(list(guarded), []), "supervisor.x", is_package=False))
