@@ -24,6 +24,7 @@ SLEEPERS = {
     "manager/test_own.py": "one of many interleavings",
     "soak/soak.py": "the moments of the acts are what is random",
     "supervision/test_supervision.py": "a system call that takes long",
+    "test_runner.py": "the loop that stands still",
     "systemd/service.py": "waits by itself, in a machine that has no tests",
 }
 
@@ -33,6 +34,7 @@ PATCHED = {
     "_RUN": "a directory of the system",
     "_EPHEMERAL_FILE": "a file of the system",
     "_account": "another user",
+    "_add": "a disk that is slow at one moment",
     "_choose_ports": "two threads within one choice",
     "_fallocate": "a file system that cannot do it",
     "_secrets": "one set for the whole process",
@@ -48,7 +50,6 @@ UNTESTED = {
     "cli/hooks": "told with the hooks that it asks for",
     "cli/metrics": "told with the page that has the same",
     "cli/table": "told by every verb that prints one",
-    "control/client": "what every test of the door asks with",
     "control/steering": "a protocol",
     "core/actions": "types",
     "core/events": "types",
