@@ -92,12 +92,21 @@ class FileWatch:
     """Calls ``changed``, on the loop, when one of ``files()`` may have changed.
 
     ``files`` is asked again at every look, since what is included changes.
-    A name in a directory that does not match is no reason to call.
+    A name in a directory that does not match is no reason to call.  Calls ``stirred``
+    when something happens in ``beside``, a directory that has its threads in common.
     """
 
-    def __init__(self, files: Callable[[], Iterable[Path]], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        files: Callable[[], Iterable[Path]],
+        changed: Callable[[], None],
+        beside: Path | None = None,
+        stirred: Callable[[], None] = lambda: None,
+    ) -> None:
         self._files = files
         self._changed = changed
+        self._beside = beside
+        self._stirred = stirred
         self._hint = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._observer: BaseObserver | None = None
@@ -159,10 +168,18 @@ class FileWatch:
         except RuntimeError:
             pass  # the loop is closed: the daemon is on its way out
 
+    def _stir(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._stirred)
+            # One that was removed is to be watched again as soon as it is back.
+            self._loop.call_soon_threadsafe(self._hint.set)
+        except RuntimeError:
+            pass  # as above
+
     def _watch(self) -> None:
         """Have the observer watch what is to be watched now, and a living one."""
         wanted = watched_directories(self._files())
-        marks = fingerprint_directories(wanted)
+        marks = fingerprint_directories(wanted if self._beside is None else {*wanted, self._beside})
         if self._observer is not None and marks == self._watched and self._is_well(self._observer):
             return
         if self._loop.time() < self._not_before:
@@ -171,8 +188,11 @@ class FileWatch:
         try:
             self._observer, self._watched = Observer(), marks
             for directory in sorted(wanted):
-                self._observer.schedule(_Hinter(self), str(directory))
+                self._observer.schedule(_Hinter(self.hint), str(directory))
+            if self._beside in {directory for directory, *_ in marks}:
+                self._observer.schedule(_Hinter(self._stir), str(self._beside))
             self._observer.start()
+            self._stirred()  # for what has happened there before it was watched
         except (OSError, RuntimeError) as error:
             # Out of inotify instances or threads, mostly.  The looks in intervals go on.
             self._end()
@@ -199,10 +219,10 @@ class FileWatch:
 
 
 class _Hinter(FileSystemEventHandler):
-    def __init__(self, watch: FileWatch) -> None:
-        self._watch = watch
+    def __init__(self, hint: Callable[[], None]) -> None:
+        self._hint = hint
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         # Our own reading makes events too; an exception here would end all of them for good.
         if event.event_type not in _READING:
-            self._watch.hint()
+            self._hint()

@@ -121,7 +121,8 @@ class Daemon:
         self._begin(self._feed_watchdog())
         self._begin(self._reload_when_asked())
         self._begin(self._tell_stops())
-        self._begin(FileWatch(self.file.files, self.reload_soon).run())
+        runtime_dir, mend = self.supervision.places.runtime_dir, self.supervision.mend_soon
+        self._begin(FileWatch(self.file.files, self.reload_soon, runtime_dir, mend).run())
 
     def _tell_started(self, socket: Path) -> None:
         tell, places = self.supervision.runner.tell, self.supervision.places

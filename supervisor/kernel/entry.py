@@ -294,10 +294,11 @@ class Entry:
             # The mark in its environment tells of it, too; a kernel must come back with a slow disk.
             log.warning("the disk takes more than %g s for the record of %s", INTENT_PATIENCE, self.name)
 
-    def _write_file(self) -> None:
-        if not self.connection.is_written:
-            self._wait_runtime()
-            self.connection.write()
+    def _write_file(self) -> bool:
+        if self.connection.is_written:
+            return False
+        self._wait_runtime()
+        return self.connection.write()
 
     def _make_way(self, config: KernelConfig) -> None:
         """Nobody else is where the kernel is to listen."""
@@ -366,15 +367,19 @@ class Entry:
                 run.watch(ready=effect.ready)
                 return run
 
-    async def _offer(self, run: Run) -> None:
-        """Let the clients of an adopted kernel find it, should its file have been lost."""
+    async def mend(self) -> bool:
+        """Let the clients of a living kernel find it, should its file have been lost; tells if it was."""
+        return self.run is not None and await self._offer(self.run)
+
+    async def _offer(self, run: Run) -> bool:
         async with self._turn:
             if self.connection.is_presumed or run.is_over:
-                return
+                return False
             try:
-                await self._launching.do(self._write_file)
+                return await self._launching.do(self._write_file)
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
+                return False
 
     async def _learn_mode(self, run: Run, launched: KernelConfig) -> None:
         """How an adopted kernel is interrupted that a version has recorded which did not tell."""

@@ -176,6 +176,12 @@ class Host:
         """For how many seconds the slowest work on files has gone on."""
         return max((entry.busy_for for entry in self._entries.values()), default=PROCESSES.busy_for)
 
+    async def mend(self) -> list[str]:
+        """Write the connection files again that living kernels have lost; tells of which."""
+        entries = list(self._entries.values())
+        lost = await asyncio.gather(*(entry.mend() for entry in entries))
+        return [entry.name for entry, was_lost in zip(entries, lost, strict=True) if was_lost]
+
     async def wait_told(self) -> None:
         """Return once all is told of the runs that have ended: which of their children live on, above all."""
         ended = [entry.run.wait_told() for entry in self._entries.values() if entry.run and entry.run.is_over]

@@ -130,6 +130,10 @@ def _escaped(e: _Telling) -> str:
     return f"{e.text('kernel')} left processes behind: {', '.join(e.items('pids'))}{e.run()}"
 
 
+def _restored(e: _Telling) -> str:
+    return f"{e.text('kernel')} had lost its connection file, which is written again{e.because('file')}"
+
+
 def _stopping(e: _Telling) -> str:
     names = e.items("awaited") or e.items("kernels")
     waiting = f"; waits for {', '.join(names)}" if names else ""
@@ -205,6 +209,7 @@ _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "zygote.retired": _zygote("is out of date"),
     "kernel.removed": _kernel("is no longer declared and was removed"),
     "kernel.escaped": _escaped,
+    "kernel.restored": _restored,
     "library.reported": _reported,
     "log.dropped": _lost("lines of log were lost, because nobody took them"),
     "events.dropped": _lost("events are missing here, because they could not be written"),

@@ -32,6 +32,7 @@ EVENTS = (
     *("kernel.starting", "kernel.ready", "kernel.died", "kernel.restarting", "kernel.stopping"),
     *("kernel.stopped", "kernel.failed", "kernel.unresponsive", "kernel.responsive", "kernel.adopted"),
     *("kernel.interrupted", "kernel.signalled", "kernel.removed", "kernel.escaped", "kernel.waiting"),
+    "kernel.restored",
 )
 
 Text = Annotated[str, Meta(min_length=1)]

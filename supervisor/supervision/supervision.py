@@ -66,6 +66,8 @@ HANGING_AFTER = 1.0
 LOOK_INTERVAL = 0.1
 # How long the answer to an order waits for the disk, in seconds.
 RECORD_PATIENCE = 2.0
+# How long the connection files are left alone after something has happened to them, in seconds.
+MEND_DELAY = 0.5
 # A disk that does not take something is tried again this often, in seconds.
 RETRY_INTERVAL = 2.0
 
@@ -100,6 +102,8 @@ class Supervision:
         self.counts = Counts()
         self._degraded: dict[str, str] = {}
         self._retrying: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
+        self._stirred = asyncio.Event()
         self._lock = StateLock(state_dir / "lock")
         self._observers: list[Observer] = []
         self._sequence = 0
@@ -232,8 +236,8 @@ class Supervision:
         if not await self._unless_hanging(host.flush(), LAST_RECORDS_PATIENCE):
             log.error("the disk does not answer: the last records are not written")
         host.close()
-        if self._retrying is not None:
-            self._retrying.cancel()
+        for task in filter(None, (self._retrying, self._mending)):
+            task.cancel()
         self.stream.close()
         await self.callbacks.close(CALLBACK_PATIENCE)
         await self.hooks.close()
@@ -283,6 +287,25 @@ class Supervision:
         self.note_trouble("events", trouble)
         if trouble is not None and self._opened is not None and self._retrying is None:
             self._retrying = asyncio.get_running_loop().create_task(self._retry_events())
+
+    def mend_soon(self) -> None:
+        """Something happens where the connection files are: see that each living kernel has its own."""
+        self._stirred.set()
+        if self._opened is not None and (self._mending is None or self._mending.done()):
+            self._mending = asyncio.get_running_loop().create_task(self._mend())
+
+    async def _mend(self) -> None:
+        while self._stirred.is_set():
+            await asyncio.sleep(MEND_DELAY)  # one look for all that happens at a time
+            self._stirred.clear()
+            for name in await self.host.mend():
+                self._tell_restored(name)
+
+    def _tell_restored(self, name: str) -> None:
+        kernel = self.runner.state.kernels[name]
+        process, file = process_of(kernel), self.places.connection_file(name)
+        run = {"kernel": name, "generation": kernel.generation, "pid": process.pid if process else None}
+        self.runner.tell("kernel.restored", "warning", **run, file=str(file))
 
     async def _retry_events(self) -> None:
         """Write the events that wait as soon as the disk takes them, though nothing happens."""

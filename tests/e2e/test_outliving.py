@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import sys
 import time
 from contextlib import ExitStack
@@ -368,3 +369,22 @@ def test_killed_at_random_moments_it_never_has_two_processes_nor_an_orphan(scene
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_two_hundred_times_it_never_has_two_processes(scene: Scene) -> None:
     _at_random(scene, 200, random.randrange(1_000_000))
+
+
+def test_a_connection_file_or_its_directory_that_is_removed_is_back_within_two_seconds(scene: Scene) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    scene.start("a", "b")
+    file, content = scene.connection_file("a"), scene.connection_file("a").read_bytes()
+    scene.wait_recorded("a", "b")
+
+    for number, remove in enumerate(
+        (file.unlink, lambda: file.write_text("{}"), lambda: shutil.rmtree(file.parent))
+    ):
+        remove()
+        wait_for(lambda: file.exists() and file.read_bytes() == content, "it is back", 2.0)
+        scene.wait_event("kernel.restored", number + 1, kernel="a")
+    wait_for(scene.connection_file("b").exists, "the other one too", 2.0)
+    assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+
+    assert scene.order("stop", "a").body["ok"]
+    assert not file.exists()
