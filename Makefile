@@ -44,7 +44,7 @@ test-systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -m systemd -v
 
 test-jupyter: $(JUPYTER)/.dev
-	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v tests/jupyter
+	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v -p no:unraisableexception tests/jupyter
 
 # An interpreter that is too old is told before pip fails in its own words.
 $(VENV)/bin/python:

@@ -21,7 +21,7 @@ from jupyter_server.services.kernels.connection.base import (
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from tornado.websocket import WebSocketClosedError
 
-from supervisor.jupyter.kernels import SupervisedKernel
+from supervisor.jupyter.kernels import Published, SupervisedKernel
 from supervisor.jupyter.recorder import Message, Request
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 V1 = "v1.kernel.websocket.jupyter.org"
 # What a client may have waiting at a kernel that is not up, and in bytes at a browser that does not read.
 MOST_HELD = 1000
-MOST_UNSENT = 64 << 20
+MOST_UNSENT = 16 << 20
 
 
 class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
@@ -46,7 +46,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         self.is_away = False
         self._is_open = False
         self._held: list[Any] = []
-        self._heard: list[tuple[Any, list[bytes]]] | None = []
+        self._heard: list[Published] | None = []
         self._pending: dict[str, tuple[str, dict[str, Any]]] = {}
         self._unsent = 0
 
@@ -89,8 +89,8 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         for message in missed:
             self._send(message.channel, message.parts)
         heard, self._heard = self._heard or [], None
-        for stream, frames in heard:
-            self.hear(stream, frames)
+        for published in heard:
+            self.hear(published)
         if self.kernel.up.is_set():
             self.begin_run()
         else:
@@ -246,14 +246,18 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     # To the client
 
-    def hear(self, stream: Any, frames: list[bytes]) -> None:
+    def hear(self, published: Published) -> None:
         """The kernel has published something."""
         if self.is_away:
             return
         if self._heard is not None:
-            self._heard.append((stream, frames))  # what was missed comes first
+            self._heard.append(published)  # what was missed comes first
+        elif self.subprotocol != V1 or not self.multi_kernel_manager.allow_tracebacks:
+            super().handle_outgoing_message(published.stream, published.frames)
         else:
-            super().handle_outgoing_message(stream, frames)
+            read = {"header": published.header, "parent_header": published.parent, "content": None}
+            if not self._limit_rate("iopub", read, published.parts):
+                self._write(published.binary, binary=True)
 
     def handle_outgoing_message(self, stream: Any, outgoing_msg: list[Any]) -> None:
         """The kernel has answered, or asks for input."""

@@ -14,10 +14,13 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import zmq
 from jupyter_server._tz import utcnow
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from tornado import web
 from traitlets import Unicode
@@ -32,11 +35,13 @@ log = logging.getLogger(__name__)
 Fields = dict[str, Any]
 
 # Seconds: how often a new run is asked until it is heard on iopub, how long that may take, how
-# long an idle kernel takes to answer on shell, and how long an order waits for the connection.
+# long an idle kernel takes to answer on shell, how long an order waits for the connection, and how
+# long the end of a run waits until all that it has published is passed on.
 NUDGE_INTERVAL = 0.2
 NUDGE_PATIENCE = 3.0
 IDLE_PATIENCE = 0.3
 UP_PATIENCE = 30.0
+LAST_WORDS_PATIENCE = 0.5
 
 # What the front ends call a phase in which no run can be reached.
 _STATES = {"starting": "starting", "stopping": "restarting", "backoff": "restarting", "unknown": "starting"}
@@ -55,8 +60,30 @@ class Page(Protocol):
     def tell(self, status: str) -> None:
         """The kernel is busy or idle."""
 
-    def hear(self, stream: Any, frames: list[bytes]) -> None:
+    def hear(self, published: Published) -> None:
         """The kernel published something."""
+
+
+class Published:
+    """What a kernel has published, read once for all pages."""
+
+    def __init__(
+        self, stream: Any, frames: list[bytes], header: Fields, parent: Fields, parts: list[bytes]
+    ) -> None:
+        self.stream, self.frames = stream, frames
+        self.header, self.parent, self.parts = header, parent, parts
+
+    @cached_property
+    def binary(self) -> bytes:
+        """As the front ends have it that speak the newer protocol."""
+        return bytes(serialize_msg_to_ws_v1(self.parts, "iopub"))
+
+    @property
+    def message(self) -> Message:
+        """As it is recorded."""
+        session, request = str(self.parent.get("session") or ""), str(self.parent.get("msg_id") or "")
+        kind = str(self.header["msg_type"])
+        return Message(str(self.header["msg_id"]), "iopub", session, request, kind, False, self.parts)
 
 
 class Run:
@@ -111,10 +138,8 @@ class Run:
         except (ValueError, KeyError, IndexError, AttributeError, TypeError):
             return  # not a message
         self._note(str(parent.get("msg_type") or ""), request, state)
-        parts = [bytes(part) for part in rest[1:]]
-        session = str(parent.get("session") or "")
         self._kernel.publish(
-            self.iopub, frames, Message(str(header["msg_id"]), "iopub", session, request, kind, False, parts)
+            Published(self.iopub, frames, header, parent, [bytes(part) for part in rest[1:]])
         )
 
     def _note(self, asked: str, request: str, state: str | None) -> None:
@@ -129,12 +154,16 @@ class Run:
             self._kernel.execution_state = "busy" if self.executing else "idle"
 
     def close(self) -> None:
-        """Hear no more of it; what has come is heard first."""
+        """Hear no more of it; what has come is heard first, but for a flood that would hold up its end."""
+        deadline = time.monotonic() + LAST_WORDS_PATIENCE
+        self.iopub.on_recv(None)
+        try:
+            while time.monotonic() < deadline:
+                self._hear(self.iopub.socket.recv_multipart(zmq.NOBLOCK))
+        except zmq.ZMQError:
+            pass  # nothing is left
         for stream in (self.iopub, self._shell, self._control):
-            if not stream.closed():
-                stream.flush()
-                stream.on_recv(None)
-                stream.close(linger=0)
+            stream.close(linger=0)
 
 
 class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
@@ -354,13 +383,14 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             for page in list(self.pages):
                 page.tell(state)
 
-    def publish(self, stream: Any, frames: list[bytes], message: Message) -> None:
+    def publish(self, published: Published) -> None:
         """Tell every page, and record it, for the page of the request if that is away."""
+        message = published.message
         here = {getattr(page, "session_id", "") for page in self.pages if not getattr(page, "is_away", False)}
         if self.recorder is not None and message.request:
             self.recorder.add(message._replace(missed=bool(message.session) and message.session not in here))
         for page in list(self.pages):
-            page.hear(stream, frames)
+            page.hear(published)
 
 
 class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]

@@ -15,7 +15,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -85,6 +84,7 @@ class Recorder:
         self._alarm: asyncio.TimerHandle | None = None
         self._failing = False
         self._untrimmed = max_bytes
+        self._database: sqlite3.Connection | None = None
 
     def add(self, message: Message) -> None:
         """Record a message, soon."""
@@ -125,12 +125,17 @@ class Recorder:
         room = None
         if self._untrimmed >= self.max_bytes // 8:  # not each time: it reads the whole index
             self._untrimmed, room = 0, self.max_bytes * 7 // 8
-        self._guarded(lambda: write(self.file, requests, messages, ended, room, self.max_age), None)
+        self._guarded(lambda database: write(database, requests, messages, ended, room, self.max_age), None)
 
-    def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
+    def _guarded(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """What the work comes to with the file, which is kept open; in the thread."""
         try:
-            found = work()
+            if self._database is None or not self.file.exists():
+                self._database = connect(self.file)
+            with self._database as database:
+                found = work(database)
         except (sqlite3.Error, OSError) as error:
+            self._database = None
             if not self._failing:
                 self._failing = True
                 log.warning("cannot record to %s, pages may miss output: %s", self.file, error)
@@ -145,7 +150,7 @@ class Recorder:
         await self._write_soon()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._threads, lambda: self._guarded(lambda: take_missed(self.file, session), [])
+            self._threads, lambda: self._guarded(lambda database: take_missed(database, session), [])
         )
 
     async def open_requests(self, session: str) -> list[Request]:
@@ -154,7 +159,7 @@ class Recorder:
             []
             if not self.max_bytes
             else await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: self._guarded(lambda: open_requests(self.file, session), [])
+                self._threads, lambda: self._guarded(lambda database: open_requests(database, session), [])
             )
         )
 
@@ -163,55 +168,51 @@ class Recorder:
         await self._write_soon()
 
 
-@contextmanager
-def opened(file: Path) -> Iterator[sqlite3.Connection]:
+def connect(file: Path) -> sqlite3.Connection:
     """The file, made if need be, for its owner alone.  Raises sqlite3.Error and OSError."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    with closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT)) as database:
-        try:
-            database.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
+    database = sqlite3.connect(file, timeout=BUSY_TIMEOUT, check_same_thread=False)
+    try:
+        database.executescript(_SCHEMA)
+    except sqlite3.Error as error:
+        database.close()
+        if not isinstance(error, sqlite3.OperationalError):
             # Not a database: what is recorded is worth less than the recording.
             file.unlink()
-            raise
-        with database:
-            yield database
+        raise
+    return database
 
 
 def write(
-    file: Path,
+    database: sqlite3.Connection,
     requests: Sequence[Request],
     messages: Sequence[Message],
     ended: Sequence[str],
     max_bytes: int | None,
     max_age: float,
 ) -> None:
-    """Write a batch, and drop the oldest beyond the bounds.  Raises sqlite3.Error and OSError."""
-    with opened(file) as database:
-        database.executemany(
-            "INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, 0)",
-            [(r.id, r.at, r.session, r.cell, json.dumps(r.header), r.code) for r in requests],
+    """Write a batch, and drop the oldest beyond the bounds.  Raises sqlite3.Error."""
+    asked = [(r.id, r.at, r.session, r.cell, json.dumps(r.header), r.code) for r in requests]
+    database.executemany("INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, 0)", asked)
+    database.executemany(
+        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [_row(message) for message in messages],
+    )
+    database.executemany("UPDATE request SET ended = 1 WHERE id = ?", [(id_,) for id_ in ended])
+    oldest = (time.time() - max_age,)
+    database.execute("DELETE FROM message WHERE at < ?", oldest)
+    database.execute("DELETE FROM request WHERE at < ?", oldest)
+    if max_bytes is not None:
+        database.execute(
+            "DELETE FROM message WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
+            " sum(size) OVER (ORDER BY rowid DESC) AS total FROM message) WHERE total > ?)",
+            (max_bytes,),
         )
-        database.executemany(
-            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [_row(message) for message in messages],
+        database.execute(
+            "DELETE FROM request WHERE id NOT IN (SELECT id FROM request ORDER BY at DESC LIMIT ?)",
+            (MOST_REQUESTS,),
         )
-        database.executemany("UPDATE request SET ended = 1 WHERE id = ?", [(id_,) for id_ in ended])
-        database.execute("DELETE FROM message WHERE at < ?", (time.time() - max_age,))
-        database.execute("DELETE FROM request WHERE at < ?", (time.time() - max_age,))
-        if max_bytes is not None:
-            database.execute(
-                "DELETE FROM message WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
-                " sum(size) OVER (ORDER BY rowid DESC) AS total FROM message) WHERE total > ?)",
-                (max_bytes,),
-            )
-            database.execute(
-                "DELETE FROM request WHERE id NOT IN (SELECT id FROM request ORDER BY at DESC LIMIT ?)",
-                (MOST_REQUESTS,),
-            )
 
 
 def _row(message: Message) -> tuple[Any, ...]:
@@ -239,34 +240,31 @@ def _request(row: Sequence[Any]) -> Request:
     return Request(row[0], row[1], row[2], json.loads(row[3]), row[4], row[5])
 
 
-def take_missed(file: Path, session: str) -> list[Message]:
-    """What a session missed, and has from now on.  Raises sqlite3.Error and OSError."""
-    with opened(file) as database:
-        found = database.execute(
-            f"SELECT {_COLUMNS} FROM message WHERE session = ? AND missed ORDER BY rowid",  # noqa: S608
-            (session,),
-        ).fetchall()
-        database.execute("UPDATE message SET missed = 0 WHERE session = ? AND missed", (session,))
+def take_missed(database: sqlite3.Connection, session: str) -> list[Message]:
+    """What a session missed, and has from now on.  Raises sqlite3.Error."""
+    found = database.execute(
+        f"SELECT {_COLUMNS} FROM message WHERE session = ? AND missed ORDER BY rowid",  # noqa: S608
+        (session,),
+    ).fetchall()
+    database.execute("UPDATE message SET missed = 0 WHERE session = ? AND missed", (session,))
     return [_message(row) for row in found]
 
 
-def open_requests(file: Path, session: str) -> list[Request]:
-    """What a session asked and was never answered.  Raises sqlite3.Error and OSError."""
-    with opened(file) as database:
-        rows = database.execute(
-            f"SELECT {_ASKED} FROM request WHERE session = ? AND NOT ended ORDER BY at",  # noqa: S608
-            (session,),
-        ).fetchall()
+def open_requests(database: sqlite3.Connection, session: str) -> list[Request]:
+    """What a session asked and was never answered.  Raises sqlite3.Error."""
+    rows = database.execute(
+        f"SELECT {_ASKED} FROM request WHERE session = ? AND NOT ended ORDER BY at",  # noqa: S608
+        (session,),
+    )
     return [_request(row) for row in rows]
 
 
-def executions(file: Path) -> Iterator[tuple[Request, list[Message]]]:
-    """All that was executed, the oldest first, with what came of it.  Raises sqlite3.Error and OSError."""
-    with opened(file) as database:
-        asked = database.execute(f"SELECT {_ASKED} FROM request ORDER BY at").fetchall()  # noqa: S608
-        for row in asked:
-            told = database.execute(
-                f"SELECT {_COLUMNS} FROM message WHERE request = ? ORDER BY rowid",  # noqa: S608
-                (row[0],),
-            )
-            yield _request(row), [_message(one) for one in told]
+def executions(database: sqlite3.Connection) -> Iterator[tuple[Request, list[Message]]]:
+    """All that was executed, the oldest first, with what came of it.  Raises sqlite3.Error."""
+    asked = database.execute(f"SELECT {_ASKED} FROM request ORDER BY at").fetchall()  # noqa: S608
+    for row in asked:
+        told = database.execute(
+            f"SELECT {_COLUMNS} FROM message WHERE request = ? ORDER BY rowid",  # noqa: S608
+            (row[0],),
+        )
+        yield _request(row), [_message(one) for one in told]

@@ -234,7 +234,7 @@ def serve(arguments: Namespace) -> int:
 
 def replay(arguments: Namespace) -> int:
     """Print what cells gave, the recorded ones, whoever looked."""
-    from supervisor.jupyter.recorder import executions
+    from supervisor.jupyter.recorder import connect, executions
 
     status = _status(arguments)
     view = next((view for view in status["kernels"] if view["name"] == arguments.name), None)
@@ -245,7 +245,7 @@ def replay(arguments: Namespace) -> int:
     if not file.exists():
         return _complain(f"nothing is recorded of {view['name']}: a Jupyter server records while it runs")
     try:
-        found = list(executions(file))[-arguments.number :]
+        found = list(executions(connect(file)))[-arguments.number :]
     except (sqlite3.Error, OSError) as error:
         return _complain(f"{file}: {error}")
     for request, messages in found:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 if find_spec("jupyterlab") is None or find_spec("playwright") is None:
     collect_ignore_glob = ["test_*.py"]
 
-KERNELS = ("analysis", "robot")
+KERNELS = ("analysis", "robot", "short")
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     scene.write(
         scene.ipykernel("analysis", display_name='"Analysis of three days"'),
         scene.ipykernel("robot"),
+        scene.ipykernel("short", on_client_shutdown='"stop"'),
         supervisor='on_exit = "keep"',
     )
     server = Server(scene)

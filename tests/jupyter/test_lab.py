@@ -21,7 +21,7 @@ def test_kernels_are_listed_by_name_before_use_and_the_notebook_runs_in_the_daem
     page: Page, lab: Server
 ) -> None:
     specs = lab.ask("GET", "/api/kernelspecs")[1]["kernelspecs"]
-    assert {"python3", "analysis", "robot"} == set(specs)
+    assert {"python3", "analysis", "robot", "short"} == set(specs)
     assert "Analysis of three days" == specs["analysis"]["spec"]["display_name"]
     open_on(page, "one.ipynb")
 
