@@ -177,6 +177,7 @@ def _serve(parser: ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="the directory of the notebooks; default: this one")
     parser.add_argument("--allow-origin", metavar="URL", help="whose pages may use it, as Colab's")
     parser.add_argument("--token-file", metavar="FILE", help="with the token; made if it is not there")
+    parser.add_argument("--print-unit", action="store_true", help="print a unit for systemd, and do nothing")
     _which_daemon(parser)
 
 

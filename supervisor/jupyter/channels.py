@@ -325,6 +325,8 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         """The client has gone; what it waits for is kept for it."""
         if self._open_sessions.get(self.session_key) is self.websocket_handler:
             self._open_sessions.pop(self.session_key)
+        if not self._close_future.done():
+            self._close_future.set_result(None)
         if not self._is_open:
             return
         self._is_open, self.is_away, self._held = False, True, []
@@ -332,8 +334,6 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         ZMQChannelsWebsocketConnection._open_sockets.discard(self)
         if not self._pending:
             self._forget()
-        if not self._close_future.done():
-            self._close_future.set_result(None)
 
     def _forget(self) -> None:
         self.kernel.pages.discard(self)

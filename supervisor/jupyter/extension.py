@@ -18,6 +18,7 @@ from tornado import web
 
 from supervisor.jupyter.channels import SupervisedChannels
 from supervisor.jupyter.kernels import SupervisedKernels
+from supervisor.jupyter.notebooks import install
 from supervisor.jupyter.sessions import SupervisedSessions
 from supervisor.jupyter.specs import SupervisedSpecs
 from supervisor.page.handlers import rules
@@ -70,6 +71,7 @@ def load(app: Any) -> None:
     app.web_app.add_handlers(".*$", [(url_path_join(app.base_url, path), RestartHandler)])
     has_lab = "jupyterlab" in app.extension_manager.extensions
     app.web_app.add_handlers(".*$", rules(app.base_url, app.kernel_manager.daemon.client, has_lab=has_lab))
+    install(app)
     app.io_loop.add_callback(app.kernel_manager.follow)
 
 

@@ -145,23 +145,22 @@ class Recorder:
 
     async def missed(self, session: str) -> list[Message]:
         """What this session missed, in order; it has it then."""
-        if not self.max_bytes:
-            return []
-        await self._write_soon()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, lambda: self._guarded(lambda database: take_missed(database, session), [])
-        )
+        return await self._read(lambda database: take_missed(database, session), [])
 
     async def open_requests(self, session: str) -> list[Request]:
         """What this session asked and was never answered."""
-        return (
-            []
-            if not self.max_bytes
-            else await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: self._guarded(lambda database: open_requests(database, session), [])
-            )
-        )
+        return await self._read(lambda database: open_requests(database, session), [])
+
+    async def executions(self) -> list[tuple[Request, list[Message]]]:
+        """All that was executed, the oldest first, with what came of it."""
+        return await self._read(lambda database: list(executions(database)), [])
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        if not self.max_bytes:
+            return otherwise
+        await self._write_soon()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: self._guarded(work, otherwise))
 
     async def flush(self) -> None:
         """Write what waits."""

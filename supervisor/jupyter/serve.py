@@ -7,6 +7,7 @@ extension but ours: what it offers does not depend on what else is installed.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 import sys
@@ -19,6 +20,29 @@ from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
 
 DEFAULT_PORT = 8899
+
+
+_UNIT = """\
+[Unit]
+Description=Kernel Supervisor's Jupyter server
+After=kernel-supervisor.service
+
+[Service]
+# The kernels are the daemon's: this may be stopped, restarted and upgraded at any time.
+ExecStart={command}
+Restart=always
+RestartSec=1
+UMask=0077
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def unit(words: list[str]) -> str:
+    """A unit for a user's systemd that serves with these words; systemd.service(5) has the quoting."""
+    quoted = ['"' + re.sub(r'([\\"])', r"\\\1", word) + '"' for word in words]
+    return _UNIT.format(command=" ".join(quoted).replace("%", "%%").replace("$", "$$"))
 
 
 class HeadlessServer(ServerApp):  # type: ignore[misc]

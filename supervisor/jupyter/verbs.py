@@ -221,8 +221,15 @@ def serve(arguments: Namespace) -> int:
     """Be a Jupyter server with the supervised kernels."""
     if missing := _missing():
         return _complain(missing)
-    from supervisor.jupyter.serve import run
+    from supervisor.jupyter.serve import run, unit
 
+    if arguments.print_unit:
+        chosen = {"port": arguments.port, "ip": arguments.ip, "root": arguments.root or Path.cwd()}
+        chosen |= {"allow-origin": arguments.allow_origin, "token-file": arguments.token_file}
+        chosen |= {"socket": arguments.socket, "config": arguments.config}
+        words = [f"--{key}={value}" for key, value in chosen.items() if value]
+        print(unit([sys.executable, "-m", "supervisor", "serve", *words]), end="")
+        return DONE
     try:
         return run(arguments, _named(arguments))
     except OSError as error:

@@ -109,6 +109,29 @@ def test_a_death_in_a_cell_is_told_there_and_the_next_cell_runs(page: Page, lab:
     assert "" == page.text(1)
 
 
+@pytest.mark.skipif("PICTURE" not in os.environ, reason="the picture of the README is made with PICTURE=FILE")
+def test_the_picture_of_the_readme(page: Page, lab: Server) -> None:
+    cells = (
+        "import time\nframes = list(range(259_200))\nlen(frames)",
+        "for frame in frames:\n    time.sleep(1)",
+    )
+    open_on(page, "three days.ipynb", "analysis", *cells, "'frames' in globals()")
+    page.command("application:toggle-left-area")
+    page.command("apputils:reset-theme")
+    page.run(None)
+    page.begin(None, 1)
+    page.wait(lambda: "busy" == page.state()["status"], "it is busy")
+    os.kill(lab.scene.kernel("analysis")["pid"], signal.SIGKILL)
+    page.wait_text("KernelDied", 1)
+    page.wait(lambda: bool(page.dialogs()), "the dialog")
+    page.dismiss()
+    page.wait_connected("idle")
+    page.run(None, 2)
+    page.browser_page.set_viewport_size({"width": 1000, "height": 480})
+    page.browser_page.wait_for_timeout(1000)
+    page.browser_page.screenshot(path=os.environ["PICTURE"])
+
+
 def test_a_page_that_is_reloaded_while_the_kernel_is_busy_sees_it_busy(page: Page) -> None:
     open_on(page, "reload.ipynb")
     page.begin("import time\nfor i in range(60): print(i, flush=True); time.sleep(0.1)")
@@ -119,6 +142,29 @@ def test_a_page_that_is_reloaded_while_the_kernel_is_busy_sees_it_busy(page: Pag
     page.wait_connected()
     assert "busy" == page.state()["status"]
     page.wait_connected("idle")
+
+
+def test_what_a_cell_gave_while_no_page_was_open_is_there_when_one_is(page: Page, lab: Server) -> None:
+    code = "import time\nfor i in range(30): print(i, flush=True); time.sleep(0.1)\ni"
+    open_on(page, "closed.ipynb", "analysis", code, "print('saved')")
+    page.begin(None)
+    page.wait_text("3")
+    page.command("docmanager:save")
+    page.browser_page.goto("about:blank")
+    wait_for(lambda: lab.kernel("analysis")["execution_state"] == "idle", "it ends meanwhile")
+
+    page.open("closed.ipynb")
+
+    assert [*map(str, range(30)), "29"] == page.text().split()
+    assert "" == page.text(1)
+    # What is saved afterwards is not made anew.
+    page.browser_page.evaluate(
+        "() => { window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs') }"
+    )
+    page.command("docmanager:save")
+    wait_for(lambda: "29" not in (lab.root / "closed.ipynb").read_text(), "it is saved")
+    page.open("closed.ipynb")
+    assert "" == page.text()
 
 
 def test_a_connection_that_was_lost_brings_what_was_written_meanwhile(page: Page, lab: Server) -> None:
