@@ -214,6 +214,11 @@ def test_no_room_is_allowed_more_than_it_takes() -> None:
     assert {} == {room: unused for room in ROOMS if (unused := ROOMS[room] - taken[room])}
 
 
+def test_the_daemon_never_loads_what_is_for_jupyter() -> None:
+    assert [] == [room for room, others in ROOMS.items() if "jupyter" in others]
+    assert {"control", "wording"} >= ROOMS["jupyter"]
+
+
 def test_the_rooms_are_on_few_floors() -> None:
     assert MOST_FLOORS >= max(floors().values())
 
