@@ -48,6 +48,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         self._held: list[Any] = []
         self._heard: list[Published] | None = []
         self._pending: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._unsettled: dict[str, dict[str, Any]] = {}
         self._unsent = 0
 
     @property
@@ -86,6 +87,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         asked = await recorder.open_requests(self.session_id) if recorder is not None else []
         if not self._is_open:
             return
+        self._unsettled = {request.id: request.header for request in asked if request.id not in self._pending}
         for message in missed:
             self._send(message.channel, message.parts)
         heard, self._heard = self._heard or [], None
@@ -97,16 +99,14 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
             self._send_status_message(
                 self.kernel.execution_state if self.kernel.execution_state == "dead" else "starting"
             )
-        self._settle([request for request in asked if request.id not in self._pending])
+        self._settle()
 
-    def _settle(self, asked: list[Request]) -> None:
-        """What was asked through a server that is gone: its answer may have come while none was there."""
-        run = self.kernel.run
-        for request in asked:
-            if (run is not None and request.id in run.executing) or self.kernel.execution_state == "busy":
-                self._pending[request.id] = ("shell", request.header)
-            else:
-                self._give_up("shell", request.header, "its answer came while no server was there to hear it")
+    def _settle(self) -> None:
+        """What was asked through a server that is gone: once the kernel is idle, nobody heard the answer."""
+        if self._unsettled and self.kernel.up.is_set() and self.kernel.execution_state == "idle":
+            unsettled, self._unsettled = self._unsettled, {}
+            for asked in unsettled.values():
+                self._give_up("shell", asked, "its answer came while no server was there to hear it")
 
     # The run
 
@@ -125,6 +125,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         held, self._held = self._held, []
         for message in held:
             self.handle_incoming_message(message)
+        self._settle()
 
     def _listen(self) -> None:
         for stream in self.channels.values():
@@ -134,6 +135,8 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         """The run is over: nothing reaches the next one unasked, and every open request is answered."""
         self._close_channels()
         pending, self._pending = self._pending, {}
+        pending |= {id_: ("shell", asked) for id_, asked in self._unsettled.items()}
+        self._unsettled = {}
         executing = next(
             (asked for channel, asked in pending.values() if asked["msg_type"] == "execute_request"), None
         )
@@ -252,7 +255,13 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
             return
         if self._heard is not None:
             self._heard.append(published)  # what was missed comes first
-        elif self.subprotocol != V1 or not self.multi_kernel_manager.allow_tracebacks:
+            return
+        if self._unsettled:
+            asked = self._unsettled.pop(str(published.parent.get("msg_id")), None)
+            if asked is not None:
+                self._pending[asked["msg_id"]] = ("shell", asked)  # it goes on
+            self._settle()
+        if self.subprotocol != V1 or not self.multi_kernel_manager.allow_tracebacks:
             super().handle_outgoing_message(published.stream, published.frames)
         else:
             read = {"header": published.header, "parent_header": published.parent, "content": None}
@@ -264,6 +273,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         _, rest = self.session.feed_identities(outgoing_msg)
         parent = json.loads(bytes(rest[2])) or {}
         request = str(parent.get("msg_id") or "")
+        self._unsettled.pop(request, None)
         was_asked = stream.channel != "stdin" and self._pending.pop(request, None) is not None
         if was_asked and self.kernel.recorder is not None:
             self.kernel.recorder.end(request)

@@ -117,7 +117,6 @@ def test_the_picture_of_the_readme(page: Page, lab: Server) -> None:
     )
     open_on(page, "three days.ipynb", "analysis", *cells, "'frames' in globals()")
     page.command("application:toggle-left-area")
-    page.command("apputils:reset-theme")
     page.run(None)
     page.begin(None, 1)
     page.wait(lambda: "busy" == page.state()["status"], "it is busy")
