@@ -216,7 +216,7 @@ def test_no_room_is_allowed_more_than_it_takes() -> None:
 
 def test_the_daemon_never_loads_what_is_for_jupyter() -> None:
     assert [] == [room for room, others in ROOMS.items() if "jupyter" in others]
-    assert {"control", "wording"} >= ROOMS["jupyter"]
+    assert {"control", "page", "wording"} >= ROOMS["jupyter"]
 
 
 def test_the_rooms_are_on_few_floors() -> None:
