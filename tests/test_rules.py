@@ -17,6 +17,7 @@ SLEEPERS = {
     "faults/daemon_with_faults.py": "a fault that stalls",
     "fuzz/hostile.py": "a kernel",
     "kernel/closing.py": "a program that floods a kernel",
+    "jupyter/test_serve.py": "looks at the memory as a flood goes by",
     "kernel/test_channel.py": "libzmq looks again only after some milliseconds",
     "kernel/test_monitor.py": "the loop that stands still",
     "kernels/mini.py": "a kernel",

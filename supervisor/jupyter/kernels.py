@@ -164,6 +164,8 @@ class Run:
             pass  # nothing is left
         for stream in (self.iopub, self._shell, self._control):
             stream.close(linger=0)
+        self.is_heard.set()  # whoever waits to reach it need not
+        self.is_idle.set()
 
 
 class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
@@ -254,11 +256,9 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         try:
             self.take(await self.daemon.order(self.view["name"], verb, **fields))
         except Refused as refused:
-            raise web.HTTPError(refused.status, str(refused), reason=str(refused)) from refused
+            raise web.HTTPError(refused.status, str(refused)) from refused
         except Away as away:
-            raise web.HTTPError(
-                503, str(away), reason="the daemon of kernel-supervisor does not answer"
-            ) from away
+            raise web.HTTPError(503, str(away)) from away
 
     async def wait_up(self) -> None:
         """Return once its run is reached, or that takes too long."""
@@ -314,7 +314,8 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.load_connection_info(address)
             self.run = run = Run(self, view["generation"])
             await run.reach()
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # Out of descriptors, say, or a file that is being written: it is tried again.
             log.warning("cannot connect to kernel %s: %s", view["name"], error)
             await asyncio.sleep(NUDGE_PATIENCE)
             self._attaching = None
@@ -427,6 +428,8 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         views = status["kernels"]
         self._recordings = Path(status["state_dir"]) / "recorder"
         for name in self.supervised.keys() - {view["name"] for view in views}:
+            if (recorder := self.supervised[name].recorder) is not None:
+                recorder.remove()
             self._drop(name)
         for view in views:
             self._put(view)

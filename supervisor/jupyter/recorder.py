@@ -162,6 +162,12 @@ class Recorder:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: self._guarded(work, otherwise))
 
+    def remove(self) -> None:
+        """The kernel is no more: forget all of it."""
+        self.max_bytes = 0
+        for suffix in ("", "-wal", "-shm"):
+            self._threads.submit(self.file.with_name(f"{self.file.name}{suffix}").unlink, missing_ok=True)
+
     async def flush(self) -> None:
         """Write what waits."""
         await self._write_soon()

@@ -30,6 +30,22 @@ def test_kernels_are_listed_by_name_before_use_and_the_notebook_runs_in_the_daem
     assert str(lab.scene.kernel("analysis")["pid"]) == page.run("import os; print(os.getpid())")
 
 
+def test_notebook_7_runs_on_the_living_kernel(page: Page, lab: Server) -> None:
+    lab.notebook("seven.ipynb", "analysis", "import os; print('pid', os.getpid())")
+    shown = page.browser_page
+    shown.goto(f"{lab.url}/notebooks/seven.ipynb?token={lab.token}")
+    shown.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content")
+    shown.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+
+    shown.click(".jp-CodeCell .cm-content")
+    shown.keyboard.press("Control+Enter")
+
+    shown.wait_for_selector(f".jp-OutputArea-output:has-text('pid {lab.scene.kernel('analysis')['pid']}')")
+    assert (
+        "Analysis of three days" in shown.locator(".jp-KernelName, .jp-Toolbar-kernelName").first.inner_text()
+    )
+
+
 def test_interrupt_keeps_the_state(page: Page) -> None:
     open_on(page, "interrupt.ipynb")
     page.run("x = 41")
@@ -126,7 +142,8 @@ def test_the_picture_of_the_readme(page: Page, lab: Server) -> None:
     page.dismiss()
     page.wait_connected("idle")
     page.run(None, 2)
-    page.browser_page.set_viewport_size({"width": 1000, "height": 480})
+    page.browser_page.set_viewport_size({"width": 1000, "height": 360})
+    page.browser_page.add_style_tag(content=".Toastify { display: none }")
     page.browser_page.wait_for_timeout(1000)
     page.browser_page.screenshot(path=os.environ["PICTURE"])
 

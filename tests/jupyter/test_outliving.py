@@ -106,6 +106,7 @@ def test_kernels_that_are_added_renamed_and_removed_follow(lab: Server) -> None:
 
     wait_for(lambda: "new" not in specs(), specs)
     wait_for(lambda: not lab.kernel("new"), "it is not listed")
+    wait_for(lambda: not list((scene.state_dir / "recorder").glob(f"{id_}*")), "nothing of it is kept")
 
 
 def test_a_page_follows_to_new_ports_and_is_told_of_a_restart_by_others(page: Page, lab: Server) -> None:
