@@ -90,8 +90,8 @@ def _how(e: _Telling) -> str:
         how = f"exited with code {code}"
     else:
         how = ""
-    why = CAUSES.get(cause, "")
-    return f"{how}, {why}" if how and why else how or why or "nobody knows how"
+    # The cause, where it says more than the signal by which it came: "not ready in time", not "killed by SIGKILL".
+    return CAUSES.get(cause) or how or "nobody knows how"
 
 
 def _ready(e: _Telling) -> str:

@@ -22,7 +22,7 @@ RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
             {"event": "kernel.died", **RUN, "signal": "SIGSEGV", "cause": "crashed", "uptime": 12.3},
         ),
         (
-            "analysis died: killed by SIGKILL, out of memory (run 4, pid 4242)",
+            "analysis died: out of memory (run 4, pid 4242)",
             {"event": "kernel.died", **RUN, "signal": "SIGKILL", "cause": "oom"},
         ),
         (

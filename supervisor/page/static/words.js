@@ -10,7 +10,6 @@ export const CAUSES = {
   unresponsive: ['did not answer', 'did not answer and was killed'],
   'port-taken': ['a port was taken', 'found one of its ports taken'],
   'not-found': ['cannot be launched', 'cannot be launched'],
-  startup: ['start-up code failed', 'failed in its start-up code'],
 };
 export const CHECKS = { heartbeat: 'its heartbeat', probe: 'kernel_info on control' };
 

@@ -1,0 +1,294 @@
+"""The page in a real browser, served by ``kernel-supervisor serve``, on a real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from supervisor.wording import CAUSES, written
+from tests.e2e.daemon import Scene
+from tests.jupyter.lab import PAGE_DEADLINE, Server
+from tests.waiting import wait_for
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)></script><script>document.title='owned'</script>\u202egnp.exe\x1b[31m&amp;"
+)
+PICTURES = os.environ.get("PICTURES")  # a directory: where the pictures of the documents are put
+
+
+def ago(minutes: float) -> str:
+    return written(datetime.now(UTC) - timedelta(minutes=minutes))
+
+
+def past() -> list[dict[str, Any]]:
+    """What a daemon of before has told of kernel a."""
+    died = {
+        "cause": "oom",
+        "signal": "SIGKILL",
+        "uptime": 1200.0,
+        "output_tail": [HOSTILE],
+        "detail": HOSTILE,
+    }
+    told = [
+        (50, "kernel.starting", {"generation": 1, "pid": 7}),
+        (49, "kernel.ready", {"took": 0.5}),
+        (30, "kernel.died", died),
+        (30, "kernel.restarting", {"attempt": 1, "delay": 60.0}),
+        (29, "kernel.starting", {"generation": 2, "pid": 8}),
+        (28, "kernel.ready", {"took": 0.5}),
+        (20, "kernel.unresponsive", {"check": "heartbeat", "misses": 3}),
+        (19, "kernel.responsive", {"check": "heartbeat"}),
+        (10, "kernel.stopped", {"reason": "ordered"}),
+    ]
+    return [
+        {"timestamp": ago(minutes), "seq": number, "event": event, "kernel": "a", "generation": 1, **fields}
+        for number, (minutes, event, fields) in enumerate(told, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    scene = Scene(tmp_path_factory.mktemp("page"))
+    scene.write(scene.mini("a"), scene.mini("b", heartbeat="{ interval = 0.2, misses = 2 }"))
+    scene.state_dir.mkdir(mode=0o700)
+    lines = "".join(json.dumps(event) + "\n" for event in past())
+    (scene.state_dir / "events.jsonl").write_text(lines)
+    token = scene.directory / "token"
+    server = Server(scene, "-m", "supervisor", "serve", "--token-file", str(token))
+    try:
+        scene.start("a", "b")
+        server.start(wait=False)
+        wait_for(lambda: token.exists() and token.read_text().strip(), deadline=PAGE_DEADLINE)
+        server.token = token.read_text().strip()
+        server.wait_answers()
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+        scene.clean_up()
+
+
+class Look:
+    """A page, what it said to the console, and where it asked."""
+
+    def __init__(self, browser: Browser, server: Server, **how: Any) -> None:
+        size = {"width": how.pop("width", 1280), "height": 900}
+        self.context = browser.new_context(viewport=size, timezone_id="UTC", **how)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PAGE_DEADLINE * 1000)
+        self.said: list[str] = []
+        self.asked: set[str] = set()
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.said.append("a dialog was opened"))
+        self.page.on("request", lambda request: self.asked.add(request.url.split("/")[2]))
+        self.url = f"{server.url}/supervisor/?token={server.token}"
+
+    def open(self, place: str = "") -> Page:
+        self.page.goto(self.url + place)
+        self.page.wait_for_selector("main > section")
+        self.page.wait_for_function("page.isCurrent")
+        return self.page
+
+    def picture(self, name: str) -> None:
+        if PICTURES:
+            self.page.screenshot(path=str(Path(PICTURES) / name))
+
+
+@pytest.fixture
+def look(browser: Browser, served: Server) -> Iterator[Look]:
+    made = Look(browser, served)
+    yield made
+    made.context.close()
+    assert [] == made.said
+    assert {served.url.split("/")[2]} >= made.asked, "no request leaves the machine"
+
+
+def test_a_death_appears_with_its_cause_and_the_restart_follows(look: Look, served: Server) -> None:
+    page = look.open()
+    before = served.scene.kernel("b")
+
+    os.kill(before["pid"], signal.SIGKILL)
+
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="b", exact=True))
+    expect(row.locator(".c-death")).to_contain_text("SIGKILL", timeout=PAGE_DEADLINE * 1000)
+    expect(row.locator(".c-state")).to_contain_text("running", timeout=PAGE_DEADLINE * 1000)
+    look.picture("page.png")
+
+
+def test_the_timeline_is_that_of_the_history(look: Look) -> None:
+    page = look.open()
+
+    states = page.evaluate("page.model.kernels.get('a').bands.map((band) => band.state)")
+    expected = ["starting", "running", "backoff", "starting", "running", "unresponsive", "running", "stopped"]
+    assert expected == states[: len(expected)]
+    assert 1 == page.evaluate("page.model.kernels.get('a').deaths.length")
+    lane = page.locator("canvas.lane").first
+    lane.focus()
+    for _ in range(20):
+        lane.press("ArrowLeft")
+    page.get_by_role("button", name="24 h").click()
+    assert "Nothing earlier in view" == page.locator("#said").inner_text()
+
+
+def test_a_kernel_tells_its_deaths_its_settings_and_its_output(look: Look, served: Server) -> None:
+    log = served.scene.state_dir / "output" / "a.log"
+    with log.open("a") as output:
+        output.write(f"{HOSTILE}\n")
+
+    page = look.open("#/kernel/a")
+
+    expect(page.locator(".history")).to_contain_text("Ran out of memory")
+    expect(page.locator("pre[aria-label=Output]")).to_contain_text("<img src=x")
+    expect(page.locator(".settings").first).to_contain_text("argv")
+    with log.open("a") as output:
+        output.write("one line more\n")
+    expect(page.locator("pre[aria-label=Output]")).to_contain_text("one line more")
+    made_of_text = "document.querySelectorAll('main img, main script, #tip img, dialog img').length"
+    assert 0 == page.evaluate(made_of_text)
+    assert not page.evaluate(r"/[\u202e\x1b]/.test(document.body.innerText)")
+    assert "owned" not in page.title()
+    look.picture("page-kernel.png")
+
+
+def test_an_order_is_given_after_a_question_and_once(look: Look, served: Server) -> None:
+    page = look.open("#/kernel/b")
+    before = served.scene.kernel("b")["generation"]
+
+    page.get_by_role("button", name="Restart…").click()
+    assert "Leave it" == page.evaluate("document.activeElement.textContent")
+    expect(page.get_by_role("dialog")).to_contain_text("All variables and imports in its memory")
+    page.get_by_role("button", name="Restart", exact=True).click()
+
+    wait_for(lambda: served.scene.kernel("b")["generation"] == before + 1, deadline=PAGE_DEADLINE)
+    expect(page.locator(".facts").first).to_contain_text(f"{before + 1}, pid")
+
+
+def refused(served: Server, path: str, body: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(f"{served.url}/supervisor/{path}", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=PAGE_DEADLINE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_nobody_without_the_token_sees_or_orders_anything(look: Look, served: Server) -> None:
+    for path in ("v1/status", "v1/events", "metrics"):
+        assert 403 == refused(served, path), path
+    assert 403 == refused(served, "v1/kernels/a/restart", b"{}")
+    assert 403 == refused(served, "v1/status", Authorization="token wrong")
+    look.open()
+    cookies = "; ".join(f"{c['name']}={c['value']}" for c in look.context.cookies() if c["name"] != "_xsrf")
+    assert 200 == refused(served, "v1/status", Cookie=cookies)
+    assert 403 == refused(served, "v1/kernels/a/restart", b"{}", Cookie=cookies)
+    known = {"Authorization": f"token {served.token}"}
+    assert 403 == refused(served, "v1/shutdown", b"{}", **known)
+    assert 200 == refused(served, "metrics", **known)
+    assert served.token not in look.page.content()
+
+
+def test_a_daemon_that_has_gone_is_shown_and_the_page_comes_back_by_itself(
+    look: Look, served: Server
+) -> None:
+    page = look.open("#/kernel/a")
+    served.scene.command("detach")
+
+    expect(page.locator("#away")).to_contain_text("No daemon has answered for")
+    expect(page.get_by_role("button", name="Restart…")).to_be_disabled()
+
+    served.scene.start("a", "b")
+    expect(page.locator("#away")).to_be_hidden(timeout=PAGE_DEADLINE * 1000)
+    expect(page.get_by_role("button", name="Restart…")).to_be_enabled()
+    seen = page.evaluate("page.model.edits.map(({ event }) => event.seq)")
+    assert sorted(set(seen)) == seen, "resumed without a double"
+
+
+def test_mistakes_of_an_edit_are_shown_with_their_line(look: Look, served: Server) -> None:
+    page = look.open("#/file")
+    text = served.scene.config.read_text()
+    served.scene.config.write_text(f'{text}restrat = "never"\n')
+
+    expect(page.locator("h1")).to_contain_text("1 mistake in the file", timeout=PAGE_DEADLINE * 1000)
+    expect(page.locator(".mistake")).to_contain_text('no such key; did you mean "restart"?')
+    expect(page.locator(".mistake")).to_contain_text("line ")
+    served.scene.config.write_text(text)
+    expect(page.locator("h1")).to_contain_text("The file is in force", timeout=PAGE_DEADLINE * 1000)
+
+
+def test_two_hundred_kernels_are_rows_of_which_only_those_in_view_are_drawn(look: Look) -> None:
+    def many(route: Any) -> None:
+        status = route.fetch().json()
+        status["kernels"] = [{**status["kernels"][0], "name": f"k{number:03}"} for number in range(200)]
+        route.fulfill(json=status)
+
+    look.page.route("**/v1/status", many)
+    page = look.open()
+
+    expect(page.locator(".rows .row")).to_have_count(200)
+    drawn = page.evaluate("[...page.list.rows.values()].filter((row) => row.lane.canvas.width).length")
+    assert 0 < drawn < 100
+    page.get_by_label("Filter by name or cause").fill("k11")
+    expect(page.locator(".rows .row")).to_have_count(10)
+
+
+@pytest.mark.parametrize("width", [360, 640, 1100, 1920])
+def test_nothing_runs_over_the_edge_of_a_screen(browser: Browser, served: Server, width: int) -> None:
+    look = Look(browser, served, width=width)
+    for place in ("", "#/kernel/a", "#/file"):
+        page = look.open(place)
+        assert 0 >= page.evaluate("document.documentElement.scrollWidth - innerWidth"), place
+    if width == 360:
+        look.open()
+        look.picture("page-phone.png")
+    look.context.close()
+
+
+UNNAMED = """[...document.querySelectorAll('button,a,input,select,canvas[tabindex],[role=img]')]
+  .filter((e) => !(e.getAttribute('aria-label') || e.textContent.trim())).map((e) => e.outerHTML)"""
+CONTRAST = """(() => {
+  const style = getComputedStyle(document.documentElement), low = [];
+  const light = (name) => [1, 3, 5].map((i) => parseInt(style.getPropertyValue(`--${name}`).trim().slice(i, i + 2), 16) / 255)
+    .map((x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)).reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+  const check = (names, grounds, least) => names.forEach((name) => grounds.forEach((ground) => {
+    const [a, b] = [light(name), light(ground)].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < least) low.push([name, ground]);
+  }));
+  check(['text', 'muted', 'link', 'warn-text', 'bad-text', 'ok-text'], ['ground', 'surface', 'hover', 'raised'], 4.5);
+  check(['warn-text', 'text', 'muted'], ['warn-soft'], 4.5);
+  check(['bad-text', 'text', 'muted'], ['bad-soft'], 4.5);
+  check(['ok', 'start', 'warn', 'bad', 'off', 'edit', 'line-strong'], ['surface', 'hover'], 3);
+  return low;
+})()"""  # noqa: E501
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_can_be_read_and_all_that_can_be_used_has_a_name(
+    browser: Browser, served: Server, scheme: Any
+) -> None:
+    look = Look(browser, served, color_scheme=scheme)
+    for place in ("", "#/kernel/a", "#/file"):
+        assert [] == look.open(place).evaluate(UNNAMED)
+    assert [] == look.page.evaluate(CONTRAST)
+    look.context.close()
+
+
+def test_causes_have_the_words_of_the_command_line(look: Look) -> None:
+    page = look.open()
+
+    words = page.evaluate(
+        "import('./static/words.js').then(({ CAUSES }) =>"
+        " Object.fromEntries(Object.entries(CAUSES).map(([cause, [word]]) => [cause, word])))"
+    )
+
+    assert dict(CAUSES) == words
