@@ -97,7 +97,7 @@ class Look:
     def open(self, place: str = "") -> Page:
         self.page.goto(self.url + place)
         self.page.wait_for_selector("main > section")
-        self.page.wait_for_function("page.isCurrent")
+        wait_for(lambda: self.page.evaluate("page.isCurrent"), deadline=PAGE_DEADLINE)
         return self.page
 
     def picture(self, name: str) -> None:

@@ -17,21 +17,25 @@ export function make(tag, properties, ...children) {
   return made;
 }
 
-function drawing(tag, attributes, ...children) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+/** A copy of a template: its element, and those within it that have a part to play, by name. */
+export function instance(id) {
+  const element = byId(id).content.firstElementChild.cloneNode(true);
+  return { element, ...Object.fromEntries([...element.querySelectorAll('[data-part]')].map((part) => [part.dataset.part, part])) };
 }
 
 /** One of the symbols of the page, in the colour of what it stands for. */
-export const icon = (name) => drawing('svg', { class: `icon is-${name}`, 'aria-hidden': 'true' }, drawing('use', { href: `#i-${name}` }));
+export function icon(name) {
+  const svg = document.createElementNS(SVG, 'svg');
+  svg.append(document.createElementNS(SVG, 'use'));
+  svg.setAttribute('aria-hidden', 'true');
+  return become(svg, name);
+}
 
-/** The place of a small curve: a body and a line, as paths, since each canvas costs a layer of its own. */
-export function curve(width, height, label) {
-  const named = label ? { role: 'img', 'aria-label': label } : { 'aria-hidden': 'true' };
-  const box = { class: 'curve', viewBox: `0 0 ${width} ${height}`, ...named };
-  return drawing('svg', box, drawing('path', {}), drawing('path', {}));
+/** Has an icon show another symbol. */
+export function become(svg, name) {
+  svg.setAttribute('class', `icon is-${name}`);
+  svg.firstElementChild.setAttribute('href', `#i-${name}`);
+  return svg;
 }
 
 /** A place whose text is written only where it differs: what is not touched costs nothing. */
@@ -53,7 +57,7 @@ export function whenChanged(draw) {
 export const announce = (text) => { byId('said').textContent = text; };
 
 export const kernelHash = (name) => `#/kernel/${encodeURIComponent(name)}`;
-export const kernelLink = (name, ...children) => make('a', { href: kernelHash(name) }, ...(children.length ? children : [make('bdi', {}, plain(name))]));
+export const kernelLink = (name) => make('a', { href: kernelHash(name) }, make('bdi', {}, plain(name)));
 export const pane = (title, note, ...inner) => make('div', { class: 'pane' }, make('h2', {}, title, note && make('small', {}, note)), ...inner);
 
 /** A text with a button that copies it. */

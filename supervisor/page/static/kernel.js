@@ -1,8 +1,8 @@
 // One kernel: what is so, why it died each time, what it wrote, how it is set, how to connect, orders.
-import { byId, copyable, curve, icon, make, pane, whenChanged } from './dom.js';
+import { byId, copyable, icon, instance, make, slot, whenChanged } from './dom.js';
 import { drawAxis, drawCurve, Lane, mark, prepare } from './lane.js';
-import { legend, zoom } from './list.js';
-import { bytes, capital, CHECKS, count, how, moment, plain, price, shape, short, span, why } from './words.js';
+import { complete } from './list.js';
+import { bytes, capital, CHECKS, count, how, moment, plain, shape, short, span, why } from './words.js';
 
 const ORDERS = {
   stopped: ['start'], failed: ['reset'], backoff: ['reset', 'stop'], starting: ['stop', 'kill'], stopping: ['kill'], gone: [],
@@ -14,37 +14,28 @@ const SHOWN = 12, AXIS = 30, LANE = 56, CURVE = [190, 30], HOUR = 3600e3, MOST_O
 export class KernelView {
   constructor(app, name) {
     Object.assign(this, { app, name, stop: new AbortController() });
-    this.element = make('section', { class: 'kernel' });
     this.kernel = app.model.kernels.get(name);
-    if (!this.kernel) return void this.element.append(make('p', { class: 'empty' }, `No kernel is named “${plain(name)}”. `, make('a', { href: '#/' }, 'All kernels')));
+    if (!this.kernel) {
+      this.element = make('p', { class: 'empty' }, `No kernel is named “${plain(name)}”. `, make('a', { href: '#/' }, 'All kernels'));
+      return;
+    }
+    Object.assign(this, instance('kernel-view'));
     this.header = whenChanged((now) => this.writeHeader(now));
     this.history = whenChanged((now) => this.writeHistory(now));
-    this.facts = whenChanged((rows) => this.writeFacts(rows));
-    this.build();
-    this.load();
-  }
-
-  build() {
-    const { app, name } = this;
-    this.head = make('div', {});
+    for (const part of ['run', 'restarts', 'core', 'threads', 'launch', 'memory']) this[part] = slot(this[part]);
     this.lane = new Lane(app, this.kernel, LANE);
-    this.axis = make('canvas', { class: 'axis', 'aria-hidden': 'true' });
-    this.past = make('ol', { class: 'history' });
-    this.now = make('dl', { class: 'facts' });
-    this.output = make('pre', { class: 'tail', tabindex: '0', 'aria-label': 'Output' }, 'Nothing was written.');
-    this.settings = make('div', {});
-    const left = make('div', {}, pane('What happened', '', this.past), pane('Output', 'stdout and stderr of the process, as it writes', this.output));
-    const right = make('div', {}, pane('Now', '', this.now), this.connect(), pane('Settings', 'and where each is from', this.settings));
-    const timeline = make('div', { class: 'pane big' }, make('div', { class: 'tools' }, make('h2', {}, 'Timeline'), zoom(app)), this.axis, this.lane.canvas);
-    this.element.append(this.head, timeline, make('div', { class: 'panes' }, left, right), legend());
+    this.place.append(this.lane.canvas);
+    this.ways.append(...this.connect());
+    complete(this.element, app);
     new ResizeObserver(() => app.redraw()).observe(this.element);
     document.title = `${plain(name)} · Kernel Supervisor`;
+    this.load();
   }
 
   /** What is asked for once this kernel is looked at: the last words of its deaths, its settings, its output. */
   async load() {
     const { app } = this, path = `kernels/${encodeURIComponent(this.name)}`, name = encodeURIComponent(this.name);
-    app.source.ask(`${path}/settings`).then(({ settings }) => this.writeSettings(settings), () => this.settings.replaceChildren('Not known at the moment.'));
+    app.source.ask(`${path}/settings`).then(({ settings }) => this.writeSettings(settings), () => {});
     const known = new Map(this.kernel.deaths.map(({ event }) => [event.timestamp + event.generation, event]));
     await app.source.lines(`events?kernel=${name}&event=kernel.died&last=200`, (event) => Object.assign(known.get(event.timestamp + event.generation) ?? {}, event), undefined, this.stop).catch(() => {});
     this.history([], app.now());
@@ -66,7 +57,7 @@ export class KernelView {
     const { view } = kernel, signs = [kernel.icon, kernel.deaths.length, kernel.bands.length, view.pid, view.pending, app.isAway];
     this.header([signs, why(kernel, now)], now);
     this.history([signs, this.more], now);
-    this.facts([this.rows(now), kernel.usage.at(-1)?.at], this.rows(now));
+    this.writeFacts(now);
     if (app.isMoved || changed.has(kernel)) this.draw();
   }
 
@@ -91,24 +82,16 @@ export class KernelView {
     if (held) this.head.querySelector(`[data-verb=${held}]`)?.focus();
   }
 
-  rows(now) {
-    const { kernel } = this, { view } = kernel, usage = view.pid ? kernel.usage.at(-1) : null;
-    const left = view.phase === 'backoff' && view.next_start_at && `in ${short((new Date(view.next_start_at) - now) / 1000)}`;
-    return [
-      ['Run', view.pid ? `${view.generation}, pid ${view.pid}, up ${short((now - kernel.born) / 1000)}` : `none; the last was ${view.generation}`],
-      ['Restarts', `${view.restarts}; ${count(kernel.recent(now, HOUR), 'death')} in the last hour`],
-      ['Next start', left],
-      ['Core', usage && `${usage.core.toFixed(2)} of one`],
-      ['Threads, files', usage && `${usage.threads}, ${usage.descriptors}; ${count(usage.children, 'child', 'children')}`],
-      ['Launched as', plain(view.launch)],
-    ].filter(([, text]) => text);
-  }
-
-  writeFacts(rows) {
-    const { usage } = this.kernel, line = curve(...CURVE, 'Memory over time');
-    const most = usage.length && `${bytes(usage.at(-1).memory)}, at most ${bytes(Math.max(...usage.map((sample) => sample.memory)))}`;
-    this.now.replaceChildren(...rows.flatMap(([key, text]) => [make('dt', {}, key), make('dd', {}, text)]), ...(most ? [make('dt', {}, 'Memory'), make('dd', {}, most, line)] : []));
-    drawCurve(line, usage, ...CURVE);
+  writeFacts(now) {
+    const { kernel } = this, { view } = kernel, usage = view.pid ? kernel.usage.at(-1) : null, left = (new Date(view.next_start_at) - now) / 1000;
+    const waits = view.phase === 'backoff' && left > 0 ? `; starts in ${short(left)}` : '';
+    this.run(view.pid ? `${view.generation}, pid ${view.pid}, up ${short((now - kernel.born) / 1000)}` : `none; the last was ${view.generation}${waits}`);
+    this.restarts(`${view.restarts}; ${count(kernel.recent(now, HOUR), 'death')} in the last hour`);
+    this.core(usage ? `${usage.core.toFixed(2)} of one` : '–');
+    this.threads(usage ? `${usage.threads}, ${usage.descriptors}; ${count(usage.children, 'child', 'children')}` : '–');
+    this.launch(plain(view.launch));
+    this.memory(usage ? `${bytes(usage.memory)}, at most ${bytes(Math.max(...kernel.usage.map((sample) => sample.memory)))}` : '–');
+    drawCurve(this.curve, kernel.usage, ...CURVE);
   }
 
   /** What happened, the newest first; deaths in a row that look the same are told once. */
@@ -154,7 +137,7 @@ export class KernelView {
   connect() {
     const { view } = this.kernel, file = plain(view.connection_file).split('/').at(-1);
     const ways = { 'A prompt': `kernel-supervisor console ${this.name}`, 'With Jupyter': `jupyter console --existing ${file}`, 'Run something': `kernel-supervisor exec ${this.name} 'print(6 * 7)'`, 'Connection file': view.connection_file };
-    return pane('Connect', 'the same before and after a restart', ...Object.entries(ways).flatMap(([label, text]) => [make('p', { class: 'how' }, label), copyable(text, label)]));
+    return Object.entries(ways).flatMap(([label, text]) => [make('p', { class: 'how' }, label), copyable(text, label)]);
   }
 
   writeSettings(settings) {
@@ -173,13 +156,16 @@ export class KernelView {
 
   /** Gives an order, after a question where something can be lost; the safe answer has the focus. */
   order(verb) {
-    const cost = price(verb, this.kernel), box = byId('ask'), label = LABELS[verb] ?? capital(verb), { view } = this.kernel;
-    if (!cost) return this.app.order(this.name, verb);
-    box.replaceChildren(make('h2', { id: 'ask-title' }, `${label} ${plain(this.name)}?`), make('p', { class: 'crumb' }, view.pid ? `pid ${view.pid}, up ${short((this.app.now() - this.kernel.born) / 1000)}` : 'no process'),
-      make('h3', {}, 'Is lost'), make('ul', { class: 'lost' }, cost.lost.map((text) => make('li', {}, text))), make('h3', {}, 'Stays'), make('p', { class: 'kept' }, cost.stays),
-      make('form', { method: 'dialog' }, make('button', { class: 'order', autofocus: true }, 'Leave it'), make('button', { class: 'order go', value: 'go' }, label)));
-    box.onclose = () => { if (box.returnValue === 'go') this.app.order(this.name, verb, view.generation); box.returnValue = ''; };
-    box.showModal();
+    const { view, usage, born } = this.kernel, dialog = byId('ask'), ask = instance('question'), label = LABELS[verb] ?? capital(verb);
+    if (LABELS[verb]) return this.app.order(this.name, verb);
+    ask.element.className = `ask ${verb}`;
+    ask.title.append(`${label} ${plain(this.name)}?`);
+    ask.process.append(view.pid ? `pid ${view.pid}, up ${short((this.app.now() - born) / 1000)}` : 'no process');
+    ask.memory.append(usage.length ? ` (${bytes(usage.at(-1).memory)})` : '');
+    ask.go.append(label);
+    dialog.replaceChildren(ask.element);
+    dialog.onclose = () => { if (dialog.returnValue === 'go') this.app.order(this.name, verb, view.generation); dialog.returnValue = ''; };
+    dialog.showModal();
   }
 }
 

@@ -1,17 +1,15 @@
 // All kernels: the verdict, the filter, and one row a kernel whose middle is its timeline.
-import { byId, curve, icon, kernelHash, kernelLink, make, slot, whenChanged } from './dom.js';
+import { become, icon, instance, kernelHash, kernelLink, make, slot, whenChanged } from './dom.js';
 import { drawAxis, drawCurve, Lane, SPANS } from './lane.js';
 import { bytes, cause, count, plain, short, why } from './words.js';
 
-const GROUPS = [['all', 'All'], ['ill', 'Ill', 'failed'], ['shaky', 'Shaky', 'shaky'], ['well', 'Well', 'running'], ['stopped', 'Stopped', 'stopped']];
 const ORDERS = {
-  worst: ['Worst first', (kernel) => kernel.rank],
-  file: ['Order of the file', () => 0],
-  name: ['Name', (kernel) => kernel.name],
-  memory: ['Memory', (kernel) => -(kernel.usage.at(-1)?.memory ?? 0)],
-  restarts: ['Restarts', (kernel) => -kernel.view.restarts],
+  worst: (kernel) => kernel.rank,
+  file: () => 0,
+  name: (kernel) => kernel.name,
+  memory: (kernel) => -(kernel.usage.at(-1)?.memory ?? 0),
+  restarts: (kernel) => -kernel.view.restarts,
 };
-const COLUMNS = [['name', 'Kernel'], ['state', 'State'], ['death', 'Last death'], ['lane', ''], ['mem', 'Memory'], ['cpu', 'Core'], ['runs', 'Restarts']];
 const HEIGHT = 40, AXIS = 30, CURVE = [72, 22], HOUR = 3600e3;
 const CLICK = 6; // pixels: less is no drag
 const RESTING = 4000; // rows are put in order at most so often, and never under a pointer
@@ -24,64 +22,42 @@ export class List {
     this.group = 'all';
     this.arranged = 0;
     this.verdict = whenChanged((...told) => this.writeVerdict(...told));
-    this.element = this.build();
-  }
-
-  build() {
-    this.title = make('h1', {});
-    this.ills = make('ul', { class: 'ills' });
-    this.filter = make('input', { type: 'search', placeholder: 'Filter by name or cause', 'aria-label': 'Filter by name or cause', oninput: () => this.arrange() });
-    this.order = make('select', { 'aria-label': 'Order', onchange: () => this.arrange() }, Object.entries(ORDERS).map(([value, [label]]) => make('option', { value }, label)));
-    this.chips = GROUPS.map(([group, label, glyph]) => make('button', { type: 'button', class: 'chip', 'aria-pressed': String(group === 'all'), onclick: () => this.choose(group) }, glyph && icon(glyph), `${label} `, make('b', {})));
-    this.axis = make('canvas', { class: 'axis', 'aria-hidden': 'true' });
-    const heads = COLUMNS.map(([key, label]) => make('div', { role: 'columnheader', class: `c-${key}`, 'aria-label': label ? null : 'Timeline' }, label || this.axis));
-    this.body = make('div', { role: 'rowgroup', class: 'rows' });
-    this.cross = make('div', { class: 'cross', hidden: true });
-    this.pick = make('div', { class: 'pick', hidden: true });
-    this.empty = make('p', { class: 'empty', hidden: true }, 'No kernel matches.');
-    this.table = make('div', { role: 'table', class: 'table', 'aria-label': 'Kernels' }, make('div', { role: 'rowgroup', class: 'headgroup' }, make('div', { role: 'row', class: 'row head' }, heads)), this.body, this.cross, this.pick);
+    Object.assign(this, instance('list-view'));
+    this.filter.addEventListener('input', () => this.arrange());
+    this.order.addEventListener('change', () => this.arrange());
+    this.chips.addEventListener('click', ({ target }) => { if (target.closest('.chip')) this.choose(target.closest('.chip').dataset.group); });
     // What is out of view is only marked, and has no canvas.
-    this.sight = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
-      const { row } = target;
+    this.sight = new IntersectionObserver((entries) => entries.forEach(({ target: { row }, isIntersecting }) => {
       row.isSeen = isIntersecting;
       if (row.isSeen) this.paint(row); else row.lane.canvas.width = 0;
     }), { rootMargin: '120px' });
     new ResizeObserver(() => { this.width = 0; this.app.redraw(); }).observe(this.table);
     this.listen();
-    return make('section', { class: 'list' }, make('div', { class: 'verdict' }, this.title, this.ills),
-      make('div', { class: 'tools' }, make('div', { class: 'find' }, this.filter, this.order), make('div', { class: 'chips', role: 'group', 'aria-label': 'Show' }, this.chips), zoom(this.app)),
-      this.table, this.empty, legend());
+    complete(this.element, app);
   }
 
   choose(group) {
     this.group = group;
-    this.chips.forEach((chip, i) => chip.setAttribute('aria-pressed', String(GROUPS[i][0] === group)));
+    for (const chip of this.chips.children) chip.setAttribute('aria-pressed', String(chip.dataset.group === group));
     this.arrange();
   }
 
   makeRow(kernel) {
-    const row = { kernel, element: make('div', { role: 'row', class: 'row' }), isStale: true, written: 0 };
-    const cell = (key, ...inner) => row.element.appendChild(make('div', { role: key === 'name' ? 'rowheader' : 'cell', class: `c-${key}` }, ...inner));
-    row.note = make('span', { class: 'note', hidden: true }, icon('edit'), make('span', { class: 'unseen' }, 'edited, in force from its next start'));
-    row.glyph = icon('running');
-    cell('name', kernelLink(kernel.name, row.glyph, make('bdi', {}, plain(kernel.name)), row.note));
-    row.state = slot(cell('state'));
-    row.death = slot(cell('death'));
+    const made = instance('row'), row = { kernel, isStale: true, written: 0, element: made.element, glyph: made.glyph, note: made.note, curve: made.curve };
+    for (const part of ['state', 'death', 'memory', 'core', 'restarts']) row[part] = slot(made[part]);
+    made.link.href = kernelHash(kernel.name);
+    made.name.append(plain(kernel.name));
     row.lane = new Lane(this.app, kernel, HEIGHT, ` of ${plain(kernel.name)}`, (x) => this.point(row, x));
     row.lane.canvas.tabIndex = this.rows.size ? -1 : 0;
-    cell('lane', row.lane.canvas).row = row;
-    row.curve = curve(...CURVE);
-    row.memory = slot(cell('mem', row.curve).appendChild(make('span', {})));
-    row.core = slot(cell('cpu'));
-    row.restarts = slot(cell('runs'));
-    row.element.row = row;
-    this.sight.observe(row.element);
+    made.place.append(row.lane.canvas);
+    made.place.row = made.element.row = row;
+    this.sight.observe(made.element);
     return row;
   }
 
   /** Brings the rows in line with the model: which there are, and in which order. */
   arrange() {
-    const now = this.app.now(), all = this.app.model.all(now), text = this.filter.value.toLowerCase(), [, key] = ORDERS[this.order.value];
+    const now = this.app.now(), all = this.app.model.all(now), text = this.filter.value.toLowerCase(), key = ORDERS[this.order.value];
     for (const [name, row] of this.rows) if (this.app.model.kernels.get(name) !== row.kernel) { row.element.remove(); this.rows.delete(name); }
     for (const kernel of all) if (!this.rows.has(kernel.name)) this.rows.set(kernel.name, this.makeRow(kernel));
     const searched = (kernel) => `${kernel.name} ${kernel.state} ${kernel.view.last_death ? cause(kernel.view.last_death) : ''}`.toLowerCase();
@@ -102,7 +78,7 @@ export class List {
     if (isNew || this.rows.size !== all.length || (changed.size && !isTouched && now - this.arranged > RESTING)) this.arrange();
     for (const row of this.rows.values()) {
       row.isStale ||= changed.has(row.kernel);
-      if (row.isSeen && (row.isStale || this.app.isMoved || this.hasAged(row, now))) this.paint(row);
+      if (row.isSeen && (row.isStale || this.app.isMoved || now - row.written > (row.kernel.state === 'backoff' ? 1000 : 5000))) this.paint(row);
     }
     if (this.app.isMoved) drawAxis(this.axis, this.app.model.edits, this.app.window(), this.laneWidth(), AXIS);
     if (now - (this.judged ?? 0) > 1000) { this.judged = now; this.judge(all, now); }
@@ -112,20 +88,11 @@ export class List {
   seen() { return [...this.rows.values()].filter((row) => row.isSeen).map((row) => row.kernel.name); }
   laneWidth() { return (this.width ||= this.axis.parentNode.clientWidth); }
 
-  hasAged(row, now) {
-    const pause = row.kernel.state === 'backoff' ? 1000 : now - row.kernel.since < 120e3 ? 5000 : 30000;
-    return now - row.written > pause;
-  }
-
   paint(row) {
     const { kernel } = row, { view } = kernel, now = this.app.seenAt(), usage = view.pid ? kernel.usage.at(-1) : null, death = view.last_death;
     const look = `row is-${kernel.group}`;
     if (row.element.className !== look) row.element.className = look;
-    if (row.shown !== kernel.icon) {
-      row.shown = kernel.icon;
-      row.glyph.setAttribute('class', `icon is-${kernel.icon}`);
-      row.glyph.firstChild.setAttribute('href', `#i-${kernel.icon}`);
-    }
+    if (row.shown !== kernel.icon) become(row.glyph, row.shown = kernel.icon);
     row.note.hidden = !view.pending?.length;
     const left = view.phase === 'backoff' && view.next_start_at ? (new Date(view.next_start_at) - now) / 1000 : 0;
     row.state(left > 0 ? `starts in ${short(left)}` : `${kernel.state} ${short((now - (kernel.state === 'running' ? kernel.born : kernel.since)) / 1000)}`);
@@ -140,7 +107,8 @@ export class List {
 
   /** What one reads first: how many are ill, which, and why; like causes are told once. */
   judge(all, now) {
-    const numbers = Object.fromEntries(GROUPS.map(([group]) => [group, all.filter((kernel) => group === 'all' || kernel.group === group).length]));
+    const numbers = { all: all.length, ill: 0, shaky: 0, well: 0, stopped: 0 };
+    for (const kernel of all) numbers[kernel.group]++;
     const shown = all.filter((kernel) => kernel.group === (numbers.ill ? 'ill' : 'shaky')).sort((a, b) => a.rank - b.rank);
     const told = new Map();
     for (const kernel of shown) {
@@ -154,7 +122,7 @@ export class List {
 
   writeVerdict(numbers, rows, shaky) {
     const was = this.app.isAway, most = innerWidth < 640 ? 3 : 7, { ill } = numbers;
-    this.chips.forEach((chip, i) => { chip.lastChild.textContent = numbers[GROUPS[i][0]]; });
+    for (const chip of this.chips.children) chip.lastChild.textContent = numbers[chip.dataset.group];
     const calm = `${numbers.shaky ? 'No kernel' : 'All'} ${was ? 'was' : 'is'} ${numbers.shaky ? 'ill' : 'well'}`;
     const title = ill ? `${count(ill, 'kernel')} ${was ? (ill > 1 ? 'were' : 'was') : ill > 1 ? 'are' : 'is'} ill` : numbers.all ? calm : 'No kernel is declared';
     const others = [numbers.shaky && `${numbers.shaky} shaky`, `${numbers.well} well`, numbers.stopped && `${numbers.stopped} stopped`];
@@ -213,15 +181,16 @@ export class List {
   }
 }
 
-/** The buttons that choose the span of the timeline. */
-export function zoom(app) {
+/** Fills in what views have in common: the buttons that choose the span of the timeline, and the legend. */
+export function complete(view, app) {
+  const { element, live, spans } = instance('zoom');
   const buttons = SPANS.map(([label, span]) => make('button', { type: 'button', onclick: () => app.zoomTo(span) }, label));
-  const live = make('button', { type: 'button', class: 'live', onclick: () => app.zoomTo(app.span) }, 'Back to now');
+  live.addEventListener('click', () => app.zoomTo(app.span));
+  spans.append(...buttons);
   app.onZoom(() => {
     buttons.forEach((button, i) => button.setAttribute('aria-pressed', String(app.end == null && SPANS[i][1] === app.span)));
     live.hidden = app.end == null;
   });
-  return make('div', { class: 'zoom', role: 'group', 'aria-label': 'Span of the timeline' }, live, make('span', { class: 'seg' }, buttons));
+  view.querySelector('.zoom').replaceWith(element);
+  view.querySelector('.legend').replaceWith(instance('legend').element);
 }
-
-export const legend = () => byId('legend').content.firstElementChild.cloneNode(true);

@@ -1,5 +1,5 @@
 // The page: which view is shown, the clock, and one beat for all that changes.
-import { announce, byId, icon, make } from './dom.js';
+import { announce, byId, make } from './dom.js';
 import { FileView } from './file.js';
 import { KernelView } from './kernel.js';
 import { mark, prepare, readInk, SPANS } from './lane.js';
@@ -138,19 +138,17 @@ class App {
     byId('daemon').textContent = this.isAway ? 'no daemon' : `live · version ${status.version} · up ${up}`;
     byId('file-note').textContent = mistakes ? `⚠ ${count(mistakes, 'mistake')}` : '';
     byId('degraded').textContent = (status.degraded ?? []).map(plain).join(' · ');
-    if (this.awayFor) this.awayFor.textContent = `${short((now - this.awaySince) / 1000)}.`;
+    byId('away-for').textContent = `${short((now - this.awaySince) / 1000)}.`;
   }
 
   /** The daemon answers no more: what is shown is marked as old, orders are closed; it is asked again by itself. */
   lost(reason) {
-    if (this.isAway && this.awayFor) return;
+    if (!byId('away').hidden) return;
     if (!this.isAway) this.awaySince = this.now();
     this.isAway = true;
     this.isCurrent = false;
-    this.awayFor = make('span', { 'aria-hidden': 'true' });
-    byId('away').replaceChildren(icon('unresponsive'), make('div', {}, make('b', {}, 'No daemon has answered for '), this.awayFor,
-      this.model.status ? ` You see how it was at ${time(this.awaySince)}. Kernels that ran go on without it; nobody restarts one that dies.` : ` ${plain(reason)}.`,
-      ' This page comes back by itself. Start it with: ', make('code', {}, 'kernel-supervisor run')));
+    byId('away-why').textContent = this.model.status
+      ? `You see how it was at ${time(this.awaySince)}. Kernels that ran go on without it; nobody restarts one that dies.` : `${plain(reason)}.`;
     byId('away').hidden = false;
     this.changed = new Set(this.model.kernels.values());
     this.redraw();

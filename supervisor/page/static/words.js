@@ -101,19 +101,6 @@ export function why(kernel, now) {
   return `Runs again, but died ${recent} times in the last hour. The last time it ${ended}.${lastLine(death)}`;
 }
 
-/** What an order costs: what is lost, what stays. `null` where nothing can be lost. */
-export function price(verb, kernel) {
-  const memory = kernel.usage.length ? ` (${bytes(kernel.usage.at(-1).memory)})` : '';
-  const gone = [`All variables and imports in its memory${memory}`, 'What it is executing ends without a result'];
-  const down = 'Its address stays reserved. It stays down until someone starts it.';
-  return {
-    restart: { lost: gone, stays: 'Its address, its connection file and its output. Connected clients go on.' },
-    stop: { lost: gone, stays: down },
-    kill: { lost: [...gone, 'Whatever it would have saved at its exit'], stays: down },
-    interrupt: { lost: ['What it is executing: the cell ends with KeyboardInterrupt'], stays: 'All variables, and its process.' },
-  }[verb] ?? null;
-}
-
 const EDITS = {
   'config.loaded': 'the file was edited and loaded',
   'config.rejected': 'an edit of the file was rejected',
