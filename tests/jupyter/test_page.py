@@ -149,6 +149,7 @@ def test_a_kernel_tells_its_deaths_its_settings_and_its_output(look: Look, serve
     page = look.open("#/kernel/a")
 
     expect(page.locator(".history")).to_contain_text("Ran out of memory")
+    expect(page.locator(".history .tail")).to_contain_text("<img src=x")
     expect(page.locator("pre[aria-label=Output]")).to_contain_text("<img src=x")
     expect(page.locator(".settings").first).to_contain_text("argv")
     with log.open("a") as output:

@@ -13,7 +13,7 @@ const SHOWN = 12, AXIS = 30, LANE = 56, CURVE = [190, 30], HOUR = 3600e3, MOST_O
 
 export class KernelView {
   constructor(app, name) {
-    Object.assign(this, { app, name, stop: new AbortController() });
+    Object.assign(this, { app, name, stop: new AbortController(), words: new Map() });
     this.kernel = app.model.kernels.get(name);
     if (!this.kernel) {
       this.element = make('p', { class: 'empty' }, `No kernel is named “${plain(name)}”. `, make('a', { href: '#/' }, 'All kernels'));
@@ -32,13 +32,16 @@ export class KernelView {
     this.load();
   }
 
-  /** What is asked for once this kernel is looked at: the last words of its deaths, its settings, its output. */
+  /** The last words of its deaths, which the stream of events leaves out. */
+  async loadWords() {
+    const path = `events?kernel=${encodeURIComponent(this.name)}&event=kernel.died&last=200`;
+    await this.app.source.lines(path, (event) => this.words.set(event.seq, event), undefined, this.stop).catch(() => {});
+  }
+
+  /** What is asked for as long as this kernel is looked at: its settings, its output. */
   async load() {
-    const { app } = this, path = `kernels/${encodeURIComponent(this.name)}`, name = encodeURIComponent(this.name);
+    const { app } = this, path = `kernels/${encodeURIComponent(this.name)}`;
     app.source.ask(`${path}/settings`).then(({ settings }) => this.writeSettings(settings), () => {});
-    const known = new Map(this.kernel.deaths.map(({ event }) => [event.timestamp + event.generation, event]));
-    await app.source.lines(`events?kernel=${name}&event=kernel.died&last=200`, (event) => Object.assign(known.get(event.timestamp + event.generation) ?? {}, event), undefined, this.stop).catch(() => {});
-    this.history([], app.now());
     for (let text = ''; !this.stop.signal.aborted;) {
       const wanted = text ? 'last=0&follow=1' : 'last=200&follow=1';
       await app.source.lines(`${path}/output?${wanted}`, (line) => { text = (text + line.text).slice(-MOST_OUTPUT); }, () => this.writeOutput(text), this.stop).catch(() => {});
@@ -56,7 +59,8 @@ export class KernelView {
     kernel.judge(now);
     const { view } = kernel, signs = [kernel.icon, kernel.deaths.length, kernel.bands.length, view.pid, view.pending, app.isAway];
     this.header([signs, why(kernel, now)], now);
-    this.history([signs, this.more], now);
+    this.history([signs, this.more, this.words.size], now);
+    if (this.deaths !== kernel.deaths.length) { this.deaths = kernel.deaths.length; this.loadWords(); }
     this.writeFacts(now);
     if (app.isMoved || changed.has(kernel)) this.draw();
   }
@@ -100,7 +104,8 @@ export class KernelView {
     const others = kernel.bands.filter(({ event }) => told.includes(event.event));
     const look = ({ event }) => JSON.stringify([event.event, how(event), event.output_tail?.at(-1), event.executing?.code]);
     const items = [];
-    for (const item of [...kernel.deaths, ...others].sort((a, b) => b.at - a.at)) {
+    const deaths = kernel.deaths.map(({ at, event }) => ({ at, event: this.words.get(event.seq) ?? event }));
+    for (const item of [...deaths, ...others].sort((a, b) => b.at - a.at)) {
       const last = items.at(-1);
       if (item.event.event === 'kernel.died' && last && look(last.item) === look(item)) last.like.push(item);
       else items.push({ item, like: [] });
