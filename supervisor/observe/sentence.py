@@ -90,7 +90,7 @@ def _how(e: _Telling) -> str:
         how = f"exited with code {code}"
     else:
         how = ""
-    # The cause, where it says more than the signal by which it came: "not ready in time", not "killed by SIGKILL".
+    # The cause before the signal by which it came: "not ready in time", not "killed by SIGKILL".
     return CAUSES.get(cause) or how or "nobody knows how"
 
 
