@@ -13,7 +13,6 @@ TESTS = Path(__file__).parent
 SLEEPERS = {
     "waiting.py": "the one place that waits",
     "control/test_watch.py": "writes that follow one another faster than the pause that ends them",
-    "test_runner.py": "the loop that stands still is the subject",
     "e2e/test_outliving.py": "the moment at which the daemon is killed is what is random",
     "faults/daemon_with_faults.py": "a fault that stalls",
     "fuzz/hostile.py": "a kernel",
