@@ -44,6 +44,14 @@ def span(seconds: float) -> str:
     return f"{whole} s"
 
 
+def amount(count: int) -> str:
+    """A number of bytes: "512 B", "1.5 GiB"."""
+    number, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and len(units) > 1:
+        number, units = number / 1024, units[1:]
+    return f"{number:.3g} {units[0]}" if number < 999.5 else f"{number:.0f} {units[0]}"
+
+
 def signal_name(signum: int) -> str:
     """The name of a signal, ``SIGRTMIN+3`` for a real-time one, ``SIG32`` for one without a name."""
     first = getattr(signal, "SIGRTMIN", None)

@@ -31,12 +31,16 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"core", "wording"},
     "views": {"core", "wording", "settings"},
     "warm": set(),
-    "kernel": {"core", "disk", "output", "process", "records", "settings", "warm", "wording"},
+    "cgroups": {"settings", "wording"},
+    "kernel": {
+        *("cgroups", "core", "disk", "output", "process", "records", "settings", "warm", "wording"),
+    },
     "manager": {
         *("control", "core", "disk", "kernel", "observe", "process", "records", "runner", "settings"),
     },
     "supervision": {
         *(
+            "cgroups",
             "control",
             "core",
             "disk",

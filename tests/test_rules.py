@@ -78,6 +78,7 @@ STORIES = {
     "daemon/test_edit_sequences": "any sequence of files ends as the last one",
     "kernel/test_hanging": "launches and adoptions whose disk hangs",
     "manager/test_ipykernel": "managers of a real kernel",
+    "test_distribution": "what is built of the project",
     "test_home": "the tests themselves",
     "test_layers": "the rooms",
     "test_rules": "the tests themselves",

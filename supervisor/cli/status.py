@@ -75,7 +75,8 @@ def report(found: dict[str, Any], patterns: Sequence[str], width: int | None, *,
     views: list[View] = found["kernels"]
     lines = [cut(line, width) if width else line for line in _of_daemon(found, now)]
     lines = [
-        paint(line, "faint" if index == 0 else "yellow", colours=colours) for index, line in enumerate(lines)
+        paint(line, "faint" if index == 0 or line.startswith("cgroups:") else "yellow", colours=colours)
+        for index, line in enumerate(lines)
     ]
     if views:
         columns = (*_COLUMNS[:4], *_USAGE, *_COLUMNS[4:]) if "usage" in views[0] else _COLUMNS
@@ -107,6 +108,8 @@ def _of_daemon(found: dict[str, Any], now: float) -> list[str]:
     elif config.get("ahead_since"):
         since = words.ago(config["ahead_since"], now)
         lines.append(f"the file was changed {since} and is not in force: kernel-supervisor reload")
+    if advice := (found.get("cgroups") or {}).get("advice"):
+        lines.append(f"cgroups: {one_line(found['cgroups'].get('state'))}: {one_line(advice)}")
     return lines + [f"degraded: {one_line(trouble)}" for trouble in found.get("degraded") or ()]
 
 

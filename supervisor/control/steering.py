@@ -37,8 +37,8 @@ class Steering(Protocol):
 
         Keys: ``instance``, ``pid``, ``version``, ``started_at``, ``config``
         (``path``, ``loaded_at``, ``ahead_since``, ``mistakes``,
-        ``last_good_in_use``), ``state_dir``, ``events_file``, ``degraded``,
-        ``kernels`` (views, as in docs/api.md).  Raises UnknownKernel.
+        ``last_good_in_use``), ``state_dir``, ``events_file``, ``cgroups``
+        (``state``, ``advice``), ``degraded``, ``kernels`` (views, as in docs/api.md).  Raises UnknownKernel.
         """
         ...
 

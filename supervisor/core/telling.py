@@ -26,6 +26,7 @@ LEVELS: Mapping[str, str] = {
     "kernel.interrupted": "info",
     "kernel.signalled": "info",
     "kernel.escaped": "warning",
+    "kernel.pressed": "warning",
     "kernel.removed": "info",
     "zygote.ready": "info",
     "zygote.unfit": "warning",

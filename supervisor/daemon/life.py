@@ -72,7 +72,7 @@ def live(named: Path, arguments: Namespace) -> int:
     log = configure(settings.log_level, form, journal=Journal.from_environ())
 
     raise_limit()
-    supervision = Supervision(config, state_dir, runtime_dir, Pulses())
+    supervision = Supervision(config, state_dir, runtime_dir, Pulses(), has_cgroups=True)
     try:
         return asyncio.run(_serve(Daemon(file, config, supervision, log), socket))
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:

@@ -104,6 +104,7 @@ class SteeredDaemon:
             },
             "state_dir": str(supervision.places.state_dir),
             "events_file": str(supervision.events_file.path),
+            "cgroups": {"state": supervision.cgroups.level.value, "advice": supervision.cgroups.advice},
             "degraded": supervision.degraded(),
             "kernels": [supervision.view(kernel) for kernel in kernels],
         }

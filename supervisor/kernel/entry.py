@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import errno
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from supervisor.cgroups.tree import NOWHERE, RunId, Tree
 from supervisor.core.actions import Adopt, Spawn
 from supervisor.core.events import Exited, Fact, Noted, Spawned, SpawnFailed
 from supervisor.core.model import (
@@ -40,10 +40,11 @@ from supervisor.core.model import (
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.channel import Channel
+from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
 from supervisor.kernel.holder import holder
 from supervisor.kernel.kernelspec import LaunchError
-from supervisor.kernel.launch import Command, Launcher, interrupt_mode
+from supervisor.kernel.launch import Command, Launcher, describe_failure, interrupt_mode
 from supervisor.kernel.line import Context
 from supervisor.kernel.run import Handle, OutputOfRun, Run
 from supervisor.kernel.subproc import KernelManager
@@ -83,12 +84,8 @@ WHY_STOPPED: Mapping[Reason, str] = {
     Reason.SHUTDOWN: "stopped with its supervisor",
 }
 
-# What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
-_NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
 # Kernels are made here, one after the other.
 PROCESSES = Lane("processes", lasts=True)
-
-_PASSING = frozenset(getattr(errno, name) for name in _NO_ROOM if hasattr(errno, name))
 
 
 def make_connection(kernel: str, places: Places) -> Connection:
@@ -103,6 +100,7 @@ class Equipment:
     ``context`` is the zmq context of our own sockets; ``None``: the one of the process.
     ``keeps_reserve``: kernels wait while there are few descriptors left, instead of failing.
     ``wait_disk`` returns, in whatever thread, once the disk of a directory takes changes.
+    ``cgroups`` is where runs get cgroups of their own.
     """
 
     launcher: Launcher = field(default_factory=Launcher)
@@ -111,6 +109,7 @@ class Equipment:
     keeps_reserve: bool = True
     wait_disk: Callable[[Path], object] = lambda _directory: None
     warmth: Warmth = field(default_factory=Warmth)
+    cgroups: Tree = NOWHERE
 
 
 class Entry:
@@ -171,7 +170,7 @@ class Entry:
                 await self._turn.acquire()
         except TimeoutError:
             hanging = Hanging("what was to be done before it has not ended: does a file system hang?")
-            report(SpawnFailed(self.name, effect.generation, _describe_failure(hanging)))
+            report(SpawnFailed(self.name, effect.generation, describe_failure(hanging)))
             return
         try:
             await self._spawn(effect, report)
@@ -185,7 +184,7 @@ class Entry:
         except Exception as error:
             if not isinstance(error, LaunchError | OSError | Hanging):
                 log.exception("launching kernel %s failed", self.name)
-            failure = _describe_failure(error)
+            failure = describe_failure(error)
             if isinstance(error, PortTaken) and not isinstance(error, PortOfAnother):
                 failure = dataclasses.replace(failure, detail=failure.detail + await self._holder(error))
             report(SpawnFailed(self.name, effect.generation, failure))
@@ -223,31 +222,33 @@ class Entry:
         tell = self._teller(effect.generation, report)
         way = await self._launching.begin(self._equipment.warmth.way, wanted, tell)
         if way.forked is not None:
-            run = self._run_forked(way.forked, wanted, report)
+            run = await self._run_forked(way.forked, wanted, report)
         else:
             popen = await PROCESSES.begin(self._equipment.warmth.spawn, self._launcher, wanted, way)
-            run = self._run_popen(popen, wanted, report)
+            run = await self._run_popen(popen, wanted, report)
         run.begun = way.begun
         run.startup = ("", "") if way.is_prepared else way.startup
         return run
 
-    def _run_popen(self, popen: subprocess.Popen[bytes], wanted: Launching, report: Report) -> Run:
+    async def _run_popen(self, popen: subprocess.Popen[bytes], wanted: Launching, report: Report) -> Run:
         try:
             handle = KernelManager(popen, kernel_id=self.name)
             process = handle.process or identify(popen.pid)
-            return self._run(wanted.run, process, handle, wanted.mark, wanted.config, report)
+            confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
+            return self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
         except BaseException:
             # Out of descriptors, say.  What nobody can watch must not live on.
             os.killpg(popen.pid, signal.SIGKILL)
             popen.wait(REAP_TIMEOUT)
             raise
 
-    def _run_forked(self, forked: Forked, wanted: Launching, report: Report) -> Run:
+    async def _run_forked(self, forked: Forked, wanted: Launching, report: Report) -> Run:
         """It waits until it is watched, and ends if that fails."""
         try:
             process = identify(forked.pid)
             handle = AdoptedKernel(process, kernel_id=self.name)
-            run = self._run(wanted.run, process, handle, wanted.mark, wanted.config, report)
+            confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
+            run = self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
             try:
                 forked.go()
             except OSError:
@@ -255,6 +256,13 @@ class Entry:
             return run
         finally:
             forked.close()
+
+    async def _confine(
+        self, generation: int, process: ProcessId, the_mark: str, config: KernelConfig, *, is_new: bool = True
+    ) -> Confinement:
+        confine = Confinement.of if is_new else Confinement.of_adopted
+        run = RunId(self.name, generation)
+        return await PROCESSES.begin(confine, self._equipment.cgroups, run, process.pid, the_mark, config)
 
     def _wanted(self, config: KernelConfig, command: Command, output: Path, run: int) -> Launching:
         the_mark = mark(self._places.state_dir, self.name, run)
@@ -349,12 +357,16 @@ class Entry:
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
         """The adopted process, watched; ``None`` if it has ended, which is told."""
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
+        config = effect.config
+        confinement = await self._confine(effect.generation, effect.process, the_mark, config, is_new=False)
         while True:
             # Not the effect's settings: others may have come into force meanwhile.
             config = self.config or effect.config
             try:
                 handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                run = self._run(effect.generation, effect.process, handle, the_mark, config, report)
+                run = self._run(
+                    effect.generation, effect.process, handle, the_mark, config, confinement, report
+                )
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
                 return None
@@ -397,6 +409,7 @@ class Entry:
         handle: Handle,
         the_mark: str,
         config: KernelConfig,
+        confinement: Confinement,
         report: Report,
     ) -> Run:
         assert self.connection.address is not None, "a run has an address before it has a process"
@@ -407,6 +420,7 @@ class Entry:
         run = Run(
             self.name, generation, process, handle, self.connection, channel, output, the_mark, config, report
         )
+        run.confinement = confinement
         run.spec_mode = self._spec_mode or run.spec_mode
         run.pending = self._pending
         return run
@@ -471,11 +485,20 @@ class Entry:
                 pass
         return self.run_of(generation)
 
-    def apply(self, config: KernelConfig) -> None:
+    async def apply(self, config: KernelConfig) -> None:
         """Other live settings are in force."""
         self.config = config
         if self.run is not None:
             self.run.apply(config)
+            await self._launching.begin(self.run.confinement.limit, config)
+            self.tell_limits()
+
+    def tell_limits(self) -> None:
+        """A limit that is not in force, and what is used if it comes near its limit."""
+        if self.run is not None:
+            refused = self.run.confinement.refused
+            self._trouble(f"limits of {self.name}", f"{self.name}: {refused}" if refused else None)
+            self.run.tell_pressed()
 
     async def renew(self) -> None:
         """Another address at the next launch; one that is under way keeps the present one."""
@@ -571,23 +594,3 @@ class Entry:
             self.run.close()
         self.connection.close()
         self.keeper.close()
-
-
-def _describe_failure(error: Exception) -> Exit:
-    is_passing = _is_passing(error)
-    if isinstance(error, LaunchError):
-        # Not found for want of a descriptor, say, is not known to be missing.
-        return Exit(Cause.UNKNOWN if is_passing else error.cause, detail=str(error), is_passing=is_passing)
-    cause = Cause.PORT_TAKEN if isinstance(error, PortTaken) else Cause.UNKNOWN
-    return Exit(cause, detail=str(error) or type(error).__name__, is_passing=is_passing)
-
-
-def _is_passing(error: Exception) -> bool:
-    return isinstance(error, Hanging | PortOfAnother) or _errno_of(error) in _PASSING
-
-
-def _errno_of(error: BaseException | None) -> int | None:
-    """The number of the system's error behind this one, if there is one."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__
-    return None if error is None else error.errno

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from supervisor.core.actions import (
     Adopt,
@@ -26,8 +27,10 @@ from supervisor.core.actions import (
 )
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
+from supervisor.disk.off_loop import begin
 from supervisor.kernel.entry import PROCESSES, Entry, Equipment
 from supervisor.kernel.line import make_threads
+from supervisor.kernel.run import Run
 from supervisor.output.growth import Growth
 from supervisor.process import descriptors
 from supervisor.records.keeper import Store, Trouble
@@ -90,7 +93,7 @@ class Host:
             case Adopt():
                 await entry.adopt(effect, report)
             case Apply(config=config):
-                entry.apply(config)
+                await entry.apply(config)
             case Renew():
                 await entry.renew()
             case Withdraw():
@@ -167,9 +170,11 @@ class Host:
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(CARE_INTERVAL)
-            for entry in self._entries.values():
-                if entry.run is not None and not entry.run.is_over:
-                    entry.run.note_well()
+            entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
+            with suppress(OSError):  # no thread is to be had
+                await begin(_look_at, [entry.run for entry in entries if entry.run is not None])
+            for entry in entries:
+                entry.tell_limits()
 
     @property
     def busy_for(self) -> float:
@@ -214,3 +219,8 @@ class Host:
         self._equipment.warmth.close()
         if self._growth is not None:
             self._growth.close()
+
+
+def _look_at(runs: Iterable[Run]) -> None:
+    for run in runs:
+        run.look()

@@ -10,6 +10,7 @@ kernels too: a negative one would protect them, the large ones, as well.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -21,8 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.core.model import Cause
+from supervisor.core.model import Cause, Exit
+from supervisor.disk.off_loop import Hanging
 from supervisor.kernel import kernelspec
+from supervisor.kernel.connection import PortOfAnother, PortTaken
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
 from supervisor.output.file import open_for_writer
 from supervisor.process.descriptors import give_back_limit
@@ -31,6 +34,10 @@ from supervisor.settings.config import Config, KernelConfig
 from supervisor.settings.mistakes import dotted
 
 DEFAULT_KERNELSPEC = "python3"
+
+# What the machine has no room for now, and may have later (errno(3)); no fault of the kernel's.
+_NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
+_PASSING = frozenset(getattr(errno, name) for name in _NO_ROOM if hasattr(errno, name))
 
 # About this process, and wrong in every other: the first stops an ipykernel
 # whose parent has that pid no more, the rest is said by systemd to its service
@@ -362,3 +369,24 @@ def _launch_error(error: OSError, executable: str, cwd: str) -> LaunchError:
     if isinstance(error, PermissionError):
         return LaunchError(f'executable "{executable}": {reason}: change its mode or argv')
     return LaunchError(f'executable "{executable}" cannot be started: {reason}', Cause.UNKNOWN)
+
+
+def describe_failure(error: Exception) -> Exit:
+    """Why there is no process, in the words of the core."""
+    is_passing = _is_passing(error)
+    if isinstance(error, LaunchError):
+        # Not found for want of a descriptor, say, is not known to be missing.
+        return Exit(Cause.UNKNOWN if is_passing else error.cause, detail=str(error), is_passing=is_passing)
+    cause = Cause.PORT_TAKEN if isinstance(error, PortTaken) else Cause.UNKNOWN
+    return Exit(cause, detail=str(error) or type(error).__name__, is_passing=is_passing)
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, Hanging | PortOfAnother) or _errno_of(error) in _PASSING
+
+
+def _errno_of(error: BaseException | None) -> int | None:
+    """The number of the system's error behind this one, if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return None if error is None else error.errno

@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Ready
+from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Noted, Ready
 from supervisor.core.model import Begun, Cause, Check, Exit, ProcessId
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.channel import Channel
+from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.holder import holder
 from supervisor.kernel.monitor import Monitor
@@ -119,6 +120,8 @@ class Run:
         self._reading = Lane(f"last words of kernel {kernel}")
         self._report = report
         self._oom = OomWatch(process)
+        self.confinement = Confinement()
+        self._is_pressed = False
         self._channel = channel
         self._monitor: Monitor | None = None
         self._ready = False
@@ -204,12 +207,14 @@ class Run:
     async def _watch_end(self) -> None:
         await self._wait_end()
         self.is_over = True
+        # The count goes with the cgroup.
+        is_oom = self._oom.struck(self._handle.returncode)
         at, uptime = time.time(), time.monotonic() - self._since
         # First the ports: children in the group hold them, and the next run needs them.
         await self._end_group()
         self.close()
         self._hold_ports()
-        ended = await self._told_end()
+        ended = await self._told_end(is_oom)
         self.ended = ended, at, uptime
         self._report(Exited(self._kernel, self.generation, ended))
         await self._handle.cleanup()
@@ -228,6 +233,7 @@ class Run:
 
     async def _end_group(self) -> None:
         try:
+            await begin(self.confinement.end, self._config)
             await end_group(self.process)
         except OSError as error:
             log.warning("cannot end what kernel %s has left behind: %s", self._kernel, error)
@@ -240,9 +246,9 @@ class Run:
             except OSError:
                 pass  # somebody has one already, which the next launch tells
 
-    async def _told_end(self) -> Exit:
+    async def _told_end(self, is_oom: bool) -> Exit:
         try:
-            ended = self._describe_end(await self._tail())
+            ended = self._describe_end(await self._tail(), is_oom)
             if ended.cause is Cause.PORT_TAKEN:
                 return await self._with_holder(ended)
             return ended if self.pending is None else await self._with_left(self.pending, ended)
@@ -267,9 +273,10 @@ class Run:
         except (Hanging, OSError) as error:
             return (f"(the output cannot be read: {error})",)
 
-    def _describe_end(self, tail: tuple[str, ...]) -> Exit:
-        returncode = self._handle.returncode
-        ended = describe_exit(returncode, oom=self._oom.struck(returncode), output_tail=tail)
+    def _describe_end(self, tail: tuple[str, ...], is_oom: bool) -> Exit:
+        ended = describe_exit(self._handle.returncode, oom=is_oom, output_tail=tail)
+        if ended.cause is Cause.OOM and str(self.confinement.memory):
+            ended = replace(ended, detail=f"memory: {self.confinement.memory}")
         if self._failed_startup:
             detail = self._failed_startup[-1]
             return replace(ended, cause=Cause.STARTUP, detail=detail, output_tail=self._failed_startup)
@@ -298,9 +305,22 @@ class Run:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def note_well(self) -> None:
-        """If it is alive at this moment, what the OOM killer did until now explains no later death."""
+    def look(self) -> None:
+        """See what it uses; for a thread.
+
+        If it is alive at this moment, what the OOM killer did until now explains no later death.
+        """
         self._oom.renew(lambda: not self.is_over and is_running(self.process))
+        if not self.is_over:
+            self.confinement.look(self._config)
+
+    def tell_pressed(self) -> None:
+        """Tell once, until it uses less again, that it comes near its limit of memory."""
+        pressed = self.confinement.pressed
+        if pressed is not None and not self._is_pressed:
+            fields = {"used": pressed[0], "limit": pressed[1]}
+            self._report(Noted(self._kernel, self.generation, "kernel.pressed", fields))
+        self._is_pressed = pressed is not None
 
     def apply(self, config: KernelConfig) -> None:
         """Check with other settings from now on."""
@@ -328,7 +348,9 @@ class Run:
             self.signal(signal.SIGINT)
 
     def signal(self, signum: int) -> None:
-        """Signal the group; a run that has ended already is no error."""
+        """Signal the group; a run that has ended already is no error.  SIGKILL is for all that is its."""
+        if signum == signal.SIGKILL:
+            self.confinement.kill(self._config)
         try:
             signal_group(self.process, signum)
         except ProcessLookupError:

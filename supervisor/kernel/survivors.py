@@ -6,6 +6,7 @@ Starts and ends nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.cgroups.tree import NOWHERE, RunId, Tree
 from supervisor.core.events import Survivor
 from supervisor.core.lifecycle import DEATHS_KEPT
 from supervisor.core.model import (
@@ -57,6 +59,8 @@ from supervisor.records.record import (
     marked_run,
 )
 from supervisor.settings.config import KernelConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,12 @@ def _recorded(death: Death, date: float) -> RecordedDeath:
 
 
 async def take_stock(
-    store: RecordStore, places: Places, now: float, wall: float, declared: Mapping[str, KernelConfig]
+    store: RecordStore,
+    places: Places,
+    now: float,
+    wall: float,
+    declared: Mapping[str, KernelConfig],
+    cgroups: Tree = NOWHERE,
 ) -> Stock:
     """Read and verify all records; ``now`` is monotonic, ``wall`` in seconds since the epoch.
 
@@ -183,7 +192,7 @@ async def take_stock(
             )
     for record in records:
         found = marked.get(record.name, [])
-        if (refusal := _reason_to_refuse(record, found)) is not None:
+        if (refusal := _reason_to_refuse(record, found, cgroups)) is not None:
             strangers.add(record.name)
             told[f"record of {record.name}"] = refusal
         elif record.launched is not None:
@@ -192,9 +201,9 @@ async def take_stock(
     return Stock(tuple(survivors), ended, helpers, tuple(records), frozenset(strangers), told)
 
 
-def _reason_to_refuse(record: Record, marked: list[Marked]) -> str | None:
+def _reason_to_refuse(record: Record, marked: list[Marked], cgroups: Tree) -> str | None:
     """Why a kernel on record that may live cannot be taken up."""
-    if (other := _of_another_account(record)) is not None:
+    if (other := _of_another_account(record) or _of_another_run(record, cgroups)) is not None:
         return other
     if record.launched is None and (marked or (record.process and is_running(record.process))):
         return f"{record.name}: its settings on record are not understood"
@@ -229,6 +238,37 @@ def _is_its_run(process: ProcessId, marked: list[Marked]) -> bool:
     except OSError:
         return True
     return not any(re.match(rb"[A-Za-z_]\w*=", variable) for variable in environ.split(b"\0"))
+
+
+def _of_another_run(record: Record, cgroups: Tree) -> str | None:
+    """Why the living process of a record cannot be its kernel, if it is in the cgroup of another run."""
+    if record.process is None or not is_running(record.process):
+        return None
+    run, expected = cgroups.run_of(record.process.pid), RunId(record.name, record.generation)
+    if run in (None, expected):
+        return None
+    return (
+        f"{record.name}: pid {record.process.pid} on record is not its own, by its cgroup: it is left alone: "
+        "end it, and start the daemon anew"
+    )
+
+
+def end_leftovers(cgroups: Tree, stock: Stock) -> None:
+    """End what runs have left that ended while nobody watched, as at every death; blocks.
+
+    Of a kernel that is left alone, or whose settings on record say so, nothing is ended.
+    """
+    living = {RunId(s.kernel, s.generation) for s in stock.survivors if s.process is not None}
+    settings = {record.name: record.launched for record in stock.records}
+    for run in list(cgroups.runs()):
+        launched = settings.get(run.kernel)
+        if run in living or run.kernel in stock.strangers:
+            continue
+        if launched is None or launched.kill_mode == "tree" or not cgroups.group(run).is_populated:
+            try:
+                cgroups.group(run).end()
+            except OSError as error:
+                log.warning("cannot end what %s has left: %s", run.directory, error)
 
 
 def _has_left(process: ProcessId, marked: list[Marked]) -> bool:
@@ -298,24 +338,38 @@ def _marked(state_dir: Path) -> tuple[dict[str, list[Marked]], tuple[ProcessId, 
     """
     found: dict[str, list[Marked]] = {}
     helpers: list[ProcessId] = []
-    prefix = os.fsencode(f"{MARK_VARIABLE}=")
     for pid in all_pids():
         try:
-            variables = read_proc(pid, "environ").split(b"\0")
-            values = [v[len(prefix) :].decode() for v in variables if v.startswith(prefix)]
-            if not values:
+            value = _mark_of(pid)
+            if value is None:
                 continue
             process = identify(pid)
             is_leader = os.getsid(pid) == pid
             if owner_of(process) not in (None, os.geteuid()):
                 continue
-        except (OSError, UnicodeDecodeError):
-            continue  # ended meanwhile, or another user's
-        if (run := marked_run(values[0], state_dir)) is not None:
+        except OSError:
+            continue  # ended meanwhile
+        if (run := marked_run(value, state_dir)) is not None:
             found.setdefault(run[0], []).append(Marked(process, run[1], is_leader))
-        elif is_helper_mark(values[0], state_dir):
+        elif is_helper_mark(value, state_dir):
             helpers.append(process)
     return found, tuple(helpers)
+
+
+def run_of(pid: int, state_dir: Path) -> RunId | None:
+    """To which run of a kernel of this state directory a process belongs, by its mark."""
+    value = _mark_of(pid)
+    found = marked_run(value, state_dir) if value is not None else None
+    return RunId(*found) if found else None
+
+
+def _mark_of(pid: int) -> str | None:
+    prefix = os.fsencode(f"{MARK_VARIABLE}=")
+    try:
+        variables = read_proc(pid, "environ").split(b"\0")
+        return next((v[len(prefix) :].decode() for v in variables if v.startswith(prefix)), None)
+    except (OSError, UnicodeDecodeError):
+        return None  # ended meanwhile, or another user's
 
 
 def _verdict(record: Record, marked: list[Marked], places: Places, now: float, wall: float) -> Survivor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from supervisor.wording import CAUSES, one_line, signal_name, span
+from supervisor.wording import CAUSES, amount, one_line, signal_name, span
 
 _MISTAKES = 5  # so many are told in the sentence itself
 _CHECKS = {"heartbeat": "its heartbeat", "probe": "kernel_info on control"}
@@ -39,6 +39,11 @@ class _Telling:
         self.told.add(name)
         value = self._event.get(name)
         return "" if value is None else str(value)
+
+    def amount(self, name: str) -> str:
+        self.told.add(name)
+        value = self._event.get(name)
+        return amount(value) if isinstance(value, int) else "much"
 
     def seconds(self, name: str) -> str:
         value = self._event.get(name)
@@ -134,6 +139,11 @@ def _restored(e: _Telling) -> str:
     return f"{e.text('kernel')} had lost its connection file, which is written again{e.because('file')}"
 
 
+def _pressed(e: _Telling) -> str:
+    used, limit = e.amount("used"), e.amount("limit")
+    return f"{e.text('kernel')} uses {used} of memory and may use {limit}{e.run()}"
+
+
 def _stopping(e: _Telling) -> str:
     names = e.items("awaited") or e.items("kernels")
     waiting = f"; waits for {', '.join(names)}" if names else ""
@@ -210,6 +220,7 @@ _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "kernel.removed": _kernel("is no longer declared and was removed"),
     "kernel.escaped": _escaped,
     "kernel.restored": _restored,
+    "kernel.pressed": _pressed,
     "library.reported": _reported,
     "log.dropped": _lost("lines of log were lost, because nobody took them"),
     "events.dropped": _lost("events are missing here, because they could not be written"),

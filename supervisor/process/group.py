@@ -180,16 +180,17 @@ def marked_processes(variable: str, value: str) -> list[ProcessId]:
         try:
             # Asked first and of the few it is true for again: this goes through all processes of the
             # machine at every death. The pid may have gone to another process before it was identified.
-            if pid != os.getpid() and _is_marked(pid, variable, value):
+            if pid != os.getpid() and is_marked(pid, variable, value):
                 process = identify(pid)
-                if _is_marked(pid, variable, value):
+                if is_marked(pid, variable, value):
                     found.append(process)
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
 
 
-def _is_marked(pid: int, variable: str, value: str) -> bool:
+def is_marked(pid: int, variable: str, value: str) -> bool:
+    """Whether a process of our user was started with exactly this environment variable.  Raises OSError."""
     if LINUX:
         if os.stat(f"{PROC}/{pid}").st_uid != os.geteuid():  # noqa: PTH116 - half the time of a Path
             return False

@@ -23,6 +23,7 @@ CheckAction = Literal["report", "restart", "off"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 KERNELSPEC_PATTERN = r"^[A-Za-z0-9._-]+$"  # jupyter_client's kernelspec._kernel_name_pat
 MODULE_PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"
+SIZE_PATTERN = r"^[1-9][0-9]{0,14}[KMGT]?$"
 CONNECTION_FILE = "{connection_file}"
 
 # What may happen, as it is told in the log (DESIGN: Events); hooks choose among them.
@@ -33,6 +34,7 @@ EVENTS = (
     *("kernel.stopped", "kernel.failed", "kernel.unresponsive", "kernel.responsive", "kernel.adopted"),
     *("kernel.interrupted", "kernel.signalled", "kernel.removed", "kernel.escaped", "kernel.waiting"),
     "kernel.restored",
+    "kernel.pressed",
 )
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -103,6 +105,27 @@ class OutputConfig(Settings, frozen=True):
 
     max_bytes: Annotated[int, Meta(description="rotated when larger; 0: never", ge=0)] = 10_485_760
     backups: Annotated[int, Meta(description="rotated files that are kept", ge=0, le=100)] = 3
+
+
+class LimitsConfig(Settings, frozen=True):
+    """What a kernel may use of the machine with all of its children; needs a cgroup (docs/systemd.md)."""
+
+    memory: Annotated[
+        Annotated[str, Meta(pattern=SIZE_PATTERN)] | None, Meta(description='bytes, or such as "48G"')
+    ] = None
+    cpu: Annotated[Annotated[float, Meta(ge=0.01)] | None, Meta(description="processors, such as 1.5")] = None
+    tasks: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="processes and threads")] = None
+    warn: Annotated[
+        float, Meta(description="share of memory at which kernel.pressed is told", gt=0, le=1)
+    ] = 0.9
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit of memory as a number."""
+        if self.memory is None:
+            return None
+        number, unit = self.memory.rstrip("KMGT"), self.memory.lstrip("0123456789")
+        return int(number) << 10 * " KMGT".index(unit or " ")
 
 
 class KernelConfig(Settings, frozen=True):
@@ -178,6 +201,10 @@ class KernelConfig(Settings, frozen=True):
     ] = 0.215
     executing: Annotated[bool, _key("next-start", "keep on record what is executed")] = True
     output: Annotated[OutputConfig, _key("live", "the kernel's own stdout and stderr")] = OutputConfig()
+    limits: Annotated[LimitsConfig, _key("live", "what it may use; default: no limits")] = LimitsConfig()
+    kill_mode: Annotated[
+        Literal["tree", "group"], _key("live", "whom its end takes along: all of its processes, or its group")
+    ] = "tree"
 
     display_name: Annotated[Text | None, _key("live", "its name in Jupyter; default: its own name")] = None
     on_client_shutdown: Annotated[

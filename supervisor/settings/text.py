@@ -40,7 +40,11 @@ def toml_value(value: Any) -> str:
         case list() | tuple():
             return "[" + ", ".join(map(toml_value, value)) + "]"
         case Mapping():
-            pairs = [f"{bare_or_quoted(key)} = {toml_value(item)}" for key, item in value.items()]
+            pairs = [
+                f"{bare_or_quoted(key)} = {toml_value(item)}"
+                for key, item in value.items()
+                if item is not None
+            ]
             return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
         case Settings():
             return toml_value({key: getattr(value, key) for key in keys_of(type(value))})

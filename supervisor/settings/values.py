@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import NODEFAULT
 
-from supervisor.settings.config import File, KernelConfig, Settings, SupervisorConfig
+from supervisor.settings.config import SIZE_PATTERN, File, KernelConfig, Settings, SupervisorConfig
 from supervisor.settings.keys import Key, Kind, keys_of
 from supervisor.settings.mistakes import bare_or_quoted, closest, cut, described, listed, quoted, spelled
 from supervisor.settings.text import toml_value
@@ -144,6 +144,8 @@ def _string(key: Key, value: Any) -> str:
     if not text:
         raise WrongValueError('"" is empty: write a value, or remove the key')
     if key.pattern and not matches(key.pattern, text):
+        if key.pattern == SIZE_PATTERN:
+            raise WrongValueError(f'{spelled(text)} is not a size: write bytes, or such as "512M" or "48G"')
         raise WrongValueError(f'{spelled(text)} is not a name: use letters, digits, ".", "_" and "-"')
     return text
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from supervisor.cgroups.tree import NOWHERE, open_tree
 from supervisor.core import plan as planning
 from supervisor.core.events import (
     Found,
@@ -33,12 +35,12 @@ from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, Waiti
 from supervisor.core.policy import describe, is_clean, may_restart
 from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
-from supervisor.disk.off_loop import Lane
+from supervisor.disk.off_loop import Lane, begin
 from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
 from supervisor.disk.pulse import Pulses
 from supervisor.kernel.entry import Equipment
 from supervisor.kernel.host import Host
-from supervisor.kernel.survivors import Stock, take_stock
+from supervisor.kernel.survivors import Stock, end_leftovers, run_of, take_stock
 from supervisor.observe.callbacks import Callbacks
 from supervisor.observe.counts import Counts
 from supervisor.observe.events_file import EventsFile
@@ -86,8 +88,17 @@ class Supervision:
     """
 
     def __init__(
-        self, config: Config, state_dir: Path, runtime_dir: Path, pulses: Pulses | None = None
+        self,
+        config: Config,
+        state_dir: Path,
+        runtime_dir: Path,
+        pulses: Pulses | None = None,
+        *,
+        has_cgroups: bool = False,
     ) -> None:
+        """``has_cgroups``: where a cgroup is delegated to this process, which then must be its only one."""
+        self.cgroups = NOWHERE
+        self._has_cgroups = has_cgroups
         self.instance = uuid.uuid4().hex
         self.config = config
         self.places = Places(state_dir, runtime_dir)
@@ -149,6 +160,8 @@ class Supervision:
         refuse_shared(self.places.runtime_dir, "runtime_dir")
         self._lock.take()
         self._sequence = self.events_file.last_sequence()
+        if self._has_cgroups:
+            self.cgroups = open_tree(os.environ, lambda pid: run_of(pid, self.places.state_dir))
         self._tighten(files_of(self.places))
         for name in self.config.kernels:
             remove_temporaries_of(self.places.connection_file(name))
@@ -166,7 +179,8 @@ class Supervision:
     def open(self) -> None:
         """Begin to supervise, with no kernels yet.  The lock is held already."""
         self._store = store = RecordStore(self.places.records)
-        host = Host(self.places, store, self.note_trouble, Equipment(wait_disk=self.wait_disk))
+        equipment = Equipment(wait_disk=self.wait_disk, cgroups=self.cgroups)
+        host = Host(self.places, store, self.note_trouble, equipment)
         runner = Runner(host, self._sequence)
         self._loop, self._opened = asyncio.get_running_loop(), (runner, host)
         observers: list[Observer] = [
@@ -185,11 +199,13 @@ class Supervision:
     async def look_back(self) -> None:
         """Learn what an earlier supervisor left; before ``take_up``."""
         now = asyncio.get_running_loop().time()
-        found = await take_stock(self._store, self.places, now, time.time(), self.config.kernels)
+        declared, cgroups = self.config.kernels, self.cgroups
+        found = await take_stock(self._store, self.places, now, time.time(), declared, cgroups)
         # As at every death: children in the group hold the ports, and the next run needs them.
         for helper in found.helpers:
             end_process(helper)
         await asyncio.gather(*(end_group(process) for process in found.ended))
+        await begin(end_leftovers, cgroups, found)
         self._found = found
 
     def take_up(self) -> None:

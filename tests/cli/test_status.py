@@ -56,6 +56,15 @@ def test_status_for_machines_is_what_the_daemon_said(cli: Cli, steering: FakeSte
     assert "instance-1" == found["instance"]
 
 
+def test_status_tells_what_the_daemon_can_do_with_cgroups_unless_it_is_all(
+    cli: Cli, steering: FakeSteering
+) -> None:
+    assert "cgroups" not in cli("status").out
+    steering.cgroups_advice = "limits need systemd 254"
+
+    assert "cgroups: tracking: limits need systemd 254" in cli("status").out.splitlines()
+
+
 def test_status_tells_what_is_wrong_with_the_daemon(cli: Cli, steering: FakeSteering) -> None:
     steering.mistakes = ["kernels.toml: kernels.a.x: no such key"]
     steering.degraded = ["events.jsonl cannot be written"]

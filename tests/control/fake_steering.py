@@ -75,6 +75,7 @@ class FakeSteering:
         self.mistakes: list[str] = []
         self.degraded: list[str] = []
         self.planned_path: str | None = None
+        self.cgroups_advice = ""
         self.looks = 0
         self.lines: list[dict[str, Any]] = []
         self.flood = False
@@ -105,6 +106,7 @@ class FakeSteering:
             },
             "state_dir": str(self.tmp),
             "events_file": str(self.tmp / "events.jsonl"),
+            "cgroups": {"state": "tracking", "advice": self.cgroups_advice},
             "degraded": self.degraded,
             "kernels": [self._view(name) for name in (self.names() if names is None else names)],
         }

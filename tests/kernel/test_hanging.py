@@ -417,9 +417,9 @@ async def test_what_the_oom_killer_did_to_a_run_that_is_over_is_not_taken_for_it
     asked: list[bool] = []
     monkeypatch.setattr(run._oom, "renew", lambda is_alive: asked.append(is_alive()))
 
-    run.note_well()
+    run.look()
     os.kill(spawned.process.pid, 9)
     os.waitid(os.P_PID, spawned.process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it is as good as dead
-    run.note_well()
+    run.look()
 
     assert [True, False] == asked

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from supervisor.cgroups.tree import Level, RunId, Tree
 from supervisor.core.events import Survivor
 from supervisor.core.model import (
     Cause,
@@ -37,11 +38,14 @@ from supervisor.core.model import (
 )
 from supervisor.kernel import survivors
 from supervisor.kernel.connection import CHANNELS, Address
-from supervisor.kernel.survivors import Stock, record_of, take_stock
+from supervisor.kernel.survivors import Stock, end_leftovers, record_of, take_stock
 from supervisor.process.identity import current_boot_id, identify
 from supervisor.records.places import Places
 from supervisor.records.record import MARK_VARIABLE, Record, RecordedDeath, RecordStore, mark
 from supervisor.settings.config import KernelConfig
+from tests.cgroups.conftest import Machine, machine
+
+__all__ = ["machine"]
 
 SETTINGS = KernelConfig(name="a", argv=("x", "{connection_file}"))
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -179,6 +183,37 @@ async def test_a_process_on_record_of_which_the_environment_tells_nothing_is_the
     store.write(record(process))
 
     assert process == (await only(store, places)).process
+
+
+async def test_a_process_in_the_cgroup_of_another_run_is_not_the_kernel(
+    store: RecordStore, places: Places, launch: Launch, machine: Machine
+) -> None:
+    process = launch()
+    store.write(record(process))
+    tree = Tree(Level.TRACKING, "", machine.mount, machine.mount)
+    now = asyncio.get_running_loop().time()
+    for run, is_it in ((RunId("a", 1), True), (RunId("a", 2), False), (RunId("b", 1), False)):
+        machine.enter(tree.group(run).path, process.pid)
+
+        stock = await take_stock(store, places, now, time.time(), {}, tree)
+
+        assert is_it == bool(stock.survivors)
+        assert is_it == ("is not its own, by its cgroup" not in str(stock.troubles))
+
+
+def test_what_runs_left_that_ended_is_ended_but_not_of_those_that_are_left_alone(machine: Machine) -> None:
+    tree = Tree(Level.TRACKING, "", machine.mount, machine.mount)
+    runs = [RunId("lives", 2), RunId("lives", 1), RunId("ended", 4), RunId("stranger", 1), RunId("spared", 1)]
+    for pid, run in enumerate([*runs, RunId("gone", 1)], 100):
+        machine.enter(tree.group(run).path, pid)
+    spared = msgspec.structs.replace(SETTINGS, name="spared", kill_mode="group")
+    alive = Survivor("lives", SETTINGS, 2, Want.UP, ProcessId(100, 1, "x"))
+    records = (Record(name="spared", launched=spared), Record(name="ended", launched=SETTINGS))
+
+    left = (alive, Survivor("ended", SETTINGS, 4, Want.UP))
+    end_leftovers(tree, Stock(left, records=records, strangers=frozenset({"stranger"})))
+
+    assert {RunId("lives", 2), RunId("stranger", 1), RunId("spared", 1)} == set(tree.runs())
 
 
 async def test_of_another_boot_nothing_lives_and_nothing_is_a_death(

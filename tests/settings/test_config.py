@@ -121,6 +121,7 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
         "preload",
         "startup",
         "startup_file",
+        "limits",
     )
     text = COMMENTED.sub(
         lambda found: found[0] if found[1] in examples else found[0][1:], EXAMPLE.read_text()
@@ -133,7 +134,7 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
     "key",
     [
         *("runtime_dir", "state_dir", "socket", "argv", "interrupt_mode", "display_name"),
-        *("preload", "startup", "startup_file"),
+        *("preload", "startup", "startup_file", "limits"),
     ],
 )
 def test_the_other_examples_can_be_uncommented(key: str) -> None:

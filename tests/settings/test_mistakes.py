@@ -66,6 +66,10 @@ KEY_MISTAKES = [
     ("ports = { hb = 65536 }", "ports.hb: 65536 is out of range: write an integer from 0 to 65535"),
     ("ports = [1, 2]", "ports: is an array, not a table: write ports = { shell = 0 }"),
     ('hold_ports = "True"', 'hold_ports: "True" is a string, not a boolean: write true without quotes'),
+    (
+        'limits = { memory = "48X" }',
+        'limits.memory: "48X" is not a size: write bytes, or such as "512M" or "48G"',
+    ),
     ("hold_ports = 1", "hold_ports: 1 is an integer, not a boolean: write true or false"),
     ("restart = true", 'restart: true is not one of "always", "on-failure", "never"'),
     ("cwd = 2020-01-01", "cwd: 2020-01-01 is a date, not a string: put it in quotes"),

@@ -36,7 +36,7 @@ def values_of(key: Key) -> st.SearchStrategy[object]:
         case Kind.MAPPING:
             return st.dictionaries(TEXT.filter(lambda name: name and "=" not in name), TEXT)
         case Kind.STRING:
-            return TEXT.filter(bool)
+            return st.from_regex(key.pattern, fullmatch=True) if key.pattern else TEXT.filter(bool)
         case Kind.TABLE:
             assert key.table is not None
             table = key.table

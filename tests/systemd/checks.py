@@ -16,7 +16,7 @@ from pathlib import Path
 
 from service import CHECKS, Skipped, run
 
-MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_end")
+MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups", "checks_of_end")
 
 
 def main(results: str) -> None:

@@ -39,12 +39,18 @@ def systemd_finds_nothing_wrong_with_the_units() -> None:
     run(PROGRAM, "systemd", "install", "--instance", "team")
 
     for unit in ("kernel-supervisor.service", "kernel-supervisor@team.service"):
-        assert "" == run("systemd-analyze", "verify", "--man=no", f"/etc/systemd/system/{unit}")
+        assert [] == _complaints("verify", f"/etc/systemd/system/{unit}")
     home = {"XDG_RUNTIME_DIR": "/run", "HOME": "/root"}
     for unit in ("kernel-supervisor.service", "kernel-supervisor@team.service"):
         source = Path("/units/user") / unit.replace("team", "")
         Path("/tmp", unit).write_text(source.read_text())
-        assert "" == run("systemd-analyze", "--user", "verify", "--man=no", f"/tmp/{unit}", env=home)
+        assert [] == _complaints("--user", "verify", f"/tmp/{unit}", env=home)
+
+
+def _complaints(*words: str, env: dict[str, str] | None = None) -> list[str]:
+    """What systemd finds, but that it is older than a directive that it may ignore."""
+    lines = run("systemd-analyze", "--man=no", *words, env=env).splitlines()
+    return [line for line in lines if "Unknown key name 'DelegateSubgroup'" not in line]
 
 
 @check

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 PROGRAM = "/opt/kernel-supervisor/bin/kernel-supervisor"
-DEADLINE = 60.0
+DEADLINE = float(os.environ.get("CHECKS_DEADLINE", "60"))
 T = TypeVar("T")
 SETTINGS = Path("/etc/kernel-supervisor")
 

@@ -11,7 +11,7 @@ from tests.systemd.container import HERE, CommandError, NotPossibleHereError, bo
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1200)]
 
 
-MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_end")
+MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups", "checks_of_end")
 
 
 def _checks() -> list[str]:

@@ -1,0 +1,103 @@
+"""What confines one run: its cgroup, where the daemon has a tree of them, else nothing.
+
+Owns how a run comes into its cgroup, and what is done with that on its way.  What
+touches the system is for a thread; ``kill`` alone is not worth one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from supervisor.cgroups.group import Group, Memory
+from supervisor.cgroups.tree import NOWHERE, Level, RunId, Tree
+from supervisor.process.group import is_marked
+from supervisor.records.record import MARK_VARIABLE
+from supervisor.settings.config import KernelConfig
+
+log = logging.getLogger(__name__)
+
+
+class Confinement:
+    """The cgroup of one run; of nothing, where none is delegated.
+
+    ``memory`` is what it used in all, known after ``end``; ``pressed`` what it uses and may
+    use, in bytes, as long as that is more than ``limits.warn`` of the limit; ``refused`` is
+    which limit is not in force, and why.
+    """
+
+    def __init__(self, tree: Tree = NOWHERE, group: Group | None = None) -> None:
+        self._group = group
+        self._is_limited = group is not None and tree.level is Level.ENFORCED
+        self.memory = Memory()
+        self.pressed: tuple[int, int] | None = None
+        self.refused = ""
+
+    @classmethod
+    def of(cls, tree: Tree, run: RunId, pid: int, mark: str, config: KernelConfig) -> Confinement:
+        """Have a process in the cgroup of its run, with what it has forked, and within its limits.
+
+        One of an earlier daemon is there already, with its limits.  Raises OSError.
+        """
+        if tree.level is Level.NONE:
+            return cls()
+        if tree.run_of(pid) == run:
+            return cls(tree, tree.group(run))
+
+        def is_its(other: int) -> bool:
+            try:
+                return os.getsid(other) == pid or is_marked(other, MARK_VARIABLE, mark)
+            except OSError:
+                return False  # it has ended
+
+        found = cls(tree, tree.place(run, pid, is_its))
+        found.limit(config)
+        return found
+
+    @classmethod
+    def of_adopted(cls, tree: Tree, run: RunId, pid: int, mark: str, config: KernelConfig) -> Confinement:
+        """The same for one that is not to be ended where that cannot be."""
+        try:
+            return cls.of(tree, run, pid, mark, config)
+        except OSError as error:
+            log.warning("kernel %s is without a cgroup until its next start: %s", run.kernel, error)
+            return cls()
+
+    def limit(self, config: KernelConfig) -> None:
+        """Put the limits of these settings in force, as far as they can be."""
+        if self._group is not None and self._is_limited:
+            try:
+                self.refused = self._group.limit(config.limits)
+            except OSError as error:
+                self.refused = f"limits cannot be set: {error.strerror}"
+
+    def look(self, config: KernelConfig) -> None:
+        """See what it uses; a limit that was too low may be in force by now."""
+        if self._group is None or not self._is_limited:
+            return
+        if self.refused:
+            self.limit(config)
+        used, limit = self._group.used(), self._group.memory().limit
+        is_pressed = used is not None and limit is not None and used >= config.limits.warn * limit
+        self.pressed = (used, limit) if is_pressed and used is not None and limit is not None else None
+
+    def kill(self, config: KernelConfig) -> None:
+        """Kill all that belongs to the run, unless its settings leave those alone that left its group."""
+        if self._group is not None and config.kill_mode == "tree":
+            try:
+                self._group.kill()
+            except OSError as error:
+                log.warning("cannot kill all of %s: %s", self._group.path.name, error)
+
+    def end(self, config: KernelConfig) -> None:
+        """Once the kernel itself has ended: note what it used, end what it has left, let its cgroup go."""
+        if (group := self._group) is None:
+            return
+        self.memory = group.memory()
+        try:
+            if config.kill_mode == "tree" and not group.end():
+                log.warning("%s has processes that cannot be killed: %s", group.path.name, group.pids())
+            elif config.kill_mode == "group" and not group.is_populated:
+                group.remove()
+        except OSError as error:
+            log.warning("cannot end what %s has left: %s", group.path.name, error)

@@ -1,0 +1,80 @@
+"""The cgroup of one run: memory, limits, the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.cgroups import group as groups
+from supervisor.cgroups.group import Group, Memory
+from supervisor.settings.config import LimitsConfig
+from tests.cgroups.conftest import Machine
+
+USE = [("memory.current", "700"), ("memory.stat", "anon 5\nactive_file 150\ninactive_file 50\n")]
+
+
+def test_a_cgroup_that_is_gone_has_nobody_in_it_and_counts_nothing(tmp_path: Path) -> None:
+    gone = Group(tmp_path / "kernel-a.1")
+
+    assert ([], False, Memory(), None) == (gone.pids(), gone.is_populated, gone.memory(), gone.used())
+    gone.kill()
+    gone.remove()
+    assert gone.end(0.0) is True
+
+
+def test_what_is_used_does_not_count_the_cache_of_files(machine: Machine) -> None:
+    assert 500 == machine.fill(machine.mount / "g", USE).used()
+
+
+def test_memory_is_told_as_people_read_it(machine: Machine) -> None:
+    figures = [("memory.peak", "314572800\n"), ("memory.max", "314572800\n")]
+
+    assert "peak 300 MiB, limit 300 MiB" == str(machine.fill(machine.mount / "a", figures).memory())
+    assert "peak 1.5 GiB" == str(Memory(1610612736, None))
+    assert (
+        Memory(5, None)
+        == machine.fill(machine.mount / "b", [("memory.peak", "5"), ("memory.max", "max")]).memory()
+    )
+
+
+def test_limits_are_in_force_and_go_when_the_file_names_them_no_more(machine: Machine) -> None:
+    group = machine.fill(machine.mount / "g", USE)
+
+    assert "" == group.limit(LimitsConfig(memory="1K", cpu=1.5, tasks=40))
+    assert [("g/pids.max", "40"), ("g/cpu.max", "150000 100000"), ("g/memory.max", "1024")] == machine.written
+    machine.written.clear()
+    assert "" == group.limit(LimitsConfig())
+    assert [("g/pids.max", "max"), ("g/cpu.max", "max 100000"), ("g/memory.max", "max")] == machine.written
+
+
+def test_a_limit_below_what_is_used_is_refused_and_the_others_are_in_force(machine: Machine) -> None:
+    group = machine.fill(machine.mount / "g", USE)
+
+    assert "limits.memory = 499 is below the 500 B in use" == group.limit(LimitsConfig(memory="499", tasks=4))
+    assert ["g/pids.max", "g/cpu.max"] == [name for name, _ in machine.written]
+
+
+def test_the_end_takes_everybody_and_the_cgroup(machine: Machine) -> None:
+    machine.enter(machine.mount / "g", 7, 8)
+
+    assert Group(machine.mount / "g").end() is True
+    assert not (machine.mount / "g").exists()
+
+
+def test_who_cannot_be_killed_is_waited_for_so_long_only(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "LOOK_INTERVAL", 0.0)
+    machine.enter(machine.mount / "g", 7)
+    machine.deaf = True
+
+    assert Group(machine.mount / "g").end(0.01) is False
+    assert (machine.mount / "g").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [(None, None), ("512", 512), ("2K", 2048), ("48G", 48 << 30), ("1T", 1 << 40)]
+)
+def test_a_size_has_a_unit_or_none(text: str | None, number: int | None) -> None:
+    assert number == LimitsConfig(memory=text).memory_bytes

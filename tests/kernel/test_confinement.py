@@ -1,0 +1,153 @@
+"""A run in its cgroup: how it gets there, what it may use, how all of it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from supervisor.cgroups.group import Group, Memory
+from supervisor.cgroups.tree import NOWHERE, Level, RunId, Tree
+from supervisor.kernel.confinement import Confinement
+from supervisor.records.record import MARK_VARIABLE
+from supervisor.settings.config import KernelConfig, LimitsConfig
+from tests.cgroups.conftest import Machine, machine
+
+__all__ = ["machine"]
+
+RUN = RunId("a", 3)
+PLAIN = KernelConfig(name="a", kernelspec="x")
+LIMITED = replace(PLAIN, limits=LimitsConfig(memory="1K", warn=0.5))
+
+
+@pytest.fixture
+def tree(machine: Machine) -> Tree:
+    machine.make(machine.mount / "unit/daemon")
+    return Tree(Level.ENFORCED, "", machine.mount / "unit", machine.mount / "unit/daemon")
+
+
+@pytest.fixture
+def marked() -> Iterator[int]:
+    """A child that has left the session of its kernel, and has its mark."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        env={**os.environ, MARK_VARIABLE: "the-mark"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield child.pid
+        child.kill()
+
+
+def use(group: Group, current: int, peak: int = 0) -> None:
+    for name, number in (("memory.current", current), ("memory.peak", peak)):
+        (group.path / name).write_text(str(number))
+
+
+def test_without_a_tree_nothing_is_confined_and_nothing_goes_wrong() -> None:
+    found = Confinement.of(NOWHERE, RUN, os.getpid(), "m", LIMITED)
+
+    found.limit(LIMITED)
+    found.look(LIMITED)
+    found.kill(LIMITED)
+    found.end(LIMITED)
+    assert (Memory(), None, "") == (found.memory, found.pressed, found.refused)
+
+
+def test_a_new_process_is_in_its_cgroup_with_its_children_and_its_limits(
+    machine: Machine, tree: Tree, marked: int
+) -> None:
+    machine.enter(tree.home, 70, marked, os.getppid())
+
+    Confinement.of(tree, RUN, 70, "the-mark", LIMITED)
+
+    assert ([70, marked], [os.getppid()]) == (tree.group(RUN).pids(), Group(tree.home).pids())
+    assert ("unit/kernel-a.3/memory.max", "1024") in machine.written
+
+
+def test_one_of_an_earlier_daemon_stays_where_it_is_with_its_limits(machine: Machine, tree: Tree) -> None:
+    machine.enter(tree.group(RUN).path, 70)
+    machine.written.clear()
+
+    Confinement.of(tree, RUN, 70, "m", LIMITED)
+
+    assert [] == machine.written
+
+
+def test_where_there_are_no_limits_none_is_written(machine: Machine, tree: Tree) -> None:
+    tracking = Tree(Level.TRACKING, "", tree.root, tree.home)
+    machine.enter(tree.home, 70)
+
+    found = Confinement.of(tracking, RUN, 70, "m", LIMITED)
+    found.look(LIMITED)
+
+    assert [("unit/kernel-a.3/cgroup.procs", "70")] == machine.written
+
+
+def test_a_limit_that_is_too_low_is_tried_again_and_near_a_limit_is_pressed(
+    machine: Machine, tree: Tree
+) -> None:
+    machine.enter(tree.home, 70)
+    found = Confinement.of(tree, RUN, 70, "m", PLAIN)
+    use(tree.group(RUN), 2000)
+
+    found.limit(LIMITED)
+    assert "limits.memory = 1K is below the 1.95 KiB in use" == found.refused
+    use(tree.group(RUN), 600)
+    found.look(LIMITED)
+
+    assert ("", (600, 1024)) == (found.refused, found.pressed)
+    use(tree.group(RUN), 500)
+    found.look(LIMITED)
+    assert found.pressed is None
+
+
+def test_limits_that_the_system_refuses_are_told(
+    machine: Machine, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Confinement(tree, tree.group(RUN))
+
+    found.limit(LIMITED)
+
+    assert "limits cannot be set: no such cgroup" == found.refused
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_its_end_takes_all_and_keeps_the_figures(machine: Machine, tree: Tree, is_there: bool) -> None:
+    found = Confinement(tree, tree.group(RUN))
+    if is_there:
+        machine.enter(tree.group(RUN).path, 71, 72)
+        use(tree.group(RUN), 5, peak=77)
+
+    found.end(PLAIN)
+
+    assert not tree.group(RUN).path.exists()
+    assert Memory(77 if is_there else None) == found.memory
+
+
+def test_with_kill_mode_group_those_who_left_it_live_on(machine: Machine, tree: Tree) -> None:
+    found = Confinement(tree, tree.group(RUN))
+    machine.enter(tree.group(RUN).path, 71)
+    alone = replace(PLAIN, kill_mode="group")
+
+    found.kill(alone)
+    found.end(alone)
+    assert [71] == tree.group(RUN).pids()
+    machine.enter(machine.mount / "elsewhere", 71)
+    found.end(alone)
+    assert not tree.group(RUN).path.exists()
+
+
+def test_a_kill_takes_all_at_once(machine: Machine, tree: Tree) -> None:
+    machine.enter(tree.group(RUN).path, 71)
+
+    Confinement(tree, tree.group(RUN)).kill(PLAIN)
+
+    assert not tree.group(RUN).is_populated
