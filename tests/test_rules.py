@@ -57,7 +57,6 @@ UNTESTED = {
     "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
     "disk/privacy": "told of the real daemon, in tests/faults/test_modes.py",
-    "disk/pulse": "told of a frozen disk, with the host and in tests/faults",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
     "kernel/warmth": "told with kernels that start warm",
     "output/stream": "told with the file that it reads",
@@ -81,6 +80,7 @@ STORIES = {
     "test_distribution": "what is built of the project",
     "test_home": "the tests themselves",
     "test_layers": "the rooms",
+    "test_off_loop": "what runs on the loop, in all rooms",
     "test_rules": "the tests themselves",
 }
 # Rooms of tests that are about no one module; "jupyter" and "warm" are seen from outside.

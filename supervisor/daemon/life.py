@@ -30,9 +30,9 @@ from supervisor.control.lookup import (
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.settings_file import SettingsFile
 from supervisor.daemon.steered import SteeredDaemon
+from supervisor.disk.canary import Canaries
 from supervisor.disk.lock import AlreadyLocked
 from supervisor.disk.privacy import UnsafeDirectory
-from supervisor.disk.pulse import Pulses
 from supervisor.observe.journald import Journal
 from supervisor.observe.log import Format, configure
 from supervisor.process.descriptors import raise_limit
@@ -72,7 +72,7 @@ def live(named: Path, arguments: Namespace) -> int:
     log = configure(settings.log_level, form, journal=Journal.from_environ())
 
     raise_limit()
-    supervision = Supervision(config, state_dir, runtime_dir, Pulses(), has_cgroups=True)
+    supervision = Supervision(config, state_dir, runtime_dir, Canaries(), has_cgroups=True)
     try:
         return asyncio.run(_serve(Daemon(file, config, supervision, log), socket))
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:

@@ -170,7 +170,7 @@ class Run:
         self._note_language(await self._channel.wait_ready())
         if self.startup[0] and not await self._run_startup():
             return
-        connect = connect_command(self._connection.path)
+        connect = await begin(connect_command, self._connection.path)
         self._report(Ready(self._kernel, self.generation, connect))
         self._start_monitor()
 

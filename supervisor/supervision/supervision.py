@@ -33,11 +33,11 @@ from supervisor.core.events import (
 from supervisor.core.lifecycle import settings_of
 from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, Waiting, process_of
 from supervisor.core.policy import describe, is_clean, may_restart
+from supervisor.disk.canary import Canaries
 from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
 from supervisor.disk.off_loop import Lane, begin
 from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
-from supervisor.disk.pulse import Pulses
 from supervisor.kernel.entry import Equipment
 from supervisor.kernel.host import Host
 from supervisor.kernel.survivors import Stock, end_leftovers, run_of, take_stock
@@ -84,7 +84,7 @@ class Supervision:
     Used as an asynchronous context manager.  Entering takes the lock of
     the state directory (AlreadyLocked if a supervisor runs there), takes up
     the kernels that an earlier one left running, and starts those declared.
-    With ``pulses`` it can be left though a disk is frozen.
+    With ``canaries`` it can be left though a disk is frozen.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Supervision:
         config: Config,
         state_dir: Path,
         runtime_dir: Path,
-        pulses: Pulses | None = None,
+        canaries: Canaries | None = None,
         *,
         has_cgroups: bool = False,
     ) -> None:
@@ -102,7 +102,7 @@ class Supervision:
         self.instance = uuid.uuid4().hex
         self.config = config
         self.places = Places(state_dir, runtime_dir)
-        self._pulses = pulses
+        self._canaries = canaries
         self._writing = Lane("events", partial(self.wait_disk, state_dir))
         self.events_file = EventsFile(
             state_dir / "events.jsonl", on_change=self._note_events_soon, put=self._writing.put
@@ -124,8 +124,8 @@ class Supervision:
 
     def wait_disk(self, directory: Path) -> None:
         """Return once the disk of the directory takes changes; to be called in a lane."""
-        if self._pulses is not None:
-            self._pulses.wait(directory)
+        if self._canaries is not None:
+            self._canaries.wait(directory)
 
     @property
     def is_open(self) -> bool:
@@ -173,8 +173,8 @@ class Supervision:
     def unlock(self) -> None:
         """Give the state directory back."""
         self._lock.release()
-        if self._pulses is not None:
-            self._pulses.close()
+        if self._canaries is not None:
+            self._canaries.close()
 
     def open(self) -> None:
         """Begin to supervise, with no kernels yet.  The lock is held already."""

@@ -17,15 +17,18 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-_MISSING = ".kernel-supervisor-pulse"
+# How long a process that hangs is waited for in the end, in seconds.
+LAST_PATIENCE = 0.5
+
+_MISSING = ".kernel-supervisor-canary"
 
 
-class Pulses:
+class Canaries:
     """One process for each file system that is asked for, as long as it is not closed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pulses: dict[int, _Pulse] = {}
+        self._canaries: dict[int, _Canary] = {}
 
     def wait(self, directory: Path) -> None:
         """Return once the disk of the directory takes changes, or that cannot be found out; in any thread."""
@@ -34,16 +37,16 @@ class Pulses:
         except OSError:
             return  # whoever works there is told
         with self._lock:
-            pulse = self._pulses.setdefault(device, _Pulse(directory))
-        pulse.wait()
+            canary = self._canaries.setdefault(device, _Canary(directory))
+        canary.wait()
 
     def close(self) -> None:
-        """Have the processes end, those that hang once they do no longer; waits for none."""
-        for pulse in self._pulses.values():
-            pulse.close()
+        """Have the processes end, those that hang once they do no longer."""
+        for canary in self._canaries.values():
+            canary.close()
 
 
-class _Pulse:
+class _Canary:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
@@ -76,9 +79,14 @@ class _Pulse:
 
     def close(self) -> None:
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            process.poll()
+        if process is None or process.stdin is None or process.stdout is None:
+            return
+        process.stdin.close()
+        try:
+            process.wait(LAST_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return
+        process.stdout.close()
 
 
 def answer(directory: str) -> None:
