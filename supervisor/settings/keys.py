@@ -1,20 +1,18 @@
 """What each key of a table is, read off the declarations of ``supervisor.settings.config``.
 
-Owns the reading of type annotations, so that the reader of the file, its
-writer and its schema share one list of keys.  Knows no key by name.
+Owns one list of keys, which the reader of the file, its writer and its schema
+share.  Knows no key by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import NODEFAULT, Meta
-from msgspec.structs import fields
+from msgspec import NODEFAULT, inspect
 
 from supervisor.settings.config import Reload, Settings
 
@@ -33,7 +31,17 @@ class Kind(Enum):
     TABLES = "an array of tables"
 
 
-_KINDS = {str: Kind.STRING, int: Kind.INTEGER, float: Kind.NUMBER, bool: Kind.BOOLEAN}
+_KINDS: Mapping[type[inspect.Type], Kind] = {
+    inspect.StrType: Kind.STRING,
+    inspect.LiteralType: Kind.CHOICE,
+    inspect.IntType: Kind.INTEGER,
+    inspect.FloatType: Kind.NUMBER,
+    inspect.BoolType: Kind.BOOLEAN,
+    inspect.VarTupleType: Kind.STRINGS,
+    inspect.DictType: Kind.MAPPING,
+    inspect.StructType: Kind.TABLE,
+}
+_BOUNDS = ("ge", "gt", "le", "min_length", "pattern")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,89 +65,44 @@ class Key:
     le: float | None = None
     min_length: int | None = None
     pattern: str | None = None
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
 def keys_of(table: type[Settings]) -> Mapping[str, Key]:
     """The keys of a table in the order of their declaration."""
-    hints = get_type_hints(table, include_extras=True)
-    return {
-        field.name: _key(field.name, hints[field.name], _default(field.default, field.default_factory))
-        for field in fields(table)
-    }
+    declared = inspect.type_info(table)
+    assert isinstance(declared, inspect.StructType), "a table is one"
+    hints = get_type_hints(table)
+    return {field.name: _key(field, hints[field.name]) for field in declared.fields}
 
 
-def _default(value: Any, factory: Any) -> Any:
-    return factory() if value is NODEFAULT and factory is not NODEFAULT else value
-
-
-def _key(name: str, annotation: Any, default: Any) -> Key:
-    notes = list(_notes(annotation))
-    bare = _bare(annotation)
-    kind, choices, table = _kind(bare)
+def _key(field: inspect.Field, hint: Any) -> Key:
+    noted = field.type
+    assert isinstance(noted, inspect.Metadata), f"config.py does not describe {field.name}"
+    schema = dict(noted.extra_json_schema or {})
+    bare = noted.type
+    if isinstance(bare, inspect.UnionType):
+        bare = bare.types[0]  # the other is None
+    kind, table = _KINDS[type(bare)], bare
+    if isinstance(bare, inspect.VarTupleType) and isinstance(bare.item_type, inspect.StructType):
+        kind, table = Kind.TABLES, bare.item_type
+    factory = field.default_factory
     return Key(
-        name,
+        field.name,
         kind,
-        default,
-        description=_first(notes, "description") or "",
-        reload=next((note.extra["reload"] for note in notes if note.extra), None),
-        choices=choices,
-        table=table,
-        ge=_first(notes, "ge"),
-        gt=_first(notes, "gt"),
-        le=_first(notes, "le"),
-        min_length=_first(notes, "min_length"),
-        pattern=_first(notes, "pattern"),
-        schema=_first(notes, "extra_json_schema"),
+        field.default if factory is NODEFAULT else factory(),
+        description=schema.pop("description"),
+        reload=(noted.extra or {}).get("reload"),
+        choices=_choices(hint),
+        table=getattr(table, "cls", None),
+        schema=schema,
+        **{bound: getattr(bare, bound, None) for bound in _BOUNDS},
     )
 
 
-def _kind(bare: Any) -> tuple[Kind, tuple[str, ...], type[Settings] | None]:
-    if bare in _KINDS:
-        return _KINDS[bare], (), None
-    if get_origin(bare) is Literal:
-        return Kind.CHOICE, get_args(bare), None
-    if get_origin(bare) is tuple:
-        element = _bare(get_args(bare)[0])
-        is_table = isinstance(element, type) and issubclass(element, Settings)
-        return (Kind.TABLES, (), element) if is_table else (Kind.STRINGS, (), None)
-    if get_origin(bare) is dict:
-        return Kind.MAPPING, (), None
-    assert issubclass(bare, Settings), f"config.py declares a key as {bare}, which no TOML value can be"
-    return Kind.TABLE, (), bare
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """The parts of a union other than None; of anything else, itself."""
-    if get_origin(annotation) in (Union, UnionType):
-        return [part for part in get_args(annotation) if part is not NoneType]
-    return [annotation]
-
-
-def _bare(annotation: Any) -> Any:
-    """The type within ``Annotated[… | None, …]``, however often it is wrapped."""
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-            continue
-        (inner,) = _alternatives(annotation)
-        if inner is annotation:
-            return inner
-        annotation = inner
-
-
-def _notes(annotation: Any) -> Iterator[Meta]:
-    """The notes on an annotation, the outermost first."""
-    if get_origin(annotation) is Annotated:
-        inner, *notes = get_args(annotation)
-        yield from notes
-        yield from _notes(inner)
-        return
-    (inner,) = _alternatives(annotation)
-    if inner is not annotation:
-        yield from _notes(inner)
-
-
-def _first(notes: list[Meta], name: str) -> Any:
-    return next((value for note in notes if (value := getattr(note, name)) is not None), None)
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Those of a Literal, or of one in a union, as declared: msgspec sorts them."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return next(filter(None, map(_choices, get_args(hint))), ())

@@ -77,7 +77,7 @@ def _property(key: Key, reload: Reload | None) -> dict[str, Any]:
         schema["additionalProperties"] = {"type": "string"}
     if key.min_length is not None:
         schema["minItems" if key.kind is Kind.STRINGS else "minLength"] = key.min_length
-    for word, extra in (key.schema or {}).items():
+    for word, extra in key.schema.items():
         schema[word] = {**schema.get(word, {}), **extra}
     if key.kind is not Kind.TABLE and key.default not in (None, NODEFAULT, {}, ()):
         schema["default"] = to_builtins(key.default)
