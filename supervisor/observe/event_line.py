@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 
 from supervisor.observe.redaction import clean
+from supervisor.wording import timestamp
 
 LEADING = ("timestamp", "level", "event", "kernel")
 
@@ -26,6 +27,11 @@ def dump(plain: Mapping[str, object]) -> bytes:
     text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
     # A lone surrogate (undecodable output of a kernel) becomes \udcXX, which is its JSON escape.
     return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def lost(what: str, dropped: int) -> dict[str, object]:
+    """The event, ``what``, that stands for so many others that are lost."""
+    return {"timestamp": timestamp(), "level": "warning", "event": what, "dropped": dropped}
 
 
 def decode(line: bytes) -> dict[str, object] | None:

@@ -18,13 +18,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict, Unpack
 
 from supervisor.disk.files import open_own
-from supervisor.observe.event_line import decode, encode
-from supervisor.wording import timestamp
+from supervisor.observe.event_line import decode, encode, lost
 
 MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 5
@@ -89,9 +88,9 @@ class EventsFile:
             trouble = f"cannot write {self.path}: the disk does not answer"
         if trouble is None:
             return None
-        lost = f", {self._dropped} lost" if self._dropped else ""
+        gone = f", {self._dropped} lost" if self._dropped else ""
         waiting = len(self._waiting) + (current is not None)
-        return f"{trouble}; {waiting} events wait in memory{lost}"
+        return f"{trouble}; {waiting} events wait in memory{gone}"
 
     def __call__(self, event: Mapping[str, object]) -> None:
         """Have the event appended."""
@@ -159,7 +158,7 @@ class EventsFile:
             line, dropped = self._waiting.popleft(), self._dropped
             self._waiting_bytes -= len(line)
             self._current, self._dropped = (line, time.monotonic(), dropped), 0
-        return encode(_marker(dropped)) + line if dropped else line
+        return encode(lost("events.dropped", dropped)) + line if dropped else line
 
     def _put_back(self) -> None:
         with self._lock:
@@ -185,8 +184,7 @@ class EventsFile:
             if size and size + len(line) > self._max_bytes and self._rotate():
                 os.close(fd)
                 fd = -1
-                fd = self._open()
-                size = 0
+                fd, size = self._open(), 0
             # A line torn by a crash or a full disk must not spoil this one.
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
             data = b"\n" + line if torn else line
@@ -217,6 +215,16 @@ class EventsFile:
         return True
 
 
+class Choice(TypedDict, total=False):
+    """Which events are asked for: see ``replay``."""
+
+    kernels: Collection[str] | None
+    event: str | None
+    since: datetime | None
+    last: int | None
+    after: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """What had happened at one moment: what was on disk up to ``end``, and what waited for it."""
@@ -225,34 +233,18 @@ class Past:
     end: Place | None
     waiting: tuple[bytes, ...]
 
-    def replay(
-        self,
-        *,
-        kernels: Collection[str] | None = None,
-        event: str | None = None,
-        since: datetime | None = None,
-        last: int | None = None,
-        after: int | None = None,
-    ) -> Iterator[dict[str, object]]:
+    def replay(self, **choice: Unpack[Choice]) -> Iterator[dict[str, object]]:
         """As the function ``replay``, with what waited at the end."""
-        wanted = _Wanted(kernels, event, since, after)
+        wanted = _Wanted(choice)
         waiting = [found for line in self.waiting if (found := wanted.event_of(line)) is not None]
-        if last is not None:
+        if (last := choice.get("last")) is not None:
             waiting = waiting[-last:] if last else []
-            last -= len(waiting)
-        choice = {"kernels": kernels, "event": event, "since": since, "last": last, "after": after}
-        return _chain(replay(self.path, **choice, end=self.end), waiting)  # type: ignore[arg-type]
+            choice["last"] = last - len(waiting)
+        return chain(replay(self.path, self.end, **choice), waiting)
 
 
 def replay(
-    path: str | os.PathLike[str],
-    *,
-    kernels: Collection[str] | None = None,
-    event: str | None = None,
-    since: datetime | None = None,
-    last: int | None = None,
-    after: int | None = None,
-    end: Place | None = None,
+    path: str | os.PathLike[str], end: Place | None = None, **choice: Unpack[Choice]
 ) -> Iterator[dict[str, object]]:
     """Return the events on disk at the moment of the call, or up to ``end``, oldest first, across files.
 
@@ -260,14 +252,14 @@ def replay(
     if it has no zone), with a number above ``after``; of these only the ``last``.
     Damaged lines are left out, missing files are no error.  OSError if a file may not be read.
     """
-    wanted = _Wanted(kernels, event, since, after)
+    wanted, last = _Wanted(choice), choice.get("last")
     files = ExitStack()
     try:
         opened = _until(end, _open_all(Path(path), files))
     except BaseException:
         files.close()
         raise
-    forwards = last is None and after is None
+    forwards = last is None and choice.get("after") is None
     events = _read_all(opened, wanted, files) if forwards else _read_last(opened, wanted, last, files)
     weakref.finalize(events, files.close)  # for a caller that never begins to read
     return events
@@ -276,10 +268,9 @@ def replay(
 class _Wanted:
     """Which lines are asked for."""
 
-    def __init__(
-        self, kernels: Collection[str] | None, event: str | None, since: datetime | None, after: int | None
-    ) -> None:
-        self._after = after
+    def __init__(self, choice: Choice) -> None:
+        kernels, event, since = choice.get("kernels"), choice.get("event"), choice.get("since")
+        self._after = choice.get("after")
         self._kernels = None if kernels is None else frozenset(kernels)
         self._event = event
         self._since = None if since is None else since.astimezone(UTC)
@@ -390,12 +381,3 @@ def _backwards(file: BinaryIO, size: int) -> Iterator[bytes]:
         size = start
     if line := b"".join(reversed(rest)):
         yield line
-
-
-def _chain(first: Iterator[dict[str, object]], then: list[dict[str, object]]) -> Iterator[dict[str, object]]:
-    yield from first
-    yield from then
-
-
-def _marker(dropped: int) -> dict[str, object]:
-    return {"timestamp": timestamp(), "level": "warning", "event": "events.dropped", "dropped": dropped}

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Self
 
+from supervisor.disk.files import write_all
 from supervisor.observe.redaction import clean
 from supervisor.observe.sentence import sentence
 
@@ -61,9 +62,9 @@ class Journal:
         """Send the event; tell whether the journal has it."""
         fields = _fields(clean(event))
         try:
-            return self._send_whole(
-                b"".join(_encode(name, value) for name, value in fields)
-            ) or self._deliver(b"".join(_encode(name, value[-_LONGEST_CUT:]) for name, value in fields))
+            payload = b"".join(_encode(name, value) for name, value in fields)
+            cut = b"".join(_encode(name, value[-_LONGEST_CUT:]) for name, value in fields)
+            return self._deliver(payload) or self._deliver_by_memfd(payload) or self._deliver(cut)
         except OSError:
             return False
 
@@ -72,9 +73,6 @@ class Journal:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-    def _send_whole(self, payload: bytes) -> bool:
-        return self._deliver(payload) or self._deliver_by_memfd(payload)
 
     def _deliver(self, payload: bytes) -> bool:
         try:
@@ -92,9 +90,7 @@ class Journal:
         except (OSError, AttributeError):
             return False
         try:
-            rest = memoryview(payload)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            write_all(fd, payload)
             # journald maps the file, and takes it only if nobody can change it any more.
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)

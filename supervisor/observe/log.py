@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Literal, TextIO
 
 from supervisor.observe.console import render
-from supervisor.observe.event_line import dump
+from supervisor.observe.event_line import dump, lost
 from supervisor.observe.journald import Journal
 from supervisor.observe.line_writer import LineWriter
 from supervisor.observe.redaction import clean
@@ -42,11 +42,13 @@ _NOT_KEYWORDS = frozenset({"level", "event", "self", "exc_info", "executing", "s
 
 
 class Log:
-    """The log as configured by ``configure``."""
+    """The log as configured by ``configure``, with what libraries log through the standard library."""
 
     def __init__(self, level: str, writer: LineWriter, journal: Journal | None) -> None:
-        self._least = LEVELS[level]
+        self.set_level(level)
         self._handler = _FromStdlib()
+        logging.getLogger().addHandler(self._handler)
+        logging.getLogger().setLevel(logging.WARNING)
         self.writer = writer
         self.journal = journal
 
@@ -54,7 +56,7 @@ class Log:
         """Log this level and what is above it from now on; ValueError for an unknown one."""
         if level not in LEVELS:
             raise ValueError(f"level: {level!r} is not one of {', '.join(LEVELS)}")
-        self._least = LEVELS[level]
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
 
     def flush(self, timeout: float = 1.0) -> bool:
         """Wait until the lines so far are written; tell whether they were within ``timeout`` seconds."""
@@ -67,24 +69,6 @@ class Log:
         self.writer.close(timeout)
         if self.journal is not None:
             self.journal.close()
-
-    def filter(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        """Drop what is below the level."""
-        if LEVELS.get(method, 20) < self._least:
-            raise structlog.DropEvent
-        return event
-
-    def deliver(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Give the event to the journal; what the journal does not take goes on to standard output."""
-        if self.journal is not None and self.journal.send(event):
-            raise structlog.DropEvent
-        return event
-
-    def attach(self) -> None:
-        """Take over what libraries log through the standard library, from warning up."""
-        root = logging.getLogger()
-        root.addHandler(self._handler)
-        root.setLevel(logging.WARNING)
 
 
 class EventLog:
@@ -122,21 +106,21 @@ def configure(
         return dump(plain)
 
     def marker(count: int) -> bytes:
-        lost = {"timestamp": timestamp(), "level": "warning", "event": "log.dropped", "dropped": count}
-        return to_line(lost)
+        return to_line(lost("log.dropped", count))
 
-    def to_bytes(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-        return to_line(event)
+    def deliver(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+        plain = clean(event)
+        if log.journal is not None and log.journal.send(plain):
+            raise structlog.DropEvent
+        return to_line(plain)
 
     log = Log(level, LineWriter(out, marker), journal if log_format == "auto" else None)
     sink = _Sink(log.writer)
     structlog.configure(
-        processors=[log.filter, _stamp, _refuse_secrets, log.deliver, to_bytes],
-        wrapper_class=structlog.make_filtering_bound_logger(0),
+        processors=[_stamp, deliver],
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
-    log.attach()
     atexit.register(log.close)
     return log
 
@@ -157,10 +141,6 @@ def _traceback(exc_info: object) -> str | None:
     if isinstance(exc_info, tuple) and exc_info[0] is not None:
         return logging.Formatter().formatException(exc_info)
     return None
-
-
-def _refuse_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return clean(event)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

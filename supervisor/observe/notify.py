@@ -32,11 +32,9 @@ class Notifier:
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``."""
         name = environ.get("NOTIFY_SOCKET", "")
-        if name.startswith("@"):
-            return cls("\0" + name[1:], watchdog_interval=_watchdog_interval(environ))
-        if name.startswith("/"):
-            return cls(name, watchdog_interval=_watchdog_interval(environ))
-        return cls()
+        if not name.startswith(("@", "/")):
+            return cls()
+        return cls(name.replace("@", "\0", name[0] == "@"), watchdog_interval=_watchdog_interval(environ))
 
     @property
     def is_active(self) -> bool:

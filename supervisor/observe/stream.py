@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
+from supervisor.observe.event_line import lost
 from supervisor.observe.redaction import clean
-from supervisor.wording import timestamp
 
 LIMIT = 1000
 
@@ -65,7 +65,7 @@ class Subscription:
         while True:
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                return _gap(dropped)
+                return lost("stream.gap", dropped)
             if self._waiting:
                 return self._waiting.popleft()
             if self._ended:
@@ -130,7 +130,3 @@ class EventStream:
         self._closed = True
         for subscription in tuple(self._subscriptions):
             subscription.close()
-
-
-def _gap(dropped: int) -> dict[str, object]:
-    return {"timestamp": timestamp(), "level": "warning", "event": "stream.gap", "dropped": dropped}
