@@ -122,7 +122,8 @@ async def _events(steering: Steering, _: str, asked: requests.EventsRequest) -> 
 
 
 async def _detach(steering: Steering, _: str, __: Request) -> Reply:
-    await steering.detach()
+    if (reason := await steering.detach()) is not None:
+        raise RequestError(409, "detach is refused", reason)
     return Reply(202, {"ok": True, "message": "the daemon exits, the kernels stay"})
 
 

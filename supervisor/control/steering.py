@@ -125,8 +125,8 @@ class Steering(Protocol):
         """
         ...
 
-    async def detach(self) -> None:
-        """Begin to exit, leaving the kernels running."""
+    async def detach(self) -> str | None:
+        """Begin to exit, leaving the kernels running; why not, if that is refused."""
         ...
 
     async def shutdown(self, *, now: bool) -> None:

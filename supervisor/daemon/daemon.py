@@ -30,10 +30,11 @@ from supervisor.daemon.settings_file import (
     forget_last_good,
     keep_last_good,
 )
-from supervisor.disk.off_loop import Hanging, Lane
+from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.disk.privacy import ExposedFiles, refuse_shared
 from supervisor.observe.log import EventLog, Log
 from supervisor.observe.notify import Notifier
+from supervisor.process.orphans import is_first, reap_orphans
 from supervisor.settings.config import Config, SupervisorConfig, reload_actions
 from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
 from supervisor.version import __version__
@@ -48,6 +49,12 @@ PROGRESS_INTERVAL = 5.0
 LEAVING_PATIENCE = 1.0
 # How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
 LAST_PATIENCE = 30.0
+# How long an orphan that has ended is left to whoever may wait for it, in seconds.
+REAP_INTERVAL = 5.0
+# Why nobody detaches there.
+FIRST = (
+    "the daemon has pid 1, and all others of its container end with it: shutdown stops the kernels in order"
+)
 
 
 class Farewell(Enum):
@@ -115,7 +122,21 @@ class Daemon:
             await door.close()
             await supervision.close()
 
+    async def _reap_orphans(self) -> None:
+        ended, seen = asyncio.Event(), set[int]()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, ended.set)
+        while True:
+            if not seen:
+                await ended.wait()
+            ended.clear()
+            await asyncio.sleep(REAP_INTERVAL)
+            kernels = self.supervision.runner.state.kernels.values()
+            ours = {process.pid for kernel in kernels if (process := process_of(kernel)) is not None}
+            seen = await begin(reap_orphans, ours, seen)
+
     def _begin_to_serve(self) -> None:
+        if is_first():
+            self._begin(self._reap_orphans())
         self._apply(self.supervision.config)
         self.notifier.ready(self._status_line())
         self._begin(self._feed_watchdog())
@@ -224,15 +245,20 @@ class Daemon:
     def stop(self) -> None:
         """Leave as the file says, in order; told again, at once."""
         assert self._farewell is not None, "made in run"
-        keep = self.supervision.config.supervisor.on_exit == "keep"
+        # With pid 1 all others end: in order, rather.
+        keep = self.supervision.config.supervisor.on_exit == "keep" and not is_first()
         if not self._farewell.done():
             self._leave_as(Farewell.DETACH if keep else Farewell.STOP)
         else:
             self._hurry()
 
-    def detach(self) -> None:
-        """Leave, and leave the kernels running."""
+    def detach(self) -> str | None:
+        """Leave, and leave the kernels running; returns why not, if it is refused."""
+        if is_first():
+            log.warning("cannot detach: %s", FIRST)
+            return FIRST
         self._leave_as(Farewell.DETACH)
+        return None
 
     def shutdown(self, *, now: bool = False) -> None:
         """Stop all kernels, then leave; ``now`` goes straight to SIGKILL."""

@@ -248,9 +248,9 @@ class SteeredDaemon:
             if subscription is not None:
                 subscription.close()
 
-    async def detach(self) -> None:
-        """Begin to exit, leaving the kernels running."""
-        self._daemon.detach()
+    async def detach(self) -> str | None:
+        """Begin to exit, leaving the kernels running; why not, if that is refused."""
+        return self._daemon.detach()
 
     async def shutdown(self, *, now: bool) -> None:
         """Begin to stop all kernels and exit."""

@@ -209,8 +209,9 @@ class FakeSteering:
             self.lines.append(line)
             self._told.notify_all()
 
-    async def detach(self) -> None:
+    async def detach(self) -> str | None:
         self.ended.append("detach")
+        return None
 
     async def shutdown(self, *, now: bool) -> None:
         self.ended.append("shutdown now" if now else "shutdown")
