@@ -59,7 +59,8 @@ def status(arguments: Namespace) -> int:
 def _ask(client: Client, arguments: Namespace) -> dict[str, Any]:
     found = get(client, "/v1/status")
     if arguments.names:
-        found = {**found, "kernels": chosen(found["kernels"], arguments.names)}
+        names = [view["name"] for view in chosen(found["kernels"], arguments.names)]
+        found = {**found, "kernels": [get(client, f"/v1/kernels/{name}")["kernel"] for name in names]}
     if arguments.usage:
         usage = get(client, "/v1/usage", {"kernel": [view["name"] for view in found["kernels"]]})["usage"]
         found = {
@@ -156,6 +157,11 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
         lines.append(
             f"{name}: edited, in force from its next start: {edited}: kernel-supervisor restart {name}"
         )
+    if cell := view.get("executing"):
+        since = words.span(words.seconds_since(cell["since"], now))
+        lines.append(f"{name}: executes In [{cell['count']}] for {since}: {one_line(cell['code'])}")
+    if (begun := view.get("begun") or {}).get("why"):
+        lines.append(f"{name}: started {begun['how']}: {one_line(begun['why'])}")
     if with_tail and (death := view.get("last_death")):
         detail = f": {one_line(death['detail'])}" if death.get("detail") else ""
         lines.append(f"{name}: {_death(death, now, 'last death')}{detail}")

@@ -1,4 +1,4 @@
-"""The verbs that lead to a kernel: ``connection`` and ``console``."""
+"""The verbs that lead to a kernel: ``connection``, ``stacks`` and ``console``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from supervisor.cli.asking import View, client_of, get, one
+from supervisor.cli.asking import View, client_of, get, one, refuse
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import say, say_json
 from supervisor.control.client import Client
+from supervisor.wording import one_line
 
 
 def connection(arguments: Namespace) -> int:
@@ -22,6 +23,21 @@ def connection(arguments: Namespace) -> int:
         say_json(get(client, f"/v1/kernels/{view['name']}/connection"))
     else:
         say(str(view["connection_file"]))
+    return DONE
+
+
+def stacks(arguments: Namespace) -> int:
+    """Print what the threads of the kernel do."""
+    client = client_of(arguments)
+    view = one(client, arguments.name)
+    answer = client.ask("POST", f"/v1/kernels/{view['name']}/stacks", {})
+    if answer.is_error:
+        refuse(answer)
+    if arguments.json:
+        say_json(answer.body)
+    else:
+        for line in answer.body["stacks"]:
+            say(one_line(line))
     return DONE
 
 

@@ -261,6 +261,7 @@ VERBS: Mapping[str, Verb] = {
     "metrics": Verb("seeing", "the kernels as Prometheus metrics", _nothing, f"{_CLI}.metrics:metrics"),
     "logs": Verb("seeing", "what happened to the kernels", _logs, f"{_CLI}.logs:logs", "kernels"),
     "output": Verb("seeing", "what a kernel process wrote", _output, f"{_CLI}.output:output", "kernels"),
+    "stacks": Verb("using", "the Python stacks of one that hangs", _name, f"{_CLI}.using:stacks", "kernels"),
     "start": _order_of("start kernels"),
     "stop": _order_of("stop kernels", _stop),
     "restart": _order_of("restart kernels at their address", _restart),

@@ -55,11 +55,22 @@ class Route:
 
 
 async def _status(steering: Steering, _: str, asked: requests.StatusRequest) -> Reply:
-    return Reply(200, steering.status(list(asked.kernel) or None))
+    status = steering.status(list(asked.kernel) or None)
+    for view in status["kernels"] if asked.kernel else ():
+        view["executing"] = await steering.executing(view["name"])
+    return Reply(200, status)
 
 
 async def _kernel(steering: Steering, name: str, _: Request) -> Reply:
-    return Reply(200, {"kernel": steering.status([name])["kernels"][0]})
+    view = steering.status([name])["kernels"][0]
+    return Reply(200, {"kernel": {**view, "executing": await steering.executing(name)}})
+
+
+async def _stacks(steering: Steering, name: str, _: Request) -> Reply:
+    if stacks := await steering.stacks(name):
+        return Reply(200, {"stacks": stacks})
+    hint = "only ipykernels that run and were started with warm_start tell them; else: py-spy dump"
+    return Reply(409, {"error": f"{name} tells no stacks", "hint": hint})
 
 
 async def _connection(steering: Steering, name: str, _: Request) -> Reply:
@@ -171,6 +182,7 @@ ROUTES: tuple[Route, ...] = (
     _order("kill", "Stop it with SIGKILL; it stays stopped.", lambda name, _: events.Stop(name, now=True)),
     _order("reset", "Clear its failures and start it.", lambda name, _: events.Reset(name)),
     _order("signal", "Send a signal to its process group.", _signal, requests.SignalRequest),
+    Route("POST", "/v1/kernels/{name}/stacks", NoFields, _stacks, "What its threads do at the moment."),
     Route("GET", "/v1/kernels/{name}/settings", NoFields, _settings, "Its settings in force."),
     Route("GET", "/v1/kernels/{name}/usage", NoFields, _usage_of_one, "Memory, processor, …"),
     Route("GET", "/v1/kernels/{name}/output", requests.OutputRequest, _output, "What it wrote itself."),

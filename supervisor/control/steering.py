@@ -75,6 +75,14 @@ class Steering(Protocol):
         """The connection file: ``{"path", "content"}``, the latter without its key.  Raises UnknownKernel."""
         ...
 
+    async def executing(self, name: str) -> Fields | None:
+        """The cell that it executes, ``{"count", "since", "code"}``, as far as it tells."""
+        ...
+
+    async def stacks(self, name: str) -> list[str]:
+        """The Python stacks of a kernel that is prepared, innermost first.  Raises UnknownKernel."""
+        ...
+
     def settings(self, name: str) -> list[Fields]:
         """The settings in force: ``{"key", "value", "origin"}``, a value as TOML spells it.
 

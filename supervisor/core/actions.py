@@ -21,6 +21,24 @@ class Spawn:
     kernel: str
     generation: int
     config: KernelConfig
+    spare: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Have a spare kernel that waits; answered by SpareParked, and by SpareEnded once it is of no use."""
+
+    kernel: str
+    number: int
+    config: KernelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """End a spare."""
+
+    kernel: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +146,5 @@ class Refuse:
 
 
 Reached = AskToExit | InterruptKernel | SignalGroup | WatchIdle
-Effect = Spawn | Adopt | Reached | AwaitRoom | Apply | Renew | Withdraw | Forget
+Effect = Spawn | Park | Discard | Adopt | Reached | AwaitRoom | Apply | Renew | Withdraw | Forget
 Action = Effect | Publish | Refuse

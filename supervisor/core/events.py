@@ -211,6 +211,23 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class SpareParked:
+    """The spare of this number has done all but bind, and waits."""
+
+    kernel: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpareEnded:
+    """The spare of this number is of no use any more, and why."""
+
+    kernel: str
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """The process of this run has ended."""
 
@@ -233,5 +250,5 @@ class Delayed:
 
 Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
 RunFact = Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited
-Fact = RunFact | Escaped | Noted
+Fact = RunFact | SpareParked | SpareEnded | Escaped | Noted
 Event = Order | Fact | Shutdown | Load | Found | Tick | Delayed

@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import inf
 from signal import SIGKILL, SIGTERM
 
-from supervisor.core import policy
+from supervisor.core import policy, spare
 from supervisor.core.actions import Action, Apply, AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.model import (
     Backoff,
@@ -86,7 +86,7 @@ def launch(kernel: Kernel, now: float) -> Change:
     generation = kernel.generation + 1
     phase = Starting(kernel.declared, now, deadline=now + LAUNCH_PATIENCE)
     started = replace(kernel, generation=generation, phase=phase)
-    return started, [Spawn(kernel.name, generation, kernel.declared)]
+    return spare.take(started, Spawn(kernel.name, generation, kernel.declared))
 
 
 def forgive(kernel: Kernel) -> Kernel:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
+from supervisor.core import spare
 from supervisor.core.actions import Action, Refuse
 from supervisor.core.events import (
     Answered,
@@ -30,6 +31,8 @@ from supervisor.core.events import (
     RoomMade,
     RunFact,
     Shutdown,
+    SpareEnded,
+    SpareParked,
     Spawned,
     SpawnFailed,
     Start,
@@ -55,6 +58,7 @@ from supervisor.core.loading import became_idle, found, load
 from supervisor.core.model import (
     Backoff,
     Course,
+    Growing,
     Kernel,
     Queued,
     Reason,
@@ -94,7 +98,10 @@ def decide(state: State, event: Event, now: float) -> Decision:
         case _:
             state, actions = _one_kernel(state, event, now)
     state, started = _admit(state, now)
-    return state, actions + started
+    if isinstance(event, Found):
+        return state, actions + started  # the settings in force come with the Load
+    state, tended = _tend(state, now)
+    return state, actions + started + tended
 
 
 def next_deadline(state: State) -> float | None:
@@ -104,6 +111,15 @@ def next_deadline(state: State) -> float | None:
 
 
 def _deadline(kernel: Kernel) -> float | None:
+    """When something is due about its run or its spare."""
+    run = _run_deadline(kernel)
+    if kernel.spare is None:
+        return run
+    at = min(spare.spare_deadline(kernel), inf if run is None else run)
+    return at if at < inf else None
+
+
+def _run_deadline(kernel: Kernel) -> float | None:
     match kernel.phase:
         case Running():  # first, as most of them run: this is asked of every kernel at every event
             return None
@@ -127,19 +143,18 @@ def _with(state: State, changed: Iterable[tuple[str, Kernel | None]]) -> State:
 def _one_kernel(state: State, event: Event, now: float) -> Decision:
     assert not isinstance(event, Load | Found | Shutdown | Tick | Delayed), "those are about all kernels"
     kernel = state.kernels.get(event.kernel)
-    if isinstance(event, Escaped):
-        # Told of a run that is over, whatever has become of the kernel since.
-        past = Kernel(event.kernel, None, Want.DOWN, generation=event.generation)
-        return state, [say(past, "kernel.escaped", pids=list(event.pids))]
-    if isinstance(event, Noted):
-        return state, [say(Kernel(event.kernel, None, Want.DOWN), event.event, **event.fields)]
+    if isinstance(event, Escaped | Noted):
+        return state, [_told_aside(event)]
     if isinstance(event, Spawned) and (kernel is None or kernel.generation != event.generation):
         return state, [too_late(event.kernel, event.generation)]
     if kernel is None:
         if isinstance(event, Fact):
             return state, []
         return state, [Refuse(event.kernel, f'no kernel "{event.kernel}" is declared')]
-    if isinstance(event, Fact):
+    after: Kernel | None
+    if isinstance(event, SpareParked | SpareEnded):
+        after, actions = spare.learn(kernel, event, now)
+    elif isinstance(event, Fact):
         if event.generation != kernel.generation:
             return state, []
         after, actions = _learn(kernel, event, now)
@@ -150,6 +165,14 @@ def _one_kernel(state: State, event: Event, now: float) -> Decision:
     if after is kernel:
         return state, actions
     return _with(state, [(kernel.name, after)]), actions
+
+
+def _told_aside(event: Escaped | Noted) -> Action:
+    """What is told whatever has become of the kernel since."""
+    if isinstance(event, Noted):
+        return say(Kernel(event.kernel, None, Want.DOWN), event.event, **event.fields)
+    past = Kernel(event.kernel, None, Want.DOWN, generation=event.generation)
+    return say(past, "kernel.escaped", pids=list(event.pids))
 
 
 def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
@@ -200,7 +223,7 @@ def _tick(state: State, now: float) -> Decision:
     actions: list[Action] = []
     changed: list[tuple[str, Kernel | None]] = []
     for kernel in state.kernels.values():
-        deadline = _deadline(kernel)
+        deadline = _run_deadline(kernel)
         if deadline is not None and deadline <= now:
             after, done = _overdue(kernel, now)
             actions += done
@@ -241,3 +264,22 @@ def _admit(state: State, now: float) -> Decision:
         actions += done
         changed.append((kernel.name, launched))
     return _with(state, changed), actions
+
+
+def _tend(state: State, now: float) -> Decision:
+    """Spares, after everything else: they are grown one at a time, and where no start waits."""
+    concerned = [kernel for kernel in state.kernels.values() if spare.concerns(kernel)]
+    if not concerned:
+        return state, []
+    waits = any(isinstance(kernel.phase, Queued) for kernel in state.kernels.values())
+    busy = sum(isinstance(k.phase, Starting) or isinstance(k.spare, Growing) for k in state.kernels.values())
+    slots = 0 if waits else state.max_concurrent_starts - busy
+    actions: list[Action] = []
+    changed: list[tuple[str, Kernel | None]] = []
+    for kernel in concerned:
+        after, done = spare.tend(kernel, course=state.course, has_room=slots > 0, now=now)
+        if after is not kernel:
+            slots -= isinstance(after.spare, Growing) and after.spare is not kernel.spare
+            actions += done
+            changed.append((kernel.name, after))
+    return (_with(state, changed) if changed else state), actions

@@ -211,6 +211,35 @@ class Failed:
     reason: str
 
 
+# The spare of a running kernel, which takes its place at its death.
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """On its way: it is started, and runs the start-up code."""
+
+    number: int
+    launched: KernelConfig
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """It waits, and listens nowhere."""
+
+    number: int
+    launched: KernelConfig
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """The last one came to nothing; the next is tried at ``until``."""
+
+    until: float
+
+
+Spare = Growing | Parked | Resting
 Phase = Stopped | Queued | Waiting | Starting | Running | Stopping | Backoff | Failed
 
 
@@ -234,6 +263,9 @@ class Kernel:
     streak: int = 0
     restarts: int = 0
     deaths: tuple[Death, ...] = ()
+    spare: Spare | None = None
+    spares: int = 0
+    spare_trouble: str = ""
 
     @property
     def last_death(self) -> Death | None:

@@ -158,6 +158,19 @@ class SteeredDaemon:
         content = connection.address.to_mapping() if connection.address and is_known else {}
         return {"path": str(connection.path), "content": {k: v for k, v in content.items() if k != "key"}}
 
+    async def executing(self, name: str) -> Fields | None:
+        """The cell that it executes, as far as it tells."""
+        self._kernel(name)
+        run = self._supervision.host.entry(name).run
+        cell = None if run is None else await run.executing()
+        return None if cell is None else {"count": cell.count, "since": cell.since, "code": cell.code}
+
+    async def stacks(self, name: str) -> list[str]:
+        """What its threads do."""
+        self._kernel(name)
+        run = self._supervision.host.entry(name).run
+        return [] if run is None else list(await run.stacks())
+
     def settings(self, name: str) -> list[Fields]:
         """The settings in force, key by key, and where each comes from."""
         kernel = self._kernel(name)

@@ -15,30 +15,28 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
 from supervisor.cgroups.tree import NOWHERE, RunId, Tree
-from supervisor.core.actions import Adopt, Spawn
+from supervisor.core.actions import Adopt, Discard, Park, Spawn
 from supervisor.core.events import Exited, Fact, Noted, Spawned, SpawnFailed
 from supervisor.core.model import (
+    Begun,
     Cause,
     Death,
     Exit,
     Kernel,
     ProcessId,
-    Reason,
-    Running,
     State,
-    Stopping,
 )
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.kernel.adopted import AdoptedKernel
+from supervisor.kernel.aftermath import Aftermath
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
@@ -47,10 +45,11 @@ from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, Launcher, describe_failure, interrupt_mode
 from supervisor.kernel.line import Context
 from supervisor.kernel.run import Handle, OutputOfRun, Run
+from supervisor.kernel.spares import Spares
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
 from supervisor.kernel.trimming import Trimming
-from supervisor.kernel.warmth import Launching, Warmth, death_told
+from supervisor.kernel.warmth import Launching, Spare, Warmth
 from supervisor.output.file import OutputFile
 from supervisor.output.growth import Growth
 from supervisor.output.stream import Position
@@ -74,15 +73,6 @@ OUTPUT_PATIENCE = 3.0
 TURN_PATIENCE = 10.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
-
-# Why a run was stopped that is followed by another, as its clients are told.
-WHY_STOPPED: Mapping[Reason, str] = {
-    Reason.ORDERED: "stopped by order",
-    Reason.EDITED: "restarted with edited settings",
-    Reason.DISABLED: "disabled",
-    Reason.REMOVED: "removed",
-    Reason.SHUTDOWN: "stopped with its supervisor",
-}
 
 # Kernels are made here, one after the other.
 PROCESSES = Lane("processes", lasts=True)
@@ -147,10 +137,8 @@ class Entry:
         # How the kernelspec of the latest launch is interrupted; empty until that is known.
         self._spec_mode = ""
         self._pending = places.pending_file(name)
-        # Why the current run is being stopped, or the one before it was.
-        self._stopped_by = ""
-        # Answers for a while where there is no next run.
-        self._stub: subprocess.Popen[bytes] | None = None
+        self._aftermath = Aftermath()
+        self.spares = Spares(name, equipment.warmth)
         # Launch, withdrawal and removal are carried out in the order of their decisions.
         self._turn = asyncio.Lock()
         self._launching = Lane(f"launch of kernel {name}")
@@ -206,7 +194,7 @@ class Entry:
             raise Hanging("the process of an earlier launch, which was given up, has not ended yet")
         command = await self._launching.do(self._launcher.resolve, config)
         self._language = command.language
-        await self._launching.do(self._end_stub)
+        await self._launching.do(self._aftermath.end_stub)
         await self._launching.do(self.connection.choose, config, command.kernel_name)
         self._spec_mode = command.interrupt_mode
         if (self.connection.address, self._spec_mode) != before:
@@ -220,6 +208,9 @@ class Entry:
         wanted = self._wanted(config, command, output, effect.generation)
         # Without a deadline: given up, it might have a process that nobody knows of.
         tell = self._teller(effect.generation, report)
+        spare = self.spares.take(effect.spare)
+        if spare is not None and (run := await self._promoted(spare, wanted, report)):
+            return run
         way = await self._launching.begin(self._equipment.warmth.way, wanted, tell)
         if way.forked is not None:
             run = await self._run_forked(way.forked, wanted, report)
@@ -249,11 +240,11 @@ class Entry:
             handle = AdoptedKernel(process, kernel_id=self.name)
             confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
             run = self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
-            try:
-                forked.go()
-            except OSError:
-                pass  # it has ended, which the run will tell
+            forked.go()  # one that was parked has gone on already
             return run
+        except BaseException:
+            forked.kill()
+            raise
         finally:
             forked.close()
 
@@ -264,12 +255,36 @@ class Entry:
         run = RunId(self.name, generation)
         return await PROCESSES.begin(confine, self._equipment.cgroups, run, process.pid, the_mark, config)
 
+    async def _promoted(self, spare: Spare, wanted: Launching, report: Report) -> Run | None:
+        """The run that its spare has become, or ``None`` if that is of no use: it is ended then."""
+        if reason := await self._launching.begin(self._equipment.warmth.promote, spare, wanted):
+            report(Noted(self.name, wanted.run, "standby.dropped", {"reason": reason}))
+            spare.forked.kill()
+            spare.forked.close()
+            return None
+        try:
+            run = await self._run_forked(spare.forked, wanted, report)
+        except ProcessLookupError:
+            return None  # it has ended
+        run.begun = Begun("standby")
+        return run
+
+    def tend_spare(self, effect: Park | Discard, report: Report) -> None:
+        """Have a spare of the run that there is, or none any more."""
+        if isinstance(effect, Discard):
+            self.spares.discard()
+            return
+
+        async def resolve() -> Launching:
+            command = await self._launching.do(self._launcher.resolve, effect.config)
+            return self._wanted(effect.config, command, self.output.path, 0)
+
+        self.spares.park(effect.number, resolve, self._teller(0, report), report)
+
     def _wanted(self, config: KernelConfig, command: Command, output: Path, run: int) -> Launching:
-        the_mark = mark(self._places.state_dir, self.name, run)
-        helpers = helper_mark(self._places.state_dir, "")
-        files = self.connection.path, output, self._pending
-        death = self._death_before(config, run)
-        return Launching(config, command, *files, the_mark, helpers, run, death)
+        state_dir, death = self._places.state_dir, self._aftermath.told(config, run)
+        marks = mark(state_dir, self.name, run), helper_mark(state_dir, "")
+        return Launching(config, command, self.connection.path, output, self._pending, *marks, run, death)
 
     def _teller(self, generation: int, report: Report) -> Tell:
         """Tells from other threads."""
@@ -277,17 +292,6 @@ class Entry:
         return lambda event, fields: loop.call_soon_threadsafe(
             report, Noted(self.name, generation, event, fields)
         )
-
-    def _death_before(self, config: KernelConfig, run: int) -> Mapping[str, Any] | None:
-        """What the clients are told of the end of the run before; ``run`` is 0 where there is no next one."""
-        startup = bool(config.startup or config.startup_file)
-        if self.run is not None and self.run.ended is not None:
-            ended, at, uptime = self.run.ended
-            return death_told(ended, at, uptime, run, self._stopped_by, startup)
-        if self._dates and self._pending.exists():
-            death, at = list(self._dates.items())[-1]
-            return death_told(death.exit, at, death.uptime, run, "", startup)
-        return None
 
     async def _wait_intent_recorded(self) -> None:
         """Wait until the intent is on disk, before the process exists: no process is ever unheard of.
@@ -422,7 +426,7 @@ class Entry:
         )
         run.confinement = confinement
         run.spec_mode = self._spec_mode or run.spec_mode
-        run.pending = self._pending
+        run.pending, run.aftermath = self._pending, self._aftermath
         return run
 
     def _is_there(self, run: Run) -> None:
@@ -447,6 +451,7 @@ class Entry:
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
         self.id, self._language = record.id or self.id, record.language
+        self._aftermath.recall(record)
         self._output_from = record.output_from
         self._spec_mode = record.interrupt_mode
         try:
@@ -508,10 +513,7 @@ class Entry:
     def remember(self, kernel: Kernel, state: State) -> None:
         """Have the record written if this changes it."""
         self._known = (kernel, state)
-        if isinstance(kernel.phase, Stopping):
-            self._stopped_by = WHY_STOPPED.get(kernel.phase.reason, "")
-        elif isinstance(kernel.phase, Running):
-            self._stopped_by = ""
+        self._aftermath.note(kernel.phase)
         self._record()
 
     def dismiss(self) -> None:
@@ -541,22 +543,17 @@ class Entry:
 
     def _answer_for_good(self) -> None:
         """Have answered what the last run left: there is no next one."""
+        self._aftermath.settle(self._begin_stub())
+
+    def _begin_stub(self) -> subprocess.Popen[bytes] | None:
         if self.config is None or self.connection.address is None or not self._pending.exists():
-            return
+            return None
         try:
             command = self._launcher.resolve(self.config)
         except LaunchError:
-            return
+            return None
         wanted = self._wanted(self.config, command, self.output.path, 0)
-        self._stub = self._equipment.warmth.answer(wanted, self.connection.address.to_mapping())
-        if self.run is not None:
-            self.run.ended = None  # who starts it again need not hear of it
-
-    def _end_stub(self) -> None:
-        if self._stub is not None:
-            self._stub.kill()
-            self._stub.wait(REAP_TIMEOUT)
-            self._stub = None
+        return self._equipment.warmth.answer(wanted, self.connection.address.to_mapping())
 
     def _remove_files(self) -> None:
         self._wait_runtime()
@@ -590,6 +587,7 @@ class Entry:
     def close(self) -> None:
         """Let go of everything; the kernel and its files are left as they are."""
         self._trimming.close()
+        self.spares.discard()
         if self.run is not None:
             self.run.close()
         self.connection.close()

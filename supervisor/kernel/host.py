@@ -15,9 +15,11 @@ from supervisor.core.actions import (
     Apply,
     AskToExit,
     AwaitRoom,
+    Discard,
     Effect,
     Forget,
     InterruptKernel,
+    Park,
     Reached,
     Renew,
     SignalGroup,
@@ -88,6 +90,8 @@ class Host:
         match effect:
             case Spawn():
                 await self._spawn(entry, effect, report)
+            case Park() | Discard():
+                entry.tend_spare(effect, report)
             case AwaitRoom():
                 self._begin_waiting(entry, effect, report)
             case Adopt():

@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Noted, Ready
-from supervisor.core.model import Begun, Cause, Check, Exit, ProcessId
+from supervisor.core.model import Begun, Cause, Check, Executing, Exit, ProcessId
 from supervisor.disk.off_loop import Hanging, Lane, begin
+from supervisor.kernel.aftermath import Aftermath, executing_of, left_of
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.holder import holder
 from supervisor.kernel.monitor import Monitor
-from supervisor.kernel.warmth import left_of
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
 from supervisor.process.exit import OomWatch, describe_exit
-from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
-from supervisor.process.identity import is_running
+from supervisor.process.group import continue_group, end_group, marked_processes, signal_group, signal_process
+from supervisor.process.identity import catches, is_running
 from supervisor.records.places import connect_command
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.settings.config import KernelConfig
@@ -47,6 +47,10 @@ LONGEST_PATIENCE = 600.0
 # Lines that are told of what it wrote last, and within which the stack of a crash is looked for.
 _TAIL_LINES = 20
 _CRASH_LINES = 400
+# The signal at which a prepared kernel writes the stacks of its threads (warm/inside/app), and how often
+# and how long after one another (seconds) they are looked for.
+DUMP = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
+_LOOKS, _LOOK_INTERVAL = 20, 0.05
 
 
 class Handle(Protocol):
@@ -77,6 +81,17 @@ class OutputOfRun:
             return _last_words(self.file.tail_since(self.begin, _CRASH_LINES, hide=self.key))
         except OSError as error:
             return (f"(the output cannot be read: {error})",)
+
+    def stacks(self) -> list[str]:
+        """The stacks that were written.  Raises OSError."""
+        return _stacks_in(self.file.tail_since(self.begin, _CRASH_LINES, hide=self.key))
+
+
+def _stacks_in(lines: tuple[str, ...]) -> list[str]:
+    """What faulthandler wrote of the threads, without what else was written."""
+    begins = [at for at, line in enumerate(lines) if line.startswith(("Thread 0x", "Current thread 0x"))]
+    kept = lines[begins[0] :] if begins else ()
+    return [line for line in kept if line.startswith(("Thread 0x", "Current thread 0x", "  File ", "  ..."))]
 
 
 def _last_words(lines: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,14 +139,14 @@ class Run:
         self._is_pressed = False
         self._channel = channel
         self._monitor: Monitor | None = None
+        self._misses = dict.fromkeys(Check, 0)
         self._ready = False
         self.is_over = False
         self.begun = Begun()
         # Code that is run before it is ready, by request; and what its tracebacks call it.
         self.startup = ("", "")
-        # How it ended, at what instant (seconds since the epoch), after how many seconds.
         self._failed_startup: tuple[str, ...] = ()
-        self.ended: tuple[Exit, float, float] | None = None
+        self.aftermath: Aftermath | None = None
         # What it has read and not answered is there, if it is prepared.
         self.pending: Path | None = None
         self._since = time.monotonic()
@@ -199,9 +214,44 @@ class Run:
         self._monitor.start()
 
     def _missed(self, check: Check) -> None:
-        self._report(Missed(self._kernel, self.generation, check))
+        self._misses[check] += 1
+        rule = self._config.heartbeat if check is Check.HEARTBEAT else self._config.probe
+        if self._misses[check] == rule.misses:
+            self._begin(self._tell_silent(check))
+        else:
+            self._report(Missed(self._kernel, self.generation, check))
+
+    async def _tell_silent(self, check: Check) -> None:
+        self._report(Missed(self._kernel, self.generation, check, await self.stacks()))
+
+    async def executing(self) -> Executing | None:
+        """The cell that it executes now, if it is prepared and that is to be told."""
+        if self.pending is None or self.is_over or not self._config.executing:
+            return None
+        try:
+            return await self._reading.do(executing_of, self.pending, patience=TAIL_PATIENCE)
+        except (Hanging, OSError):
+            return None
+
+    async def stacks(self) -> tuple[str, ...]:
+        """The Python stacks of its threads, innermost first; nothing of a kernel that does not tell them."""
+        if DUMP is None or self.is_over or not catches(self.process, DUMP):
+            return ()
+        try:
+            begin = await self._reading.do(self._output.file.position, patience=TAIL_PATIENCE)
+            signal_process(self.process, DUMP)
+            since, lines = OutputOfRun(self._output.file, begin, self._output.key), list[str]()
+            for _ in range(_LOOKS):
+                await asyncio.sleep(_LOOK_INTERVAL)
+                before, lines = lines, await self._reading.do(since.stacks, patience=TAIL_PATIENCE)
+                if lines and lines == before:
+                    break
+        except (Hanging, OSError):
+            return ()
+        return tuple(lines)
 
     def _answered(self, check: Check) -> None:
+        self._misses[check] = 0
         self._report(Answered(self._kernel, self.generation, check))
 
     async def _watch_end(self) -> None:
@@ -215,7 +265,8 @@ class Run:
         self.close()
         self._hold_ports()
         ended = await self._told_end(is_oom)
-        self.ended = ended, at, uptime
+        if self.aftermath is not None:
+            self.aftermath.end(ended, at, uptime)
         self._report(Exited(self._kernel, self.generation, ended))
         await self._handle.cleanup()
         await self._tell_escaped()

@@ -10,19 +10,17 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from supervisor.core.model import AS_EVER, Begun, Cause, Executing, Exit
+from supervisor.core.model import AS_EVER, Begun, Cause
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, Launcher, environment, format_argv, open_output, spawn, start
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.settings.config import KernelConfig
 from supervisor.warm.command import LAUNCH, IPython, NotWarm, prepared, read_command, write_order
 from supervisor.warm.inside import pending
-from supervisor.warm.zygotes import Forked, Tell, Zygotes, cause_of
-from supervisor.wording import CAUSES, span, written
+from supervisor.warm.zygotes import Forked, Tell, Zygote, Zygotes, cause_of
 
 # As much of the code that is executed is kept, in characters.
 CODE = 200
@@ -30,6 +28,9 @@ CODE = 200
 # later somebody waits for it.
 FIRST_PATIENCE = 10.0
 LATER_PATIENCE = 1.0
+PARK_PATIENCE = 60.0
+# How long a spare may take to say that it takes its place: one that is stopped never does.
+TAKE_PATIENCE = 1.0
 # How long the stub answers where there is no next run, in seconds.
 STUB_LIFE = 5.0
 
@@ -85,6 +86,17 @@ class Way:
         return self.parts is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A kernel that is parked, or on its way there."""
+
+    number: int
+    forked: Forked
+    zygote: Zygote
+    argv: list[str]
+    startup: tuple[str, str]
+
+
 class Warmth:
     """The warm launches of one host."""
 
@@ -128,15 +140,51 @@ class Warmth:
             os.close(way.order)
 
     def _fork(self, wanted: Launching, parts: IPython, order: int, tell: Tell) -> Forked:
-        command = wanted.command
-        cause = cause_of(parts, environment(command, {}), command.cwd, wanted.config.preload)
         patience = FIRST_PATIENCE if wanted.death is None else LATER_PATIENCE
-        zygote = self._zygotes.get(cause, wanted.helper_mark + "zygote", patience, tell)
+        zygote = self._zygote(wanted, parts, patience, tell)
         shown = {"mark": wanted.mark, "shown": wanted.argv, "words": parts.words, "park": False}
         output = open_output(wanted.output)
         try:
             return zygote.fork(shown, output, order)
         finally:
+            os.close(output)
+
+    def _zygote(self, wanted: Launching, parts: IPython, patience: float, tell: Tell) -> Zygote:
+        command = wanted.command
+        cause = cause_of(parts, environment(command, {}), command.cwd, wanted.config.preload)
+        return self._zygotes.get(cause, wanted.helper_mark + "zygote", patience, tell)
+
+    def park(self, wanted: Launching, number: int, tell: Tell) -> Spare:
+        """Begin a spare, which says on its cord when it is parked.  Raises NotWarm, LaunchError."""
+        parts, startup = read_command(wanted.argv), startup_of(wanted.config)
+        zygote = self._zygote(wanted, parts, PARK_PATIENCE, tell)
+        order, output = write_order(wanted.order(parts, startup)), os.memfd_create("standby")
+        mark = f"{wanted.helper_mark}standby/{wanted.config.name}"
+        shown = {"mark": mark, "shown": wanted.argv, "words": parts.words, "park": True}
+        try:
+            forked = zygote.fork(shown, output, order)
+        finally:
+            os.close(order)
+            os.close(output)
+        return Spare(number, forked, zygote, wanted.argv, startup)
+
+    def promote(self, spare: Spare, wanted: Launching) -> str:
+        """Let the spare take the address, and tell it all that is known now; empty, or why it cannot."""
+        parts, startup = read_command(wanted.argv), startup_of(wanted.config)
+        if (spare.argv, spare.startup) != (wanted.argv, startup):
+            return "its start-up code has changed"
+        if (path := spare.zygote.stale()) is not None:
+            return f"changed: {path}"
+        wanted.pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        order, output = write_order(wanted.order(parts, startup)), open_output(wanted.output)
+        try:
+            spare.forked.cord.settimeout(TAKE_PATIENCE)
+            has_taken = spare.forked.go(order, output) and spare.forked.cord.recv(64)
+            return "" if has_taken else "it has ended"
+        except OSError as error:
+            return str(error)
+        finally:
+            os.close(order)
             os.close(output)
 
     def answer(self, wanted: Launching, about: Mapping[str, Any]) -> subprocess.Popen[bytes] | None:
@@ -179,42 +227,3 @@ def startup_of(config: KernelConfig) -> tuple[str, str]:
         raise LaunchError(
             f'startup_file "{path}": {error}: mend it or change the key', Cause.STARTUP
         ) from error
-
-
-def left_of(file: Path, ended: Exit, *, ready: bool, executing: bool) -> Exit:
-    """The end of a run with what its file tells of it: what it executed, why its start failed."""
-    try:
-        left = pending.read(str(file))
-    except OSError:
-        return ended
-    if not ready and left.reason:
-        detail = left.reason.strip().splitlines()[-1]
-        tail = tuple(left.reason.splitlines()[-50:])
-        return replace(ended, cause=Cause.STARTUP, detail=detail, output_tail=ended.output_tail or tail)
-    return replace(ended, executing=executing_in(left.requests) if executing else None)
-
-
-def executing_in(requests: list[pending.Request]) -> Executing | None:
-    """The cell that is executed, of the requests of a run."""
-    for request in requests:
-        if request.started is not None and not request.idle and b'"execute_request"' in request.header:
-            since = written(datetime.fromtimestamp(request.started, UTC))
-            return Executing(request.execution_count, since, request.code)
-    return None
-
-
-def death_told(ended: Exit, at: float, uptime: float, run: int, reason: str, startup: bool) -> dict[str, Any]:
-    """What the clients are told of the end of the run before, by the next one (``warm/inside/answers``)."""
-    then = "the start-up code has run" if startup else "its variables are lost"
-    return {
-        "at": at,
-        "how": f"{reason or _ending(ended)} after {span(uptime)}",
-        "then": f"started again as run {run}; {then}" if run else "it is not started again",
-    }
-
-
-def _ending(ended: Exit) -> str:
-    why = f" ({CAUSES[ended.cause.value]})" if ended.cause.value in CAUSES else ""
-    if ended.signal is not None:
-        return f"killed by {ended.signal}{why}"
-    return f"exited with code {ended.code}{why}" if ended.code is not None else f"ended{why}"

@@ -59,14 +59,14 @@ def signal_group(process: ProcessId, signum: int) -> None:
         os.close(pidfd)
 
 
-def end_process(process: ProcessId) -> None:
-    """Kill a process, not its group; one that has ended, or that is another user's, is no error."""
+def signal_process(process: ProcessId, signum: int) -> None:
+    """Signal a process, not its group; one that has ended, or that is another user's, is no error."""
     try:
         pidfd = open_pidfd(process)
     except OSError:
         return
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, signum)
     except OSError:
         pass
     finally:

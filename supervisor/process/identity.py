@@ -34,6 +34,15 @@ class Stat:
 
 
 @functools.cache
+def catches(process: ProcessId, signum: int) -> bool:
+    """Whether a process has a handler for a signal (proc(5): SigCgt); False where that is not told."""
+    try:
+        fields = dict(line.split(b":", 1) for line in read_proc(process.pid, "status").splitlines())
+        return bool(int(fields[b"SigCgt"], 16) >> (signum - 1) & 1) and is_running(process)
+    except (OSError, KeyError, ValueError):
+        return False
+
+
 def current_boot_id() -> str:
     """What tells this boot of the machine from every other."""
     if LINUX:

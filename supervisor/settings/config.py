@@ -11,7 +11,7 @@ process cannot change it.  ``daemon`` needs a new daemon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
@@ -128,6 +128,12 @@ class LimitsConfig(Settings, frozen=True):
         return int(number) << 10 * " KMGT".index(unit or " ")
 
 
+class StandbyConfig(Settings, frozen=True):
+    """The spare kernel that is parked behind a running one."""
+
+    max_age: Annotated[float, _seconds("seconds after which it is renewed", gt=0)] = 3600.0
+
+
 class KernelConfig(Settings, frozen=True):
     """The settings of one kernel, ``[kernels.NAME]``; spans are in seconds."""
 
@@ -186,7 +192,7 @@ class KernelConfig(Settings, frozen=True):
     ports: Annotated[PortsConfig, _key("restart", "0: chosen once, then kept")] = PortsConfig()
     hold_ports: Annotated[bool, _key("next-start", "keep the ports from others while it is down")] = True
     warm_start: Annotated[
-        Literal["off", "prepared", "fork"], _key("next-start", "how an ipykernel is started")
+        Literal["off", "prepared", "fork", "standby"], _key("next-start", "how an ipykernel is started")
     ] = "off"
     preload: Annotated[
         tuple[Annotated[str, Meta(pattern=MODULE_PATTERN)], ...],
@@ -199,6 +205,7 @@ class KernelConfig(Settings, frozen=True):
     reconnect_grace: Annotated[
         float, _key("next-start", "seconds after a death until requests are served", ge=0, le=10)
     ] = 0.215
+    standby: Annotated[StandbyConfig, _key("live", "the spare kernel")] = StandbyConfig()
     executing: Annotated[bool, _key("next-start", "keep on record what is executed")] = True
     output: Annotated[OutputConfig, _key("live", "the kernel's own stdout and stderr")] = OutputConfig()
     limits: Annotated[LimitsConfig, _key("live", "what it may use; default: no limits")] = LimitsConfig()
@@ -301,9 +308,15 @@ LAUNCH_KEYS: tuple[str, ...] = tuple(key for key, action in RELOAD_ACTIONS.items
 DEATH_KEYS = ("restart", "max_restarts", "restart_window", "backoff")
 
 
-def changed_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
-    """The keys in which two settings of a kernel differ."""
-    return tuple(key for key in RELOAD_ACTIONS if getattr(old, key) != getattr(new, key))
+def changed_keys(
+    old: KernelConfig, new: KernelConfig, of: Container[Reload] = ("live", "next-start", "restart")
+) -> tuple[str, ...]:
+    """The keys in which two settings of a kernel differ, of those with such a reload action."""
+    return tuple(
+        key
+        for key, action in RELOAD_ACTIONS.items()
+        if action in of and getattr(old, key) != getattr(new, key)
+    )
 
 
 def changed_launch_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
@@ -46,7 +47,7 @@ from supervisor.observe.counts import Counts
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.redaction import clean, redact
 from supervisor.observe.stream import EventStream
-from supervisor.process.group import end_group, end_process
+from supervisor.process.group import end_group, signal_process
 from supervisor.records.places import Places, files_of
 from supervisor.records.record import RecordStore
 from supervisor.runner import Observer, Runner, RunnerClosed
@@ -203,7 +204,7 @@ class Supervision:
         found = await take_stock(self._store, self.places, now, time.time(), declared, cgroups)
         # As at every death: children in the group hold the ports, and the next run needs them.
         for helper in found.helpers:
-            end_process(helper)
+            signal_process(helper, signal.SIGKILL)
         await asyncio.gather(*(end_group(process) for process in found.ended))
         await begin(end_leftovers, cgroups, found)
         self._found = found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -50,9 +51,20 @@ class Forked:
     pidfd: int
     cord: socket.socket
 
-    def go(self, *fds: int) -> None:
-        """Let it go on.  Raises OSError if it has ended."""
-        socket.send_fds(self.cord, [b"go"], list(fds))
+    def go(self, *fds: int) -> bool:
+        """Let it go on; False if it has ended."""
+        try:
+            socket.send_fds(self.cord, [b"go"], list(fds))
+        except OSError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it, and the group that it leads."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except OSError:
+            pass  # it has ended
 
     def close(self) -> None:
         """Let go of it: one that still waits ends."""

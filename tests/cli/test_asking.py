@@ -21,7 +21,7 @@ from tests.e2e.daemon import weaken
 ASKING = [verb for verb, what in VERBS.items() if what.asks_daemon]
 NEEDS = {
     **{verb: ["--all"] for verb in ("start", "stop", "restart", "interrupt", "kill", "reset")},
-    **{verb: ["robot"] for verb in ("output", "connection", "console", "replay")},
+    **{verb: ["robot"] for verb in ("output", "connection", "console", "replay", "stacks")},
     "signal": ["TERM", "--all"],
     "exec": ["robot", "1"],
     "hooks": ["test", "robot"],

@@ -66,6 +66,13 @@ def test_bash_completes_verbs_options_and_names(tmp_path: Path) -> None:
             check=True,
         )
 
-    told = ["status start", "--no-wait --now --new-ports", "analysis", "zsh", "install", "--run-as --replace"]
+    told = [
+        "status stacks start",
+        "--no-wait --now --new-ports",
+        "analysis",
+        "zsh",
+        "install",
+        "--run-as --replace",
+    ]
     assert [*told, "", *["analysis"] * 3] == done.stdout.splitlines()
     assert "" == done.stderr

@@ -90,6 +90,13 @@ class FakeSteering:
             raise UnknownKernel(name, self.names())
         return self.views[name]
 
+    async def executing(self, name: str) -> dict[str, Any] | None:
+        return None
+
+    async def stacks(self, name: str) -> list[str]:
+        self._view(name)
+        return ["Thread 0x1 (most recent call first):", "  File x, line 1 in f"] if name == "analysis" else []
+
     def status(self, names: Sequence[str] | None) -> dict[str, Any]:
         self.looks += 1
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 from signal import SIGKILL
 
@@ -40,7 +41,13 @@ from supervisor.core.events import (
 from supervisor.core.machine import decide, next_deadline
 from supervisor.core.model import Check, Reason, Running, State, Want
 from supervisor.core.plan import plan
-from supervisor.settings.config import BackoffConfig, HeartbeatConfig, KernelConfig, ProbeConfig
+from supervisor.settings.config import (
+    BackoffConfig,
+    HeartbeatConfig,
+    KernelConfig,
+    ProbeConfig,
+    StandbyConfig,
+)
 from tests.core.processes import ENDS
 from tests.core.story import process
 from tests.core.world import World
@@ -54,6 +61,8 @@ kernels = st.builds(
     cwd=st.sampled_from(["~", "~", "/x"]),
     enabled=st.sampled_from([True, True, True, False]),
     autostart=st.sampled_from([True, True, True, False]),
+    warm_start=st.sampled_from(["off", "off", "standby"]),
+    standby=st.just(StandbyConfig(max_age=inf)),
     on_config_change=st.sampled_from(["restart", "restart", "when-idle", "manual"]),
     restart=st.sampled_from(["always", "always", "on-failure", "never"]),
     max_restarts=st.sampled_from([0, 1, 5]),

@@ -19,8 +19,10 @@ from supervisor.core.actions import (
     Apply,
     AskToExit,
     AwaitRoom,
+    Discard,
     Forget,
     InterruptKernel,
+    Park,
     Publish,
     Refuse,
     SignalGroup,
@@ -40,6 +42,8 @@ from supervisor.core.events import (
     Restart,
     RoomMade,
     Shutdown,
+    SpareEnded,
+    SpareParked,
     Spawned,
     SpawnFailed,
     Start,
@@ -89,6 +93,7 @@ class World:
         self.in_force: dict[str, KernelConfig] = {}
         self.spawning: set[str] = set()
         self.spawns = 0
+        self.spares: dict[str, int] = {}
         self.generations: dict[str, int] = {}
         # The runs that were asked to exit, by whichever supervisor.
         self.asked: set[tuple[str, int]] = set()
@@ -227,6 +232,13 @@ class World:
                 assert ready == ((name, generation) in self.ready), "what was ready is adopted as ready"
                 self.in_force[name] = config
                 self._watch(process, is_ready=ready)
+            case Park(kernel=name, number=number):
+                assert name not in self.spares, "one spare at a time"
+                assert self.file.kernels[name].warm_start == "standby"
+                self.spares[name] = number
+                self._later(self._delay(), lambda: self._is_parked(name, number))
+            case Discard(kernel=name, number=number):
+                assert self.spares.pop(name) == number
             case AwaitRoom(kernel=name, generation=generation):
                 self._report(RoomMade(name, generation))
             case Withdraw(kernel=name):
@@ -260,6 +272,9 @@ class World:
         assert self.file.kernels[name] == spawn.config
         assert spawn.config.enabled
         self.spawns += 1
+        if spawn.spare is not None:
+            assert self.spares.pop(name) == spawn.spare, "what takes its place is there"
+        assert name not in self.spares, "never a spare beside a launch"
         if not self.is_kind and self.random.random() < 0.1:
             self._report(NoRoom(name, spawn.generation, "no room"))
             return
@@ -268,6 +283,19 @@ class World:
         fails = not self.is_kind and self.random.random() < 0.15
         happen = (lambda: self._spawn_fails(spawn)) if fails else (lambda: self._is_born(spawn))
         self._later(self._delay(), happen)
+
+    def _is_parked(self, name: str, number: int) -> None:
+        if self.spares.get(name) != number:
+            return
+        if self.is_kind or self.random.random() < 0.7:
+            self.submit(SpareParked(name, number))
+        if not self.is_kind and self.random.random() < 0.3:
+            self._later(self._delay(), lambda: self._spare_ends(name, number))
+
+    def _spare_ends(self, name: str, number: int) -> None:
+        if self.spares.get(name) == number:
+            del self.spares[name]
+            self.submit(SpareEnded(name, number, "it ended"))
 
     def _spawn_fails(self, spawn: Spawn) -> None:
         self.spawning.discard(spawn.kernel)
@@ -352,6 +380,7 @@ class World:
         """The supervisor is gone, with all that it was about to do or to hear."""
         self._epoch += 1
         self.spawning.clear()
+        self.spares.clear()
         self.state = State()
         for process in self.processes.values():
             process.is_watched = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,21 @@ from jupyter_client import BlockingKernelClient
 from tests.e2e.daemon import Scene, printed
 from tests.waiting import DEADLINE, wait_for
 
-WARM = ["prepared", "fork"]
+WARM = ["prepared", "fork", "standby"]
 AT_ONCE = "{ initial = 0.0, next = 0.0, jitter = 0.0 }"
 
 
 def warm(scene: Scene, how: str, name: str = "a", **keys: str) -> str:
     return scene.ipykernel(name, warm_start=f'"{how}"', backoff=AT_ONCE, **keys)
+
+
+def started(scene: Scene) -> None:
+    """A daemon whose kernel runs as warm as it can, on a machine that may be slow."""
+    scene.start("a")
+    while scene.kernel("a")["begun"]["why"] == "its imports take long":
+        before = scene.kernel("a")["generation"]
+        scene.order("restart", "a", now=True)
+        scene.wait_running("a", after=before)
 
 
 def answer(client: BlockingKernelClient, code: str) -> dict[str, Any]:
@@ -31,8 +41,11 @@ def test_a_cell_that_dies_with_its_kernel_is_answered_and_the_start_up_code_has_
     scene: Scene, how: str
 ) -> None:
     scene.write(warm(scene, how, startup='"x = 42"'))
-    scene.start("a")
-    assert how == scene.kernel("a")["begun"]["how"], scene.log_end()
+    started(scene)
+    if how == "standby":
+        scene.wait_event("standby.ready")
+    else:
+        assert how == scene.kernel("a")["begun"]["how"], scene.log_end()
     with scene.client("a") as client:
         assert "42" == printed(client, "print(x)")
 
@@ -40,8 +53,12 @@ def test_a_cell_that_dies_with_its_kernel_is_answered_and_the_start_up_code_has_
 
         assert "KernelDied" == died["ename"]
         assert "killed by SIGKILL" in died["evalue"]
-        assert "while executing In [1]; started again as run 2; the start-up code has run" in died["evalue"]
+        run = scene.kernel("a")["generation"]
+        assert (
+            f"while executing In [1]; started again as run {run}; the start-up code has run" in died["evalue"]
+        )
         assert "42" == printed(client, "print(x)")
+    assert how == scene.kernel("a")["begun"]["how"]
     told = scene.events("kernel.died")[-1]
     assert (1, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)") == (
         told["executing"]["count"],
@@ -108,6 +125,28 @@ def executes(scene: Scene) -> bool:
     return b"time.sleep" in (scene.state_dir / "pending" / "a").read_bytes()
 
 
+def test_what_a_kernel_executes_and_where_it_hangs_are_told(scene: Scene) -> None:
+    silent = "{ interval = 0.2, misses = 2, action = 'report' }"
+    scene.write(warm(scene, "prepared", probe=silent), scene.mini("b"))
+    scene.start("a", "b")
+    with scene.client("a") as client:
+        # With the interpreter's lock held, as by code in C.
+        client.execute("def deep():\n    import re; re.match('(a+)+$', 'a' * 40 + 'b')\ndeep()")
+        told = scene.wait_event("kernel.unresponsive")
+
+        status, stacks = scene.command("status", "a"), scene.command("stacks", "a")
+
+    assert "a: executes In [1] for" in status.out
+    assert "def deep()" in status.out
+    assert "in deep" in stacks.out
+    assert any("in deep" in line for line in told["stacks"])
+    assert "in deep" not in scene.log.read_text()
+    assert (1, "b tells no stacks") == (
+        scene.command("stacks", "b").code,
+        scene.command("stacks", "b").err[19:36],
+    )
+
+
 def test_what_is_no_ipykernel_is_started_cold_and_status_says_why(scene: Scene) -> None:
     scene.write(scene.mini("a", warm_start='"fork"'))
     scene.start("a")
@@ -150,13 +189,14 @@ def test_an_edited_module_is_new_in_the_next_run(scene: Scene) -> None:
             "env = {", f"env = {{ PYTHONPATH = '{scene.directory}',"
         )
     )
-    scene.start("a")
+    started(scene)
+    before = scene.kernel("a")["generation"]
     with scene.client("a") as client:
         assert "1" == printed(client, "import mine; print(mine.value)")
         module.write_text("value = 2000")
 
         os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
-        scene.wait_running("a", after=1)
+        scene.wait_running("a", after=before)
 
         assert "2000" == printed(client, "import mine; print(mine.value)")
     assert str(module) in scene.events("zygote.retired")[0]["reason"]
@@ -167,14 +207,15 @@ def test_a_zygote_that_is_killed_or_stopped_takes_no_kernel_with_it_nor_keeps_on
     scene: Scene, signum: int
 ) -> None:
     scene.write(warm(scene, "fork"))
-    scene.start("a")
+    started(scene)
     zygote = scene.events("zygote.ready")[0]["zygote"]
     os.kill(zygote, signum)
+    before = scene.kernel("a")["generation"]
     with scene.client("a") as client:
         assert "7" == printed(client, "print(3 + 4)")
 
         os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
-        scene.wait_running("a", after=1)
+        scene.wait_running("a", after=before)
 
         assert "7" == printed(client, "print(3 + 4)")
     scene.stop()
@@ -183,7 +224,7 @@ def test_a_zygote_that_is_killed_or_stopped_takes_no_kernel_with_it_nor_keeps_on
 
 def test_forked_kernels_outlive_a_daemon_that_is_killed_and_its_zygote_does_not(scene: Scene) -> None:
     scene.write(warm(scene, "fork"))
-    scene.start("a")
+    started(scene)
     before, zygote = scene.kernel("a"), scene.events("zygote.ready")[0]["zygote"]
     os.kill(zygote, signal.SIGSTOP)  # it does not notice by itself
     with scene.client("a") as client:
@@ -197,3 +238,66 @@ def test_forked_kernels_outlive_a_daemon_that_is_killed_and_its_zygote_does_not(
         wait_for(lambda: not Path(f"/proc/{zygote}").exists(), "the zygote has ended")
         died = answer(client, "import os; os._exit(7)")
         assert "exited with code 7" in died["evalue"] or "ended" in died["evalue"]
+
+
+def spares(scene: Scene) -> list[int]:
+    """The processes that are parked, by their marks."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_ours = os.fsencode(f"IPYTHONDIR={scene.directory}/ipython") in variables
+        if is_ours and any(re.match(rb"KERNEL_SUPERVISOR_RUN=\w+/\+standby/", v) for v in variables):
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_broken_spare_keeps_no_kernel_away(scene: Scene, signum: int) -> None:
+    scene.write(warm(scene, "standby"))
+    started(scene)
+    scene.wait_event("standby.ready")
+    (spare,), before = spares(scene), scene.kernel("a")
+    with scene.client("a") as client:
+        os.kill(spare, signum)
+
+        os.kill(before["pid"], signal.SIGKILL)
+        scene.wait_running("a", after=before["generation"])
+
+        assert "7" == printed(client, "print(3 + 4)")
+    assert "standby" != scene.kernel("a")["begun"]["how"]
+    wait_for(lambda: spare not in spares(scene), "the broken one has ended")
+
+
+def test_a_spare_ends_with_a_daemon_that_is_killed_and_the_next_one_parks_another(scene: Scene) -> None:
+    scene.write(warm(scene, "standby"))
+    started(scene)
+    scene.wait_event("standby.ready")
+    before, (spare,) = scene.kernel("a"), spares(scene)
+    os.kill(spare, signal.SIGSTOP)  # it does not notice by itself
+
+    scene.kill()
+    scene.start("a")
+
+    scene.wait_event("standby.ready", 2)
+    assert before["pid"] == scene.kernel("a")["pid"]
+    assert spare not in spares(scene)
+    assert 1 == len(spares(scene))
+    scene.stop()
+    wait_for(lambda: not spares(scene), "none is left")
+
+
+def test_an_edit_that_ends_the_wish_ends_the_spare_and_leaves_the_kernel(scene: Scene) -> None:
+    scene.write(warm(scene, "standby"))
+    started(scene)
+    scene.wait_event("standby.ready")
+    before = scene.kernel("a")
+
+    scene.write(warm(scene, "fork"))
+    scene.command("reload")
+
+    wait_for(lambda: not spares(scene), "none is left")
+    assert before["pid"] == scene.kernel("a")["pid"]
+    assert "not wished" == scene.wait_event("standby.dropped")["reason"]

@@ -90,6 +90,7 @@ class Kept:
             if self.spare is not None:
                 forked, self.spare = self.spare, None
                 forked.go(order_fd, output.fileno())
+                assert b"taken" in forked.cord.recv(64)
                 self.pid, self.pidfd = forked.pid, os.dup(forked.pidfd)
                 forked.close()
             elif self.how in ("fork", "standby"):
@@ -134,6 +135,11 @@ class Kept:
         os.close(output)
         self.spare.cord.settimeout(PATIENCE)
         return json.loads(self.spare.cord.recv(1 << 16))
+
+    def park_if_wished(self) -> None:
+        """Where a spare is part of it."""
+        if self.how == "standby":
+            assert {"parked": True} == self.park()
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         os.kill(self.pid, signum)

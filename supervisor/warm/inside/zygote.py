@@ -242,6 +242,7 @@ def _take_place(cord: socket.socket, shown: _Shown, record_fd: int) -> dict[str,
     order_fd, output = _wait_go(cord, 2)
     order = read_order(order_fd)
     shown.mark(order["mark"])
+    cord.send(b'{"taken": true}')
     said, file = os.pread(record_fd, 1 << 20, 0), os.fstat(record_fd)
     copies = (getattr(stream, "_original_stdstream_copy", None) for stream in (sys.stdout, sys.stderr))
     for fd in {1, 2, record_fd, *(copy for copy in copies if copy is not None)}:
