@@ -40,7 +40,7 @@ from supervisor.settings.config import KernelConfig, changed_launch_keys
 # Whoever launches gives up long before this by itself, unless the system hangs in the launch itself.
 LAUNCH_PATIENCE = 120.0
 # After stop_timeout a kernel gets this long from SIGTERM to SIGKILL: all is over within two seconds.
-TERMINATE_PATIENCE = 1.5
+TERMINATE_PATIENCE = 1.0
 # SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
 KILL_PATIENCE = 5.0
 

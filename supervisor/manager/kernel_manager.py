@@ -374,7 +374,7 @@ class KernelManager(ConnectionFileMixin):
         self.kernel_name, self.kernel_cmd = launch.kernel_name, list(launch.kernel_cmd)
 
     def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-        """Ask the kernel to exit, then signal: SIGTERM after ``shutdown_wait_time`` s, SIGKILL 1.5 s later.
+        """Ask the kernel to exit, then signal: SIGTERM after ``shutdown_wait_time`` s, SIGKILL 1 s later.
 
         ``now`` kills at once.  With ``restart`` the connection file and the hold
         on the ports stay.  No error if nothing runs; RuntimeError if it

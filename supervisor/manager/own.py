@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LEVELS = {"error": logging.WARNING, "warning": logging.WARNING}
-# SIGTERM gets 1.5 s, SIGKILL 5 s (core.lifecycle), and once more, in seconds.
+# SIGTERM gets 1 s, SIGKILL 5 s (core.lifecycle), and once more, in seconds.
 LADDER_PATIENCE = 12.0
 # How long a request to exit may take to be answered, in seconds.
 REQUEST_PATIENCE = 0.5

@@ -829,3 +829,19 @@ def test_that_there_was_no_room_for_a_run_that_lives_changes_nothing() -> None:
 
     assert [] == story.tell(NoRoom("a", 1, LACK))
     assert "Running" == story.phase
+
+
+def test_of_fifty_kernels_the_stubborn_are_killed_together_within_two_seconds_of_their_time() -> None:
+    story = Story()
+    names = [f"k{number}" for number in range(50)]
+    story.load(*(config(name, stop_timeout=5.0) for name in names), max_concurrent_starts=50)
+    for name in names:
+        story.runs(name)
+    began = story.now
+    story.tell(Shutdown())
+    for name in names[5:]:
+        story.exited(CLEAN, name)
+
+    assert [SignalGroup(name, 1, SIGTERM) for name in names[:5]] == story.tick()
+    assert [SignalGroup(name, 1, SIGKILL) for name in names[:5]] == story.tick()
+    assert story.now - began < 5.0 + 2.0
