@@ -26,6 +26,7 @@ SLEEPERS = {
     "soak/soak.py": "the moments of the acts are what is random",
     "supervision/test_supervision.py": "a system call that takes long",
     "test_runner.py": "the loop that stands still",
+    "warm/test_answers.py": "clients that come at a moment",
     "systemd/service.py": "waits by itself, in a machine that has no tests",
 }
 
@@ -58,6 +59,8 @@ UNTESTED = {
     "daemon/run": "the verb: told from outside, in tests/e2e",
     "disk/privacy": "told of the real daemon, in tests/faults/test_modes.py",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
+    "kernel/aftermath": "told with kernels that start warm",
+    "kernel/spares": "told with kernels that start warm",
     "kernel/warmth": "told with kernels that start warm",
     "output/stream": "told with the file that it reads",
     "page/handlers": "told of the page in Jupyter's own server",

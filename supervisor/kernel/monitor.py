@@ -20,7 +20,7 @@ _EARLY = 0.25
 # One that comes so much of an interval late: we were kept from running, and nobody was listened to.
 _LATE = 0.5
 # A kernel that has done nothing since its last answer is asked this often all the same, in seconds.
-_SELDOM = 120.0
+_SELDOM = 180.0
 
 _CHANNELS: Mapping[Check, Literal["control", "hb"]] = {Check.HEARTBEAT: "hb", Check.PROBE: "control"}
 
