@@ -76,7 +76,6 @@ UNTESTED = {
 STORIES = {
     "core/test_found": "the second half of loading",
     "core/test_properties": "what holds of all of the core",
-    "core/test_warm": "kernels that are prepared, from Load to their end",
     "daemon/test_edit_sequences": "any sequence of files ends as the last one",
     "kernel/test_hanging": "launches and adoptions whose disk hangs",
     "manager/test_ipykernel": "managers of a real kernel",
