@@ -215,9 +215,7 @@ class Runner:
         processes are put on record.
         """
         self._closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._set_alarm()
         self._mailbox.clear()
         for waiter in self._changed:
             if not waiter.done():

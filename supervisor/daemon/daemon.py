@@ -65,7 +65,7 @@ class Farewell(Enum):
 
 
 class Daemon:
-    """One life of the daemon."""
+    """One life of the daemon, on the running loop."""
 
     def __init__(self, file: SettingsFile, config: Config, supervision: Supervision, logs: Log) -> None:
         self.file = file
@@ -73,7 +73,7 @@ class Daemon:
         self._begun_with = config.supervisor
         self.supervision = supervision
         self.notifier = Notifier.from_environ()
-        self._farewell: asyncio.Future[Farewell] | None = None
+        self._farewell: asyncio.Future[Farewell] = asyncio.get_running_loop().create_future()
         self._reloading = asyncio.Lock()
         self._keeping = asyncio.Lock()
         self._kept: asyncio.Task[None] | None = None
@@ -90,7 +90,6 @@ class Daemon:
 
     async def run(self, door: Door) -> int:
         """From the lock to the last line of log; returns the exit code."""
-        self._farewell = asyncio.get_running_loop().create_future()
         self.supervision.lock()
         try:
             return await self._supervise(door)
@@ -110,7 +109,6 @@ class Daemon:
             refuse_shared(door.path.parent, "socket")
             await door.start()
             supervision.take_up()
-            assert self._farewell is not None, "made in run"
             if not self._farewell.done():
                 self._begin_to_serve()
             return await self._leave(await self._farewell)
@@ -244,7 +242,6 @@ class Daemon:
 
     def stop(self) -> None:
         """Leave as the file says, in order; told again, at once."""
-        assert self._farewell is not None, "made in run"
         # With pid 1 all others end: in order, rather.
         keep = self.supervision.config.supervisor.on_exit == "keep" and not is_first()
         if not self._farewell.done():
@@ -268,16 +265,10 @@ class Daemon:
 
     def _hurry(self) -> None:
         """Kill what an orderly stop still waits for; of one that leaves the kernels alone, nothing."""
-        assert self._farewell is not None, "made in run"
         if self._farewell.result() is Farewell.STOP and self.supervision.is_open:
             self.supervision.runner.submit(Shutdown(now=True))
 
-    @property
-    def _is_leaving(self) -> bool:
-        return self._farewell is not None and self._farewell.done()
-
     def _leave_as(self, farewell: Farewell) -> None:
-        assert self._farewell is not None, "made in run"
         if not self._farewell.done():
             self._farewell.set_result(farewell)
 
@@ -303,7 +294,7 @@ class Daemon:
             try:
                 return await self._reload()
             finally:
-                if not self._is_leaving:
+                if not self._farewell.done():
                     self.notifier.ready(self._status_line())
 
     async def _reload(self) -> Rejected | None:
@@ -311,7 +302,7 @@ class Daemon:
             seen = await self._reading.do(self.file.look)
         except (OSError, Hanging) as error:
             seen = Rejected((f"{self.file.path}: cannot be read: {error}",), is_new=True)
-        if self._is_leaving:
+        if self._farewell.done():
             return Rejected(("the daemon is leaving: start it again",), is_new=False)
         if isinstance(seen, Rejected):
             if seen.is_new:

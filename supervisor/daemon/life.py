@@ -34,8 +34,9 @@ from supervisor.disk.canary import Canaries
 from supervisor.disk.lock import AlreadyLocked
 from supervisor.disk.privacy import UnsafeDirectory
 from supervisor.observe.journald import Journal
-from supervisor.observe.log import Format, configure
+from supervisor.observe.log import Format, Log, configure
 from supervisor.process.descriptors import raise_limit
+from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError
 from supervisor.supervision.supervision import Supervision
 
@@ -74,7 +75,7 @@ def live(named: Path, arguments: Namespace) -> int:
     raise_limit()
     supervision = Supervision(config, state_dir, runtime_dir, Canaries(), has_cgroups=True)
     try:
-        return asyncio.run(_serve(Daemon(file, config, supervision, log), socket))
+        return asyncio.run(_serve(file, config, supervision, log, socket))
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:
         log.flush()
         print(f"kernel-supervisor: {error}", file=sys.stderr)
@@ -83,8 +84,8 @@ def live(named: Path, arguments: Namespace) -> int:
         log.close()
 
 
-async def _serve(daemon: Daemon, socket: Path) -> int:
-    supervision = daemon.supervision
+async def _serve(file: SettingsFile, config: Config, supervision: Supervision, log: Log, socket: Path) -> int:
+    daemon = Daemon(file, config, supervision, log)
     link = state_socket(supervision.places.state_dir)
     door = Door(SteeredDaemon(daemon), socket, link=link, wait_disk=supervision.wait_disk)
     return await daemon.run(door)

@@ -61,18 +61,15 @@ class SettingsFile:
         ConfigError.
         """
         self.loaded_at = timestamp()
-        try:
-            read = load(self.path)
-        except ConfigError as error:
-            config = _last_good(state_dir())
-            if config is None:
-                raise
-            self._reject(error)
-            self.last_good_in_use = True
-            return config
-        self._digest, self._files, self._patterns = read.digest, read.files, read.patterns
-        self.origins = read.origins
-        return read.config
+        seen = self.look()
+        if isinstance(seen, Config):
+            self.accept(seen)
+            return seen
+        config = _last_good(state_dir())
+        if config is None:
+            raise ConfigError(self.found)
+        self.last_good_in_use = True
+        return config
 
     def look(self) -> Config | Rejected | None:
         """Read the file: what it says, its mistakes, or ``None`` if it says what is in force.

@@ -29,7 +29,6 @@ from supervisor.daemon.daemon import Daemon
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.output.file import Reader
 from supervisor.process.usage import Meter
-from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError, load
 from supervisor.settings.text import toml_value
 from supervisor.supervision.supervision import OrderRefused
@@ -134,20 +133,15 @@ class SteeredDaemon:
         file = own if path is None or is_same_file(path, own) else Path(path)
         try:
             loaded = await Lane("plan").do(load, file)
-        except ConfigError as error:
-            mistakes = [str(mistake) for mistake in error.mistakes]
-            return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
-        except (OSError, Hanging) as error:
-            mistakes = [f"{file}: cannot be read: {error}"]
-            return {"accepted": False, "mistakes": mistakes, "kernels": [], "supervisor": []}
-        return {"accepted": True, "mistakes": [], **self._planned(loaded.config)}
-
-    def _planned(self, config: Config) -> Fields:
-        edited = self._daemon.edited_keys(config)
-        return {
-            "kernels": [asdict(line) for line in self._supervision.plan(config)],
-            "supervisor": [{"key": key, "action": action} for key, action in edited.items()],
-        }
+        except (ConfigError, OSError, Hanging) as error:
+            mistakes = (
+                error.mistakes if isinstance(error, ConfigError) else [f"{file}: cannot be read: {error}"]
+            )
+            return {"accepted": False, "mistakes": list(map(str, mistakes)), "kernels": [], "supervisor": []}
+        kernels = [asdict(line) for line in self._supervision.plan(loaded.config)]
+        edited = self._daemon.edited_keys(loaded.config)
+        supervisor = [{"key": key, "action": action} for key, action in edited.items()]
+        return {"accepted": True, "mistakes": [], "kernels": kernels, "supervisor": supervisor}
 
     def connection(self, name: str) -> Fields:
         """The connection file's path and its content, without the key."""

@@ -11,6 +11,7 @@ import errno
 import glob
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -29,11 +30,13 @@ _KINDS = {
 }
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_atomically(
+    path: Path, data: bytes, mode: int = 0o600, before: Callable[[], object] = lambda: None
+) -> None:
     """Replace the file by these bytes, at once and durably.
 
     Written under a temporary name in the same directory, flushed to the disk,
-    renamed; then the directory is flushed, because a rename that only the
+    renamed (after a call of ``before``); then the directory is flushed, because a rename that only the
     cache knows does not survive a power cut (fsync(2), rename(2)).  The file
     has exactly ``mode``, whatever the umask.  Whoever has the old file open
     keeps reading the old content.  A symbolic link is replaced, not followed.
@@ -41,21 +44,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     Raises OSError (no space, read-only, no directory, …); the old file is
     then as it was and nothing is left behind.
     """
-    temporary = write_temporary(path, data, mode)
-    try:
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def write_temporary(path: Path, data: bytes, mode: int = 0o600) -> Path:
-    """Write the bytes durably beside ``path``, to be renamed to it; returns where.
-
-    The name begins with a dot, so that ``jupyter --existing`` does not find
-    half a connection file by its glob.  Raises OSError and leaves nothing.
-    """
+    # A dot first, so that ``jupyter --existing`` does not find half a connection file by its glob.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     fd = os.open(temporary, flags, mode)
@@ -67,10 +56,12 @@ def write_temporary(path: Path, data: bytes, mode: int = 0o600) -> Path:
             os.fsync(fd)
         finally:
             os.close(fd)
+        before()
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return temporary
+    sync_directory(path.parent)
 
 
 def open_own(path: Path, flags: int, mode: int = 0o600) -> int:

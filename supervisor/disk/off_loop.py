@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -133,10 +134,8 @@ class Lane:
                 return
             since = time.monotonic() - RELIEF_AFTER
             if len(self._begun) == self._threads and all(begun <= since for begun in self._begun.values()):
-                try:
+                with suppress(RuntimeError):  # none is to be had: what waits goes on waiting
                     self._add_thread()
-                except RuntimeError:
-                    pass  # none is to be had: what waits goes on waiting
         loop.call_later(RELIEF_AFTER, self._relieve, loop)
 
     def _add_thread(self) -> None:
@@ -185,7 +184,5 @@ def _answer(
         if not answer.done():
             settle(outcome)
 
-    try:
+    with suppress(RuntimeError):  # the loop was closed in the meantime
         loop.call_soon_threadsafe(tell)
-    except RuntimeError:
-        pass  # the loop was closed in the meantime

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,8 @@ def make_private_directory(directory: Path) -> None:
 
     Raises UnsafeDirectory and OSError.
     """
-    try:
+    with suppress(FileExistsError):  # Not a directory, as is said below.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError:
-        pass  # Not a directory, as is said below.
     there = directory.stat()
     if not stat.S_ISDIR(there.st_mode):
         raise UnsafeDirectory(f"{directory}: not a directory: remove it or choose another state_dir")

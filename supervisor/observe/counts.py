@@ -44,8 +44,6 @@ class Counts:
                 self._loads["accepted" if name == "config.loaded" else "rejected"] += 1
             case "kernel.removed":
                 self._forget(kernel)
-            case _:
-                pass
 
     def _count_ready(self, kernel: str, took: object) -> None:
         if isinstance(took, int | float):

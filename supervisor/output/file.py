@@ -177,11 +177,6 @@ class OutputFile:
             data, is_whole = last_bytes(spans_after(self.path, position), max_bytes)
         return clean_lines(data, lines, is_whole=is_whole, hide=hide)
 
-    def remove(self) -> None:
-        """Remove the file and its backups."""
-        for path in (*backups_of(self.path).values(), _new_backup(self.path), self.path):
-            path.unlink(missing_ok=True)
-
 
 class Reader:
     """Reads a file from its last ``lines`` lines on, piece by piece, through rotation, trimming and restarts.
@@ -316,10 +311,6 @@ def _begin(path: Path, lines: int | None) -> tuple[bytes, Position]:
 # Moving data to backups
 
 
-def _new_backup(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
-
-
 def _shift(path: Path, backups: int) -> None:
     """Make room for a new backup ``.1``; one without a place is removed."""
     there = backups_of(path)
@@ -332,7 +323,7 @@ def _shift(path: Path, backups: int) -> None:
 
 def _copy(fd: int, begin: int, end: int, path: Path, target: Path, *, durably: bool = True) -> None:
     """Put a part of the file at ``path`` into ``target``, whole or not at all."""
-    new = _new_backup(path)
+    new = path.with_name(f"{path.name}.new")
     try:
         new.unlink(missing_ok=True)
         copy = open_own(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 _OPEN = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -38,10 +39,8 @@ def give_back_limit(child: subprocess.Popen[bytes]) -> None:
         return
     import resource
 
-    try:
+    with suppress(OSError):  # it has ended, or has become somebody else
         resource.prlimit(child.pid, resource.RLIMIT_NOFILE, _before[0])
-    except OSError:
-        pass  # it has ended, or has become somebody else
 
 
 def limit() -> int:

@@ -33,13 +33,7 @@ _CRASHES = frozenset(
 _SIGKILL = 9  # POSIX; the signal module has no such name on Windows
 
 
-def describe_exit(
-    returncode: int | None,
-    *,
-    oom: bool = False,
-    output_tail: Iterable[str] = (),
-    detail: str = "",
-) -> Exit:
+def describe_exit(returncode: int | None, *, oom: bool = False, output_tail: Iterable[str] = ()) -> Exit:
     """Tell why a process ended, from its return code.
 
     ``returncode`` is as of ``subprocess.Popen``: the exit code, or minus the
@@ -48,10 +42,10 @@ def describe_exit(
     """
     tail = tuple(output_tail)
     if returncode is None:
-        return Exit(Cause.OOM if oom else Cause.UNKNOWN, output_tail=tail, detail=detail)
+        return Exit(Cause.OOM if oom else Cause.UNKNOWN, output_tail=tail)
     if returncode >= 0:
-        return Exit(Cause.EXITED, code=returncode, output_tail=tail, detail=detail)
-    return Exit(_cause_of(-returncode, oom), signal=signal_name(-returncode), output_tail=tail, detail=detail)
+        return Exit(Cause.EXITED, code=returncode, output_tail=tail)
+    return Exit(_cause_of(-returncode, oom), signal=signal_name(-returncode), output_tail=tail)
 
 
 def _cause_of(signum: int, oom: bool) -> Cause:
@@ -67,22 +61,16 @@ async def wait_exit(pidfd: int) -> None:
     """
     if has_ended(pidfd):
         return
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
     own = os.dup(pidfd)  # a loop has one reader for a descriptor
     try:
-        loop.add_reader(own, _resolve, ended)
+        loop.add_reader(own, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(own)
     finally:
         os.close(own)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def stranger_wait_status(pidfd: int) -> int | None:
@@ -232,12 +220,8 @@ def _nearest(root: Path, path: str, names: tuple[str, ...]) -> Path | None:
 
 
 def _oom_kills(file: Path | None) -> int | None:
-    if file is None:
-        return None
     try:
-        words = file.read_text().split()
+        words = file.read_text().split() if file is not None else []
     except OSError:
-        return None
-    if "oom_kill" not in words:
-        return None
-    return int(words[words.index("oom_kill") + 1])
+        words = []
+    return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else None

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import time
+from contextlib import suppress
 
 from supervisor.core.model import ProcessId
 from supervisor.process.exit import wait_exit
@@ -24,6 +25,7 @@ from supervisor.process.identity import (
     is_running,
     looks_running,
     open_pidfd,
+    opened,
     read_proc,
     read_stat,
 )
@@ -61,16 +63,8 @@ def signal_group(process: ProcessId, signum: int) -> None:
 
 def signal_process(process: ProcessId, signum: int) -> None:
     """Signal a process, not its group; one that has ended, or that is another user's, is no error."""
-    try:
-        pidfd = open_pidfd(process)
-    except OSError:
-        return
-    try:
+    with suppress(OSError), opened(process) as pidfd:
         signal.pidfd_send_signal(pidfd, signum)
-    except OSError:
-        pass
-    finally:
-        os.close(pidfd)
 
 
 def continue_group(process: ProcessId) -> None:
@@ -154,19 +148,13 @@ def _living_members(group: int) -> list[ProcessId]:
 
 async def _wait_ended(process: ProcessId, deadline: float) -> None:
     try:
-        pidfd = open_pidfd(process)
-    except ProcessLookupError:
-        return
-    except OSError:
-        await asyncio.sleep(0.01)
-        return
-    try:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            await wait_exit(pidfd)
-    except TimeoutError:
+            with opened(process) as pidfd:
+                await wait_exit(pidfd)
+    except (ProcessLookupError, TimeoutError):
         pass
-    finally:
-        os.close(pidfd)
+    except OSError:  # no pidfd is to be had
+        await asyncio.sleep(0.01)
 
 
 def marked_processes(variable: str, value: str) -> list[ProcessId]:

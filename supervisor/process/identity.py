@@ -9,6 +9,7 @@ Linux first: other systems have no pidfds, there ``open_pidfd`` raises OSError
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -95,6 +96,16 @@ def open_pidfd(process: ProcessId) -> int:
     return pidfd
 
 
+@contextlib.contextmanager
+def opened(process: ProcessId) -> Iterator[int]:
+    """A pidfd of exactly this process, for so long; raises as ``open_pidfd`` does."""
+    pidfd = open_pidfd(process)
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
 def has_ended(pidfd: int) -> bool:
     """Whether the process of a pidfd has ended; a zombie has."""
     import select
@@ -107,15 +118,12 @@ def has_ended(pidfd: int) -> bool:
 def is_running(process: ProcessId) -> bool:
     """Whether exactly this process exists and has not ended; a zombie has."""
     try:
-        pidfd = open_pidfd(process)
+        with opened(process) as pidfd:
+            return not has_ended(pidfd)
     except ProcessLookupError:
         return False
     except OSError:
         return looks_running(process)
-    try:
-        return not has_ended(pidfd)
-    finally:
-        os.close(pidfd)
 
 
 def looks_running(process: ProcessId) -> bool:

@@ -19,6 +19,7 @@ from supervisor.process.identity import is_running
 # A share of a core is that since the last measure, if it is not older or younger than this, in seconds.
 _OLDEST = 60.0
 _YOUNGEST = 0.1
+_ASKED = ["cpu_times", "status", "memory_info", "memory_full_info", "num_threads", "num_fds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +118,13 @@ def _spent(process: psutil.Process) -> float | None:
 def _usage(process: psutil.Process) -> Usage | None:
     """What one process uses, ``None`` if it has ended."""
     try:
-        with process.oneshot():
-            spent = _spent(process)
-            if spent is None or process.status() == psutil.STATUS_ZOMBIE:
-                return None
-            memory, is_exact = _memory(process)
-            return Usage(memory, is_exact, spent, 0.0, process.num_threads(), _descriptors(process), 0)
+        told = process.as_dict(_ASKED)  # None for what may not be read, as of another user
     except psutil.Error:
         return None
-
-
-def _memory(process: psutil.Process) -> tuple[int, bool]:
-    try:
-        return int(process.memory_full_info().pss), True
-    except (psutil.AccessDenied, AttributeError):  # of another user; no such figure on this system
-        return int(process.memory_info().rss), False
-
-
-def _descriptors(process: psutil.Process) -> int:
-    try:
-        return int(process.num_fds())
-    except (psutil.AccessDenied, AttributeError):
-        return 0
+    spent, resident = told["cpu_times"], told["memory_info"]
+    if spent is None or resident is None or told["status"] == psutil.STATUS_ZOMBIE:
+        return None
+    shared = getattr(told["memory_full_info"], "pss", None)  # not on every system
+    memory, cpu_seconds = int(resident.rss if shared is None else shared), float(spent.user + spent.system)
+    threads, descriptors = told["num_threads"] or 0, told.get("num_fds") or 0
+    return Usage(memory, shared is not None, cpu_seconds, 0.0, threads, descriptors, 0)

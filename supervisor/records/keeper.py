@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
+from contextlib import suppress
 from typing import Protocol
 
 from supervisor.disk.off_loop import PATIENCE, Lane
@@ -42,10 +42,8 @@ class NoRecords:
         """There is none."""
 
 
-class Unknown(Enum):
-    """In the place of a record."""
-
-    UNKNOWN = "unknown"
+_UNKNOWN = Record(name="")
+"""In the place of a record."""
 
 
 class Keeper:
@@ -64,9 +62,9 @@ class Keeper:
         self._trouble = trouble
         self._lane = Lane(f"record of kernel {kernel}", before)
         # What is on disk is not known yet: there may be one of an earlier supervisor.
-        self._latest: Record | Unknown | None = Unknown.UNKNOWN
-        self._on_disk: Record | Unknown | None = Unknown.UNKNOWN
-        self._tried: Record | Unknown | None = Unknown.UNKNOWN
+        self._latest: Record | None = _UNKNOWN
+        self._on_disk: Record | None = _UNKNOWN
+        self._tried: Record | None = _UNKNOWN
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -98,7 +96,7 @@ class Keeper:
             self._writer.cancel()
 
     async def _write(self) -> None:
-        while (record := self._latest) is not self._on_disk and record is not Unknown.UNKNOWN:
+        while (record := self._latest) is not self._on_disk and record is not _UNKNOWN:
             self._news.clear()
             try:
                 await self._put(record)
@@ -113,15 +111,9 @@ class Keeper:
             self._tried = record
             self._attempt.set()
             if self._failing:
-                await self._wait_for_reason()
-
-    async def _wait_for_reason(self) -> None:
-        """A new record is tried at once, one that failed before after a while."""
-        try:
-            async with asyncio.timeout(RETRY_INTERVAL):
-                await self._news.wait()
-        except TimeoutError:
-            pass
+                # A new record is tried at once, one that failed before after a while.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), RETRY_INTERVAL)
 
     async def _put(self, record: Record | None) -> None:
         if record is None:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +28,6 @@ from supervisor.disk.files import (
     remove_temporaries,
     sync_directory,
     write_atomically,
-    write_temporary,
 )
 from supervisor.disk.privacy import make_private_directory
 from supervisor.output.stream import Position
@@ -155,14 +155,7 @@ class RecordStore:
         """
         self._refuse_newer(record.name)
         path = self.path(record.name)
-        temporary = write_temporary(path, msgspec.json.encode(record))
-        try:
-            _keep_previous(path)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(self.directory)
+        write_atomically(path, msgspec.json.encode(record), before=lambda: _keep_previous(path))
 
     def read_all(self) -> tuple[list[Record], list[Damaged | Newer]]:
         """Every record, by name, and what was wrong.
@@ -216,16 +209,14 @@ class RecordStore:
         try:
             found = _load(_previous(path), name)
         except _Unreadable:
-            if _exists(_previous(path)):
+            if os.path.lexists(_previous(path)):
                 _set_aside(_previous(path))
             return None, Damaged(name, reason, moved_to, is_replaced=False)
         if isinstance(found, Newer):
             self._newer[name] = found.version
             return None, found
-        try:
+        with suppress(OSError):  # It stays where it is, and is found there the next time.
             _copy(_previous(path), path)
-        except OSError:
-            pass  # It stays where it is, and is found there the next time.
         return found, Damaged(name, reason, moved_to, is_replaced=True)
 
     def _refuse_newer(self, name: str) -> None:
@@ -303,7 +294,7 @@ def _previous(path: Path) -> Path:
 
 
 def _keep_previous(path: Path) -> None:
-    if _exists(path):
+    if os.path.lexists(path):
         _copy(path, _previous(path))
 
 
@@ -325,14 +316,10 @@ def _copy(path: Path, to: Path) -> None:
 def _set_aside(path: Path) -> Path | None:
     number = 1
     base = path.name.removesuffix(".previous")
-    while _exists(aside := path.with_name(f"{base}.damaged-{number}")):
+    while os.path.lexists(aside := path.with_name(f"{base}.damaged-{number}")):
         number += 1
     try:
         path.rename(aside)
     except OSError:
         return None  # It is missing, or the directory is read-only.
     return aside
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -104,14 +105,6 @@ def parse(text: str | bytes, path: str | os.PathLike[str]) -> Config:
 
 
 @dataclass(slots=True, repr=False)  # it holds the values of environments
-class _Declared:
-    """A kernel's table as written, and the file that it was written in."""
-
-    raw: dict[str, Any]
-    file: Path
-
-
-@dataclass(slots=True, repr=False)  # it holds the values of environments
 class _Reading:
     """One reading of a file: what was read so far and the mistakes found in it."""
 
@@ -119,7 +112,8 @@ class _Reading:
     files: list[Path] = field(default_factory=list)
     patterns: list[Path] = field(default_factory=list)
     mistakes: dict[Mistake, KeyPath | None] = field(default_factory=dict)  # in order, each once
-    declared: dict[str, _Declared] = field(default_factory=dict)
+    # The tables of the kernels as written, and the files that they were written in.
+    declared: dict[str, tuple[dict[str, Any], Path]] = field(default_factory=dict)
     digest: Any = field(default_factory=sha256)
     texts: dict[str, bytes] = field(default_factory=dict)
     origins: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -218,10 +212,9 @@ class _Reading:
     def _see_into(self, directory: Path, where: KeyPath) -> None:
         """What is in a directory that cannot be read is not nothing: kernels would be stopped for it."""
         try:
-            if not glob.has_magic(str(directory)):
-                os.scandir(self.main.parent / directory).close()
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not glob.has_magic(str(directory)):
+                    os.scandir(self.main.parent / directory).close()
         except OSError as error:
             self._unreadable(where, self.main.parent / directory, f"cannot be looked into: {error.strerror}")
 
@@ -255,10 +248,10 @@ class _Reading:
                 todo = 'use letters, digits, ".", "_" and "-", a letter or digit first, at most 64'
                 self._tell(file, where, f"{spelled(name)} is not a name for a kernel: {todo}")
             if name in self.declared:
-                what = f"declared in {self.declared[name].file} too: remove or rename one of them"
+                what = f"declared in {self.declared[name][1]} too: remove or rename one of them"
                 self._tell(file, where, what)
             elif isinstance(raw, dict):
-                self.declared[name] = _Declared(raw, file)
+                self.declared[name] = raw, file
             else:
                 what = f"{described(raw, secret=True)}, not a table: write [kernels.{bare_or_quoted(name)}]"
                 self._tell(file, where, what)
@@ -299,13 +292,13 @@ class _Reading:
         defaults, wrong = _checked(raw_defaults, "defaults", tell_defaults)
         _place(defaults, self.main)
         drafts: list[tuple[Draft, KernelConfig]] = []
-        for name, declared in self.declared.items():
-            tell = self._teller(declared.file, ("kernels", name))
-            own, own_wrong = _checked(declared.raw, "kernels", tell, name)
-            _place(own, declared.file)
+        for name, (raw, file) in self.declared.items():
+            tell = self._teller(file, ("kernels", name))
+            own, own_wrong = _checked(raw, "kernels", tell, name)
+            _place(own, file)
             inherited = {path for path in wrong if not has(own, path)}
             bad = frozenset(own_wrong | inherited)
-            draft = Draft(name, own, defaults, declared.raw, bad, tell, tell_defaults)
+            draft = Draft(name, own, defaults, raw, bad, tell, tell_defaults)
             drafts.append((draft, check_kernel(draft)))
             self.origins[name] = draft.origins()
         check_together(drafts)

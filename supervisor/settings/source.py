@@ -104,26 +104,12 @@ def _text(data: bytes) -> str:
 def _syntax(text: str, problem: ValueError) -> NotReadError:
     if not isinstance(problem, tomli.TOMLDecodeError):
         return NotReadError("a number has too many digits: write a shorter one")
-    told, line, column = _located(str(problem), text)
+    told, line, column = problem.msg, problem.lineno, problem.colno
     if declared := re.fullmatch(r"Cannot declare \((.*?),?\) twice", told):
         parts = re.findall(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", declared[1])
         name = ".".join(bare_or_quoted(single or double) for single, double in parts)
         return NotReadError(f"[{cut(name)}] is declared twice: put its keys together", line, column)
-    if told == "Invalid value" and (line, column) == _end(text):
+    if told == "Invalid value" and problem.pos >= len(text):
         return NotReadError("the text ends where a value is due: complete it", line, column)
     hint = next((hint for start, hint in _HINTS if told.startswith(start)), "mend it")
     return NotReadError(f"{escaped(cut(told[:1].lower() + told[1:]))}: {hint}", line, column)
-
-
-def _located(message: str, text: str) -> tuple[str, int, int]:
-    """What tomli says, and the line and column that it says it of."""
-    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
-    if found is None:
-        return message, 1, 1
-    if found[2] is None:
-        return found[1], *_end(text)
-    return found[1], int(found[2]), int(found[3])
-
-
-def _end(text: str) -> tuple[int, int]:
-    return text.count("\n") + 1, len(text) - text.rfind("\n")

@@ -129,13 +129,8 @@ def _mapping(key: Key, value: Any, path: Path, tell: Tell) -> Values:
 def _choice(key: Key, value: Any) -> str:
     if isinstance(value, str) and value in key.choices:
         return value
-    subject = (
-        "this array"
-        if isinstance(value, list)
-        else "this table"
-        if isinstance(value, dict)
-        else spelled(value)
-    )
+    kinds: Mapping[type, str] = {list: "this array", dict: "this table"}
+    subject = kinds.get(type(value)) or spelled(value)
     raise WrongValueError(f"{subject} is not one of {listed(key.choices)}")
 
 

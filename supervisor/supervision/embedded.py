@@ -232,12 +232,9 @@ class Supervisor(Mapping[str, SupervisedKernel]):
         supervision = Supervision(self._config, *self._places())
         try:
             supervision.lock()
-            try:
-                await self._begin(supervision)
-            except BaseException:
-                supervision.unlock()
-                raise
+            await self._begin(supervision)
         except BaseException:
+            supervision.unlock()
             self._remove_temporary()
             raise
         return self

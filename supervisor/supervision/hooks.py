@@ -72,11 +72,6 @@ class Hooks:
         """How many commands run or wait."""
         return len(self._running) + len(self._waiting)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether any runs or waits."""
-        return self.pending > 0
-
     def _begin(self) -> None:
         while self._waiting and len(self._running) < MOST_AT_ONCE:
             hook, event = self._waiting.popleft()

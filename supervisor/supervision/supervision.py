@@ -117,7 +117,8 @@ class Supervision:
         self._mending: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()
         self._lock = StateLock(state_dir / "lock")
-        self._observers: list[Observer] = []
+        self._observers: list[Observer] = [self._hide_key, self.events_file, self.stream, self.callbacks]
+        self._observers += [self.hooks, self.counts]
         self._sequence = 0
         self._found = Stock()
         self._strangers: frozenset[str] = frozenset()
@@ -184,16 +185,7 @@ class Supervision:
         host = Host(self.places, store, self.note_trouble, equipment)
         runner = Runner(host, self._sequence)
         self._loop, self._opened = asyncio.get_running_loop(), (runner, host)
-        observers: list[Observer] = [
-            self._hide_key,
-            self.events_file,
-            self.stream,
-            self.callbacks,
-            self.hooks,
-            self.counts,
-        ]
-        observers += self._observers
-        for observer in observers:
+        for observer in self._observers:
             runner.add_observer(observer)
         host.open()
 
@@ -400,12 +392,10 @@ class Supervision:
             death = kernel.last_death if (kernel := runner.state.kernels.get(name)) is not None else None
             return death if death is not None and death.generation == before.generation else None
 
-        try:
+        with suppress(TimeoutError, RunnerClosed):
             async with asyncio.timeout(INTERRUPT_PATIENCE):
                 while ended() is None:
                     await runner.wait_for_change()
-        except (TimeoutError, RunnerClosed):
-            pass
         after = runner.state.kernels.get(name)
         if (death := ended()) is None:
             return True, "accepted", after

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.disk.files import open_own, read_own, remove_temporaries, write_atomically, write_temporary
+from supervisor.disk.files import (
+    TEMPORARY_SUFFIX,
+    open_own,
+    read_own,
+    remove_temporaries,
+    write_atomically,
+)
 
 
 def test_the_file_has_the_content_and_exactly_the_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -123,7 +129,7 @@ def test_readers_beside_many_writers_always_see_one_whole_version(tmp_path: Path
 
 def test_what_a_killed_writer_left_can_be_cleared_away(tmp_path: Path) -> None:
     write_atomically(tmp_path / "kernel-a.json", b"{}")
-    write_temporary(tmp_path / "kernel-a.json", b"half")
+    (tmp_path / f".kernel-a.json.0123{TEMPORARY_SUFFIX}").write_bytes(b"half")
 
     assert [tmp_path / "kernel-a.json"] == list(tmp_path.glob("kernel-*"))
     remove_temporaries(tmp_path)

@@ -90,7 +90,6 @@ def test_a_file_that_is_not_there_is_empty(path: Path) -> None:
     assert () == file.tail()
     assert b"" == read(path)
     assert Position() == file.position()
-    file.remove()
 
 
 def test_rotation_keeps_every_line_and_as_many_backups_as_are_wanted(path: Path) -> None:
@@ -575,20 +574,6 @@ print({'zmq', 'tornado', 'structlog', 'msgspec', 'asyncio'} & set(sys.modules))
     assert (
         b"set()\n" == subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
     )
-
-
-def test_what_is_removed_is_gone_with_its_backups(path: Path) -> None:
-    file = OutputFile(path)
-    append(path, line(1))
-    file.rotate(1, 3)
-    append(path, line(2))
-    path.with_name("a.log.new").write_bytes(b"left behind")
-    other = path.with_name("b.log.1")
-    other.write_bytes(b"")
-
-    file.remove()
-
-    assert [other] == list(path.parent.iterdir())
 
 
 KEY = "0123456789abcdef" * 4

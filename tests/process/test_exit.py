@@ -64,10 +64,10 @@ def test_what_nobody_knows_is_unknown_unless_there_is_evidence() -> None:
     assert Exit(Cause.OOM) == describe_exit(None, oom=True)
 
 
-def test_output_and_detail_are_kept() -> None:
-    expected = Exit(Cause.EXITED, code=1, output_tail=("a", "b"), detail="why")
+def test_output_is_kept() -> None:
+    expected = Exit(Cause.EXITED, code=1, output_tail=("a", "b"))
 
-    assert expected == describe_exit(1, output_tail=["a", "b"], detail="why")
+    assert expected == describe_exit(1, output_tail=["a", "b"])
 
 
 class Machine:

@@ -7,12 +7,14 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
 
 from supervisor.core.model import ProcessId
+from supervisor.disk import files
 from supervisor.disk.privacy import UnsafeDirectory
 from supervisor.output.stream import Position
 from supervisor.records import record as module
@@ -230,9 +232,12 @@ def test_settings_of_another_version_cost_the_record_only_the_settings(
     assert ([msgspec.structs.replace(FULL, launched=None)], []) == store.read_all()
 
 
-@pytest.mark.parametrize("function", ["write_temporary", "_keep_previous", "sync_directory"])
+@pytest.mark.parametrize(
+    ("place", "function"),
+    [(files, "write_all"), (module, "_keep_previous"), (files, "sync_directory")],
+)
 def test_a_write_that_fails_is_the_callers_to_know_and_leaves_a_valid_record(
-    store: RecordStore, monkeypatch: pytest.MonkeyPatch, function: str
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch, place: ModuleType, function: str
 ) -> None:
     store.write(FULL)
 
@@ -240,7 +245,7 @@ def test_a_write_that_fails_is_the_callers_to_know_and_leaves_a_valid_record(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, function, fail)
+        patch.setattr(place, function, fail)
         with pytest.raises(OSError, match="No space"):
             store.write(msgspec.structs.replace(FULL, generation=4))
 

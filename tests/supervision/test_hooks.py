@@ -106,7 +106,7 @@ async def test_what_fails_is_told_once_until_it_works_again(
     async def run(times: int) -> None:
         telling(DIED)
         await until(lambda: Path("runs").exists() and len(written("runs").splitlines()) == times)
-        await until(lambda: not telling.is_busy)
+        await until(lambda: not telling.pending)
 
     await run(1)
     await run(2)
@@ -138,7 +138,7 @@ async def test_what_goes_wrong_is_told_in_words(
 
     telling(DIED)
 
-    await until(lambda: not telling.is_busy)
+    await until(lambda: not telling.pending)
     assert told in caplog.text
 
 
@@ -167,7 +167,7 @@ async def test_what_runs_is_ended_with_the_daemon_with_all_that_it_started(telli
 
     await until(lambda: not Path(f"/proc/{child}").exists() or _is_zombie(child))
     telling(DIED)
-    assert not telling.is_busy
+    assert not telling.pending
 
 
 def _is_zombie(pid: int) -> bool:
