@@ -7,10 +7,12 @@ is told by its name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from supervisor.wording import CAUSES, amount, one_line, signal_name, span
 
+_FIELD = re.compile(r"\{(\w+)\}")
 _MISTAKES = 5  # so many are told in the sentence itself
 _CHECKS = {"heartbeat": "its heartbeat", "probe": "kernel_info on control"}
 
@@ -23,7 +25,7 @@ def sentence(event: Mapping[str, object]) -> str:
 def tell(event: Mapping[str, object]) -> tuple[str, frozenset[str]]:
     """Return the sentence, and the names of the fields that need not be shown beside it."""
     telling = _Telling(event)
-    word = _WORDS.get(telling.text("event"), _unknown)
+    word = _WORDS.get(telling.text("event"), _UNKNOWN)
     text = one_line(word(telling))
     return text, frozenset(telling.told)
 
@@ -57,6 +59,27 @@ class _Telling:
         value = self._event.get(name)
         return [str(item) for item in value] if isinstance(value, list | tuple) else []
 
+    def part(self, template: str, *, always: bool = False) -> str:
+        shown = {name: self.shown(name) for name in _FIELD.findall(template)}
+        return template.format(**shown) if always or all(shown.values()) else ""
+
+    def shown(self, name: str) -> str:
+        match name:
+            case "run":
+                return self.run()
+            case "took" | "uptime":
+                return self.seconds(name)
+            case "pids":
+                return ", ".join(self.items(name))
+            case "check":
+                return _CHECKS.get(self.text(name), self.text(name))
+            case "dropped":
+                return self.text(name) or "some"
+            case "signum" if (number := self.text(name)).isdecimal():
+                return signal_name(int(number))
+            case _:
+                return self.text(name)
+
     def run(self) -> str:
         known = [
             f"{word} {self.text(name)}"
@@ -69,12 +92,13 @@ class _Telling:
         return f": {self.text(name)}" if self.text(name) else ""
 
 
+def _told(first: str, *parts: str) -> Callable[[_Telling], str]:
+    """The first part with its fields filled in, then those others of which no field is missing."""
+    return lambda e: e.part(first, always=True) + "".join(map(e.part, parts))
+
+
 def _kernel(what: str) -> Callable[[_Telling], str]:
-    return lambda e: f"{e.text('kernel')} {what}{e.because()}{e.run()}"
-
-
-def _daemon(what: str) -> Callable[[_Telling], str]:
-    return lambda e: f"supervisor {what}{e.because()}{e.run()}"
+    return _told(f"{{kernel}} {what}", ": {reason}", "{run}")
 
 
 def _died(e: _Telling) -> str:
@@ -99,44 +123,11 @@ def _how(e: _Telling) -> str:
     return CAUSES.get(cause) or how or "nobody knows how"
 
 
-def _ready(e: _Telling) -> str:
-    took = f" after {seconds}" if (seconds := e.seconds("took")) else ""
-    connect = f"; connect with: {command}" if (command := e.text("connect")) else ""
-    return f"{e.text('kernel')} is ready{took}{e.run()}{connect}"
-
-
 def _restarting(e: _Telling) -> str:
     delay = e.seconds("delay")
     when = f"in {delay}" if delay and delay != span(0) else "at once"
     attempt = f", attempt {number}" if (number := e.text("attempt")) else ""
     return f"{e.text('kernel')} restarts {when}{attempt}{e.because()}{e.run()}"
-
-
-def _failed(e: _Telling) -> str:
-    name = e.text("kernel")
-    return (
-        f"{name} failed and is left alone{e.because()}{e.run()}; kernel-supervisor reset {name} tries again"
-    )
-
-
-def _unresponsive(e: _Telling) -> str:
-    check = e.text("check")
-    missed = f", {number} missed in a row" if (number := e.text("misses")) else ""
-    what = f" {_CHECKS.get(check, check)}" if check else ""
-    return f"{e.text('kernel')} does not answer{what}{missed}{e.run()}"
-
-
-def _adopted(e: _Telling) -> str:
-    up = f", up for {uptime}" if (uptime := e.seconds("uptime")) else ""
-    return f"{e.text('kernel')} was found alive and is supervised again{up}{e.run()}"
-
-
-def _escaped(e: _Telling) -> str:
-    return f"{e.text('kernel')} left processes behind: {', '.join(e.items('pids'))}{e.run()}"
-
-
-def _restored(e: _Telling) -> str:
-    return f"{e.text('kernel')} had lost its connection file, which is written again{e.because('file')}"
 
 
 def _pressed(e: _Telling) -> str:
@@ -157,10 +148,6 @@ def _detached(e: _Telling) -> str:
     )
 
 
-def _loaded(e: _Telling) -> str:
-    return f"configuration loaded{e.because('file')}"
-
-
 def _rejected(e: _Telling) -> str:
     mistakes = e.items("mistakes")
     more = f"; and {len(mistakes) - _MISTAKES} more" if len(mistakes) > _MISTAKES else ""
@@ -169,63 +156,46 @@ def _rejected(e: _Telling) -> str:
     return f"configuration rejected{what}{in_force}"
 
 
-def _signalled(e: _Telling) -> str:
-    return f"{e.text('kernel')} was sent {_signal(e.text('signum'))}{e.run()}"
-
-
-def _signal(number: str) -> str:
-    return signal_name(int(number)) if number.isdecimal() else f"signal {number}"
-
-
-def _reported(e: _Telling) -> str:
-    return f"{e.text('logger')}: {e.text('message')}"
-
-
-def _lost(what: str) -> Callable[[_Telling], str]:
-    return lambda e: f"{e.text('dropped') or 'some'} {what}"
-
-
-def _unknown(e: _Telling) -> str:
-    name = e.text("kernel")
-    return f"{f'{name}: ' if name else ''}{e.text('event')}{e.because()}{e.run()}"
-
-
-def _zygote(what: str) -> Callable[[_Telling], str]:
-    return lambda event: f"the zygote of {event.text('kernel')} {what}{event.because()}"
-
-
+_UNKNOWN = _told("", "{kernel}: ", "{event}", ": {reason}", "{run}")
 _WORDS: Mapping[str, Callable[[_Telling], str]] = {
-    "daemon.started": _daemon("started"),
+    "daemon.started": _told("supervisor started", ": {reason}", "{run}"),
     "daemon.stopping": _stopping,
-    "daemon.stopped": _daemon("stopped"),
+    "daemon.stopped": _told("supervisor stopped", ": {reason}", "{run}"),
     "daemon.detached": _detached,
-    "config.loaded": _loaded,
+    "config.loaded": _told("configuration loaded", ": {file}"),
     "config.rejected": _rejected,
     "kernel.waiting": _kernel("waits for room"),
     "kernel.starting": _kernel("is starting"),
-    "kernel.ready": _ready,
+    "kernel.ready": _told("{kernel} is ready", " after {took}", "{run}", "; connect with: {connect}"),
     "kernel.died": _died,
     "kernel.restarting": _restarting,
     "kernel.stopping": _kernel("is being stopped"),
     "kernel.stopped": _kernel("stopped"),
-    "kernel.failed": _failed,
-    "kernel.unresponsive": _unresponsive,
+    "kernel.failed": _told(
+        "{kernel} failed and is left alone",
+        ": {reason}",
+        "{run}",
+        "; kernel-supervisor reset {kernel} tries again",
+    ),
+    "kernel.unresponsive": _told(
+        "{kernel} does not answer", " {check}", ", {misses} missed in a row", "{run}"
+    ),
     "kernel.responsive": _kernel("answers again"),
-    "kernel.adopted": _adopted,
+    "kernel.adopted": _told("{kernel} was found alive and is supervised again", ", up for {uptime}", "{run}"),
     "kernel.interrupted": _kernel("was interrupted"),
-    "kernel.signalled": _signalled,
+    "kernel.signalled": _told("{kernel} was sent {signum}", "{run}"),
     "standby.ready": _kernel("has a spare that waits"),
     "standby.failed": _kernel("has no spare"),
     "standby.dropped": _kernel("has lost its spare"),
-    "zygote.ready": _zygote("has imported all and can fork"),
-    "zygote.unfit": _zygote("cannot be forked, so it is started without"),
-    "zygote.retired": _zygote("is out of date"),
+    "zygote.ready": _told("the zygote of {kernel} has imported all and can fork", ": {reason}"),
+    "zygote.unfit": _told("the zygote of {kernel} cannot be forked, so it is started without", ": {reason}"),
+    "zygote.retired": _told("the zygote of {kernel} is out of date", ": {reason}"),
     "kernel.removed": _kernel("is no longer declared and was removed"),
-    "kernel.escaped": _escaped,
-    "kernel.restored": _restored,
+    "kernel.escaped": _told("{kernel} left processes behind: ", "{pids}", "{run}"),
+    "kernel.restored": _told("{kernel} had lost its connection file, which is written again", ": {file}"),
     "kernel.pressed": _pressed,
-    "library.reported": _reported,
-    "log.dropped": _lost("lines of log were lost, because nobody took them"),
-    "events.dropped": _lost("events are missing here, because they could not be written"),
-    "stream.gap": _lost("events are missing here, because they were read too slowly"),
+    "library.reported": _told("{logger}: {message}"),
+    "log.dropped": _told("{dropped} lines of log were lost, because nobody took them"),
+    "events.dropped": _told("{dropped} events are missing here, because they could not be written"),
+    "stream.gap": _told("{dropped} events are missing here, because they were read too slowly"),
 }

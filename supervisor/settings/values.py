@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from msgspec import NODEFAULT
 
@@ -22,6 +22,8 @@ from supervisor.settings.text import toml_value
 Path = tuple[str | int, ...]
 Tell = Callable[[Path, str], None]  # told the path and what is wrong
 Values = dict[str, Any]  # the keys that are right; those of nested tables likewise
+
+_Place = TypeVar("_Place", str, int)
 
 _LARGEST = 2**63 - 1  # TOML's integers, and those of the records
 _ENVIRONMENT_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -36,16 +38,26 @@ def convert_table(table: type[Settings], raw: Mapping[str, Any], path: Path, tel
     keys = {
         name: key for name, key in keys_of(table).items() if not (table is KernelConfig and name == "name")
     }
-    values: Values = {}
-    for name, value in raw.items():
+
+    def convert(name: str, value: Any) -> Any:
         if name not in keys:
-            tell((*path, name), no_such_key(name, value, table, path))
-            continue
+            raise WrongValueError(no_such_key(name, value, table, path))
+        return _convert(keys[name], value, (*path, name), tell)
+
+    return _right(raw.items(), convert, path, tell)
+
+
+def _right(
+    items: Iterable[tuple[_Place, Any]], convert: Callable[[_Place, Any], Any], path: Path, tell: Tell
+) -> dict[_Place, Any]:
+    """Those that are right, converted; each mistake is told with its path."""
+    found: dict[_Place, Any] = {}
+    for place, value in items:
         try:
-            values[name] = _convert(keys[name], value, (*path, name), tell)
+            found[place] = convert(place, value)
         except WrongValueError as mistake:
-            tell((*path, name), str(mistake))
-    return values
+            tell((*path, place), str(mistake))
+    return found
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -60,13 +72,7 @@ def convert_strings(key: Key, value: Any, path: Path, tell: Tell) -> tuple[str, 
         raise _wrong_kind(key, value, todo)
     if key.min_length and not value:
         raise WrongValueError("the array is empty: fill it, or remove the key")
-    texts = []
-    for index, item in enumerate(value):
-        try:
-            texts.append(_text(item))
-        except WrongValueError as mistake:
-            tell((*path, index), str(mistake))
-    return tuple(texts)
+    return tuple(_right(enumerate(value), lambda _, item: _text(item), path, tell).values())
 
 
 def _convert(key: Key, value: Any, path: Path, tell: Tell) -> Any:
@@ -117,13 +123,7 @@ def _array(key: Key, value: Any, path: Path, tell: Tell) -> list[Values]:
 def _mapping(key: Key, value: Any, path: Path, tell: Tell) -> Values:
     if not isinstance(value, dict):
         raise _wrong_kind(key, value, f'write {key.name} = {{ NAME = "value" }}', secret=True)
-    texts: Values = {}
-    for name, item in value.items():
-        try:
-            texts[name] = _text(item, secret=True)
-        except WrongValueError as mistake:
-            tell((*path, name), str(mistake))
-    return texts
+    return _right(value.items(), lambda _, item: _text(item, secret=True), path, tell)
 
 
 def _choice(key: Key, value: Any) -> str:
