@@ -32,7 +32,6 @@ from supervisor.settings.config import KernelConfig
 from supervisor.wording import span, written
 
 _HARDER = {Step.ASK: "SIGTERM", Step.TERMINATE: "SIGKILL"}
-PHASE_NAMES: dict[type, str] = {Queued: "starting"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Clock:
 
 def phase_name(phase: Phase) -> str:
     """The operator's word for a phase; a queued kernel is starting to anyone but us."""
-    return PHASE_NAMES.get(type(phase), type(phase).__name__.lower())
+    return "starting" if isinstance(phase, Queued) else type(phase).__name__.lower()
 
 
 @dataclass(frozen=True)

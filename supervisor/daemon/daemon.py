@@ -11,6 +11,7 @@ import faulthandler
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from functools import partial
@@ -373,10 +374,8 @@ class Daemon:
     # systemd
 
     def _status_line(self) -> str:
-        counts: dict[str, int] = {}
-        for kernel in self.supervision.runner.state.kernels.values():
-            name = phase_name(kernel.phase)
-            counts[name] = counts.get(name, 0) + 1
+        kernels = self.supervision.runner.state.kernels.values()
+        counts = Counter(phase_name(kernel.phase) for kernel in kernels)
         line = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no kernels"
         return f"{line}; the file has mistakes" if self.file.mistakes else line
 

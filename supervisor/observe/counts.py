@@ -6,7 +6,7 @@ Owns the counting.  Numbers only, by kernel and cause; nothing is written.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 # Upper bounds of how long kernels take until they are ready, in seconds; the last has none.
@@ -17,9 +17,9 @@ class Counts:
     """The observer that counts."""
 
     def __init__(self) -> None:
-        self._deaths: Counter[tuple[str, str]] = Counter()
-        self._restarts: Counter[tuple[str, str]] = Counter()
-        self._unresponsive: Counter[tuple[str, str]] = Counter()
+        self._deaths: dict[str, Counter[str]] = defaultdict(Counter)
+        self._restarts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._unresponsive: dict[str, Counter[str]] = defaultdict(Counter)
         self._loads: Counter[str] = Counter()
         self._ready: dict[str, list[int]] = {}
         self._took: dict[str, float] = {}
@@ -32,12 +32,12 @@ class Counts:
         match event.get("event"):
             case "kernel.died":
                 self._last[kernel] = cause = str(event.get("cause"))
-                self._deaths[kernel, cause] += 1
+                self._deaths[kernel][cause] += 1
             case "kernel.restarting":
                 cause = str(event.get("reason") or self._last.get(kernel, "unknown"))
-                self._restarts[kernel, cause] += 1
+                self._restarts[kernel][cause] += 1
             case "kernel.unresponsive":
-                self._unresponsive[kernel, str(event.get("check"))] += 1
+                self._unresponsive[kernel][str(event.get("check"))] += 1
             case "kernel.ready":
                 self._count_ready(kernel, event.get("took"))
             case "config.loaded" | "config.rejected" as name:
@@ -53,8 +53,7 @@ class Counts:
 
     def _forget(self, kernel: str) -> None:
         for counter in (self._deaths, self._restarts, self._unresponsive):
-            for key in [key for key in counter if key[0] == kernel]:
-                del counter[key]
+            counter.pop(kernel, None)
         self._ready.pop(kernel, None)
         self._took.pop(kernel, None)
         self._last.pop(kernel, None)
@@ -67,9 +66,9 @@ class Counts:
         ``bounds``; ``loads``: ``{"accepted": n, "rejected": n}``.
         """
         return {
-            "deaths": _nested(self._deaths),
-            "restarts": _nested(self._restarts),
-            "unresponsive": _nested(self._unresponsive),
+            "deaths": _copied(self._deaths),
+            "restarts": _copied(self._restarts),
+            "unresponsive": _copied(self._unresponsive),
             "loads": {word: self._loads[word] for word in ("accepted", "rejected")},
             "bounds": list(READY_BOUNDS),
             "ready": {
@@ -79,8 +78,5 @@ class Counts:
         }
 
 
-def _nested(counter: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for (kernel, word), count in counter.items():
-        found.setdefault(kernel, {})[word] = count
-    return found
+def _copied(counts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {kernel: dict(counter) for kernel, counter in counts.items()}

@@ -104,10 +104,10 @@ class Keeper:
                 # Not of the disk: a mistake of ours, which must keep nobody waiting for ever.
                 if not isinstance(error, OSError):
                     log.exception("the record of kernel %s cannot be written", self._kernel)
-                self._failed(error)
+                self._note(error)
             else:
                 self._on_disk = record
-                self._succeeded()
+                self._note(None)
             self._tried = record
             self._attempt.set()
             if self._failing:
@@ -122,7 +122,7 @@ class Keeper:
             writing = self._lane.begin(self._store.write, record)
         await asyncio.wait({writing}, timeout=PATIENCE)
         if not writing.done():
-            self._failed(OSError(f"the disk has not answered within {PATIENCE:g} s"))
+            self._note(OSError(f"the disk has not answered within {PATIENCE:g} s"))
         await writing
 
     @property
@@ -130,13 +130,8 @@ class Keeper:
         """How long the present write has taken, in seconds."""
         return self._lane.busy_for
 
-    def _failed(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
-            what = f"record of kernel {self._kernel}"
-            self._trouble(what, f"cannot write the {what}: {error}")
-
-    def _succeeded(self) -> None:
-        if self._failing:
-            self._failing = False
-            self._trouble(f"record of kernel {self._kernel}", None)
+    def _note(self, error: Exception | None) -> None:
+        what = f"record of kernel {self._kernel}"
+        if self._failing != (error is not None):
+            self._failing = error is not None
+            self._trouble(what, None if error is None else f"cannot write the {what}: {error}")

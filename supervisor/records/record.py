@@ -165,15 +165,9 @@ class RecordStore:
         Raises OSError if the directory cannot be read.
         """
         remove_temporaries(self.directory)
-        records: list[Record] = []
-        troubles: list[Damaged | Newer] = []
-        for name in self._names():
-            record, trouble = self._read(name)
-            if record is not None:
-                records.append(record)
-            if trouble is not None:
-                troubles.append(trouble)
-        return records, troubles
+        found = [self._read(name) for name in self._names()]
+        troubles = [trouble for _, trouble in found if trouble is not None]
+        return [record for record, _ in found if record is not None], troubles
 
     def remove(self, name: str) -> None:
         """Forget the kernel; no error if there is no record.  Raises OSError and NewerRecord."""

@@ -44,10 +44,6 @@ def _key(reload: Reload, description: str, schema: dict[str, Any] | None = None,
     return Meta(description=description, extra={"reload": reload}, extra_json_schema=schema, **bounds)
 
 
-def _seconds(description: str, **bounds: Any) -> Meta:
-    return Meta(description=description, **(bounds or {"gt": 0}))
-
-
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=None):
     """What all tables of the file have in common: values, never changed, no unknown keys."""
 
@@ -55,17 +51,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, re
 class BackoffConfig(Settings, frozen=True):
     """How long to wait before a kernel that died is started again, in seconds."""
 
-    initial: Annotated[float, _seconds("delay after the first death", ge=0)] = 0.0
-    next: Annotated[float, _seconds("delay after the second death", ge=0)] = 0.5
+    initial: Annotated[float, Meta(description="delay after the first death", ge=0)] = 0.0
+    next: Annotated[float, Meta(description="delay after the second death", ge=0)] = 0.5
     factor: Annotated[float, Meta(description="each later delay is this times the one before", ge=1)] = 2.0
-    max: Annotated[float, _seconds("no delay is longer", ge=0)] = 60.0
+    max: Annotated[float, Meta(description="no delay is longer", ge=0)] = 60.0
     jitter: Annotated[float, Meta(description="share by which a delay varies", ge=0, le=1)] = 0.2
 
 
 class HeartbeatConfig(Settings, frozen=True):
     """Asking the heartbeat channel, which most kernels answer even while they execute."""
 
-    interval: Annotated[float, _seconds("seconds between two", ge=0.05)] = 5.0
+    interval: Annotated[float, Meta(description="seconds between two", ge=0.05)] = 5.0
     misses: Annotated[int, Meta(description="unanswered in a row until it counts as unresponsive", ge=1)] = 3
     action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
 
@@ -73,7 +69,7 @@ class HeartbeatConfig(Settings, frozen=True):
 class ProbeConfig(Settings, frozen=True):
     """Asking ``kernel_info`` on the control channel."""
 
-    interval: Annotated[float, _seconds("seconds between two", ge=0.05)] = 10.0
+    interval: Annotated[float, Meta(description="seconds between two", ge=0.05)] = 10.0
     misses: Annotated[int, Meta(description="unanswered in a row until it counts as unresponsive", ge=1)] = 6
     action: Annotated[CheckAction, Meta(description="what to do then")] = "report"
 
@@ -84,7 +80,7 @@ class RecorderConfig(Settings, frozen=True):
     max_bytes: Annotated[int, Meta(description="the oldest goes first; 0: nothing is recorded", ge=0)] = (
         10_485_760
     )
-    max_age: Annotated[float, _seconds("seconds after which it is forgotten")] = 604_800.0
+    max_age: Annotated[float, Meta(description="seconds after which it is forgotten", gt=0)] = 604_800.0
 
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="0: chosen once, then kept")]
@@ -131,7 +127,7 @@ class LimitsConfig(Settings, frozen=True):
 class StandbyConfig(Settings, frozen=True):
     """The spare kernel that is parked behind a running one."""
 
-    max_age: Annotated[float, _seconds("seconds after which it is renewed", gt=0)] = 3600.0
+    max_age: Annotated[float, Meta(description="seconds after which it is renewed", gt=0)] = 3600.0
 
 
 class KernelConfig(Settings, frozen=True):
@@ -262,7 +258,7 @@ class HookConfig(Settings, frozen=True):
         Annotated[tuple[str, ...], Meta(min_length=1)],
         Meta(description='of which kernels, names or patterns such as "train-*"'),
     ] = ("*",)
-    timeout: Annotated[float, _seconds("it is ended after so many seconds", gt=0)] = 30.0
+    timeout: Annotated[float, Meta(description="it is ended after so many seconds", gt=0)] = 30.0
     name: Annotated[Text | None, Meta(description="how it is called; default: its program")] = None
 
     @property

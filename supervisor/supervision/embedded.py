@@ -303,10 +303,8 @@ class Supervisor(Mapping[str, SupervisedKernel]):
         Those of ``kernels``, or all.  It ends with the supervisor.  A reader that is too slow is
         told by ``stream.gap`` how many it missed.
         """
-        wanted = frozenset(kernels)
-        if not wanted:
-            return self.supervision.stream.subscribe()
-        return self.supervision.stream.subscribe(wanted=lambda event: event.get("kernel") in wanted)
+        wanted = (lambda event: event.get("kernel") in kernels) if kernels else None
+        return self.supervision.stream.subscribe(wanted=wanted)
 
     def add_restart_callback(self, kernel: str | None, callback: Callback, event: str = "restart") -> None:
         """Call ``callback`` at each ``event`` of the kernel, or of all for ``None``.
