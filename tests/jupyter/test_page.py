@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from supervisor.wording import CAUSES, written
-from tests.e2e.daemon import Scene
+from tests.e2e.daemon import ROOT, Scene
 from tests.jupyter.lab import PAGE_DEADLINE, Server
 from tests.waiting import wait_for
 
@@ -50,16 +51,26 @@ def past() -> list[dict[str, Any]]:
         (19, "kernel.responsive", {"check": "heartbeat"}),
         (10, "kernel.stopped", {"reason": "ordered"}),
     ]
+    of_a = [(minutes, {"event": event, "kernel": "a", **fields}) for minutes, event, fields in told]
+    trained = {"event": "kernel.died", "kernel": "b", "cause": "oom", "signal": "SIGKILL", "uptime": 900.0}
+    lines = ["epoch 11  loss 0.3121", "epoch 12  loss 0.2987", "allocating batch buffer (4.0 MB) …"]
+    of_b = [
+        (55, {"event": "kernel.ready", "kernel": "b", "took": 0.7}),
+        (40, {**trained, "output_tail": lines}),
+        (39, {"event": "kernel.ready", "kernel": "b", "took": 0.7}),
+        (24, {**trained, "output_tail": lines}),
+        (23, {"event": "kernel.ready", "kernel": "b", "took": 0.7}),
+    ]
     return [
-        {"timestamp": ago(minutes), "seq": number, "event": event, "kernel": "a", "generation": 1, **fields}
-        for number, (minutes, event, fields) in enumerate(told, 1)
+        {"timestamp": ago(minutes), "seq": number, "generation": 1, **fields}
+        for number, (minutes, fields) in enumerate(sorted(of_a + of_b, key=lambda item: -item[0]), 1)
     ]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     scene = Scene(tmp_path_factory.mktemp("page"))
-    scene.write(scene.mini("a"), scene.mini("b", heartbeat="{ interval = 0.2, misses = 2 }"))
+    scene.write(scene.ipykernel("a"), scene.mini("b", heartbeat="{ interval = 0.2, misses = 2 }"))
     scene.state_dir.mkdir(mode=0o700)
     lines = "".join(json.dumps(event) + "\n" for event in past())
     (scene.state_dir / "events.jsonl").write_text(lines)
@@ -79,6 +90,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         scene.clean_up()
 
 
+TIDY = """(pairs) => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) for (const [old, now] of pairs) walker.currentNode.data = walker.currentNode.data.replaceAll(old, now);
+}"""  # noqa: E501
+
+
 class Look:
     """A page, what it said to the console, and where it asked."""
 
@@ -92,6 +109,7 @@ class Look:
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: self.said.append("a dialog was opened"))
         self.page.on("request", lambda request: self.asked.add(request.url.split("/")[2]))
+        self.directory = server.scene.directory
         self.url = f"{server.url}/supervisor/?token={server.token}"
 
     def open(self, place: str = "") -> Page:
@@ -101,7 +119,11 @@ class Look:
         return self.page
 
     def picture(self, name: str) -> None:
+        """A picture for the documents, without the directories of the machine."""
         if PICTURES:
+            self.page.evaluate(
+                TIDY, [[str(self.directory), "/srv/lab"], [sys.prefix, "/opt/kernels"], [str(ROOT), "/opt"]]
+            )
             self.page.screenshot(path=str(Path(PICTURES) / name))
 
 
@@ -159,12 +181,13 @@ def test_a_kernel_tells_its_deaths_its_settings_and_its_output(look: Look, serve
     assert 0 == page.evaluate(made_of_text)
     assert not page.evaluate(r"/[\u202e\x1b]/.test(document.body.innerText)")
     assert "owned" not in page.title()
-    look.picture("page-kernel.png")
 
 
 def test_an_order_is_given_after_a_question_and_once(look: Look, served: Server) -> None:
     page = look.open("#/kernel/b")
     before = served.scene.kernel("b")["generation"]
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    look.picture("page-kernel.png")
 
     page.get_by_role("button", name="Restart…").click()
     assert "Leave it" == page.evaluate("document.activeElement.textContent")
