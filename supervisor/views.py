@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.lifecycle import pending_keys
-from supervisor.core.machine import is_responsive
+from supervisor.core.machine import failing_checks, is_responsive
 from supervisor.core.model import (
     Backoff,
     Death,
@@ -84,6 +84,7 @@ def view(
         "last_death": _death(kernel.last_death, clock) if kernel.last_death else None,
         "deaths": [_death(death, clock) for death in kernel.deaths],
         "health": _health(kernel),
+        "unanswered": [check.value for check in failing_checks(kernel)],
         "connection_file": str(connection_file),
         "output_file": str(output_file),
         "pending": list(pending_keys(kernel)),

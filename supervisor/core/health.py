@@ -28,12 +28,15 @@ def _is_restarted_by(config: KernelConfig, check: Check) -> bool:
 
 
 def is_responsive(kernel: Kernel) -> bool:
-    """Whether the kernel is running and no check of it has reached its limit of misses."""
-    phase = kernel.phase
-    if not isinstance(phase, Running):
-        return False
-    config = settings_of(kernel)
-    return all(count < _limit(config, check) for check, count in phase.missed.items())
+    """Whether the kernel is running and none of its checks fails."""
+    return isinstance(kernel.phase, Running) and not failing_checks(kernel)
+
+
+def failing_checks(kernel: Kernel) -> list[Check]:
+    """The checks of a running kernel that have reached their limit of misses."""
+    phase, config = kernel.phase, settings_of(kernel)
+    missed = phase.missed if isinstance(phase, Running) else {}
+    return [check for check, count in missed.items() if count >= _limit(config, check)]
 
 
 def missed(kernel: Kernel, check: Check, now: float, stacks: tuple[str, ...] = ()) -> Transition:

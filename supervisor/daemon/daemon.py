@@ -36,7 +36,7 @@ from supervisor.disk.privacy import ExposedFiles, refuse_shared
 from supervisor.observe.log import EventLog, Log
 from supervisor.observe.notify import Notifier
 from supervisor.process.orphans import is_first, reap_orphans
-from supervisor.settings.config import Config, SupervisorConfig, reload_actions
+from supervisor.settings.config import Config, SupervisorConfig, changed_keys, reload_actions
 from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
 from supervisor.version import __version__
 from supervisor.views import awaited, phase_name
@@ -333,7 +333,10 @@ class Daemon:
         self.logs.set_level(config.supervisor.log_level)
         kept = supervision.places.state_dir / LAST_GOOD
         file = kept if self.file.last_good_in_use else self.file.path
-        supervision.runner.tell("config.loaded", "info", file=str(file), kernels=list(config.kernels))
+        touched = _touched(supervision.config, config)
+        supervision.runner.tell(
+            "config.loaded", "info", file=str(file), kernels=list(config.kernels), touched=touched
+        )
         supervision.load(config)
         self._kept = self._begin(self._keep(config))
 
@@ -391,3 +394,14 @@ class Daemon:
         while (interval := self.notifier.watchdog_interval) is not None:
             self.notifier.watchdog()
             await asyncio.sleep(interval)
+
+
+def _touched(old: Config, new: Config) -> dict[str, list[str]]:
+    """Each kernel that is not as before, with the keys that were edited; without any if it came or went."""
+    names = dict.fromkeys([*new.kernels, *old.kernels])
+    pairs = {name: (old.kernels.get(name), new.kernels.get(name)) for name in names}
+    return {
+        name: list(changed_keys(before, now)) if before and now else []
+        for name, (before, now) in pairs.items()
+        if before != now
+    }

@@ -102,7 +102,7 @@ export class Model {
     this.status = status;
     const names = new Set(status.kernels.map((view) => view.name));
     for (const name of this.kernels.keys()) if (!names.has(name)) this.kernels.delete(name);
-    for (const view of status.kernels) this.kernel(view.name).view = view;
+    for (const view of status.kernels) Object.assign(this.kernel(view.name), { view, deaf: new Set(view.unanswered) });
     this.kernels = new Map(status.kernels.map((view) => [view.name, this.kernel(view.name)])); // in its order
   }
 
