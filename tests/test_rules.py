@@ -13,7 +13,6 @@ TESTS = Path(__file__).parent
 SLEEPERS = {
     "waiting.py": "the one place that waits",
     "control/test_watch.py": "writes that follow one another faster than the pause that ends them",
-    "warm/test_answers.py": "the cells that are interrupted by a death sleep",
     "e2e/test_outliving.py": "the moment at which the daemon is killed is what is random",
     "faults/daemon_with_faults.py": "a fault that stalls",
     "fuzz/hostile.py": "a kernel",
@@ -59,8 +58,6 @@ UNTESTED = {
     "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
     "disk/privacy": "told of the real daemon, in tests/faults/test_modes.py",
-    "kernel/aftermath": "what comes after a death: tested with the answers and the runs",
-    "kernel/spares": "tested with warm kernels, by real ones",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
     "kernel/aftermath": "told with kernels that start warm",
     "kernel/spares": "told with kernels that start warm",
