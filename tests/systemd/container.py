@@ -70,16 +70,17 @@ def run(*command: str | Path, timeout: float = 600.0) -> str:
 
 def boot_and_check(scratch: Path, wanted: Sequence[str]) -> dict[str, dict[str, object]]:
     """Boot the container, run the wanted checks in it; what came of each, by its name."""
-    _require_tools()
-    with _root() as root:
-        _install_project(root, scratch)
+    require_tools(("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap"))
+    with root_of("container", PACKAGES) as root:
+        install_project(root, scratch)
         return _boot(root, scratch, wanted)
 
 
-def _require_tools() -> None:
+def require_tools(*tools: tuple[str, str]) -> None:
+    """See that programs are there, of these packages.  Raises NotPossibleHereError."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise NotPossibleHereError("needs root on Linux, to boot a container")
-    for tool, package in [("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap")]:
+        raise NotPossibleHereError("needs root on Linux, to make a root file system and boot it")
+    for tool, package in tools:
         if shutil.which(tool) is None:
             raise NotPossibleHereError(f"needs {tool}: apt-get install {package}")
 
@@ -88,21 +89,22 @@ def _require_tools() -> None:
 
 
 @contextmanager
-def _root() -> Iterator[Path]:
+def root_of(kind: str, packages: Sequence[str], suite: str | None = None) -> Iterator[Path]:
     """The root with all but the project in it, for one run at a time."""
     cache = CACHE / "kernel-supervisor-tests"
     cache.mkdir(parents=True, exist_ok=True)
     wanted = _requirements()
-    suite, mirror = _suite_and_mirror()
-    key = hashlib.sha256(json.dumps([_RECIPE, suite, PACKAGES, wanted]).encode()).hexdigest()[:12]
-    with (cache / "lock").open("w") as lock:
+    ours, mirror = _suite_and_mirror()
+    suite = suite or ours
+    key = hashlib.sha256(json.dumps([_RECIPE, suite, packages, wanted]).encode()).hexdigest()[:12]
+    with (cache / f"lock-{kind}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        root = cache / f"root-{key}"
+        root = cache / f"root-{kind}-{key}"
         if not root.exists():
-            for left in cache.glob("root-*"):
+            for left in cache.glob(f"root-{kind}-*"):
                 shutil.rmtree(left)
-            new = cache / "root-new"
-            _make_root(new, suite, mirror, wanted)
+            new = cache / f"root-{kind}-new"
+            _make_root(new, suite, mirror, packages, wanted)
             new.rename(root)
         yield root
 
@@ -126,9 +128,9 @@ def _suite_and_mirror() -> tuple[str, str]:
     raise NotPossibleHereError(f"apt on this machine has no source for {release}")
 
 
-def _make_root(root: Path, suite: str, mirror: str, wanted: Sequence[str]) -> None:
+def _make_root(root: Path, suite: str, mirror: str, debian: Sequence[str], wanted: Sequence[str]) -> None:
     shutil.rmtree(root, ignore_errors=True)  # what a run that was ended left
-    packages = f"--include={','.join(PACKAGES)}"
+    packages = f"--include={','.join(debian)}"
     try:
         run("debootstrap", "--variant=minbase", packages, suite, root, mirror)
     except CommandError as error:
@@ -162,7 +164,7 @@ def _pip(root: Path, verb: str, *arguments: str) -> None:
     run("chroot", root, "env", "-i", "PATH=/usr/bin:/bin", *pip, *arguments)
 
 
-def _install_project(root: Path, scratch: Path) -> None:
+def install_project(root: Path, scratch: Path) -> None:
     """Put the project in as its users get it: as a wheel, built from the files as they are."""
     wheels = root / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
@@ -196,8 +198,8 @@ def _boot(root: Path, scratch: Path, wanted: Sequence[str]) -> dict[str, dict[st
         nspawn += ["--register=no", "--keep-unit"]
     _try(nspawn)
     boot = [*nspawn, *binds, "--console=pipe", "--boot", "systemd.unit=checks.service"]
-    _wait([*boot, "systemd.wants=multi-user.target"], scratch / "console")
-    return _read(results / "results.jsonl")
+    wait([*boot, "systemd.wants=multi-user.target"], scratch / "console")
+    return read(results / "results.jsonl")
 
 
 def _try(nspawn: Sequence[str]) -> None:
@@ -207,13 +209,14 @@ def _try(nspawn: Sequence[str]) -> None:
         raise NotPossibleHereError(f"no container can be run: {error}") from None
 
 
-def _wait(command: Sequence[str], console: Path) -> None:
+def wait(command: Sequence[str], console: Path, timeout: float = BOOT_TIMEOUT) -> None:
+    """Run what boots, for so many seconds at most."""
     with console.open("wb") as out:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            process.wait(BOOT_TIMEOUT)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
             pass  # the results that are there count; a check without one has failed
         finally:
@@ -222,7 +225,8 @@ def _wait(command: Sequence[str], console: Path) -> None:
                 process.wait()
 
 
-def _read(results: Path) -> dict[str, dict[str, object]]:
+def read(results: Path) -> dict[str, dict[str, object]]:
+    """What came of each check, by its name."""
     if not results.exists():
         return {}
     found = [json.loads(line) for line in results.read_text().splitlines()]

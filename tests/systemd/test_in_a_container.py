@@ -1,17 +1,25 @@
-"""The service under a real systemd, booted in a container: one test for each check made there."""
+"""The service under a real systemd, booted in a container and in virtual machines: a test for each check."""
 
 import ast
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.systemd.container import HERE, CommandError, NotPossibleHereError, boot_and_check
-
-# The container is made within the first of them.
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1200)]
-
+from tests.systemd import container, machine
+from tests.systemd.container import HERE, CommandError, NotPossibleHereError
 
 MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups", "checks_of_end")
+Results = dict[str, dict[str, object]]
+# The place is made and booted within the first test in it.
+PLACES = [
+    pytest.param("container", marks=[pytest.mark.systemd, pytest.mark.timeout(1200)]),
+    *(
+        pytest.param(suite, marks=[pytest.mark.vm, pytest.mark.timeout(5400)])
+        for suite in ("trixie", "bookworm")
+    ),
+]
 
 
 def _checks() -> list[str]:
@@ -22,27 +30,46 @@ def _checks() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def results(
+def results_of(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, object]]:
-    scratch: Path = tmp_path_factory.mktemp("container")
+) -> Callable[[str], Results]:
+    """What came of the checks that are wanted, in a place; booted once."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    wanted = [item.callspec.params["check"] for item in items if "results" in item.fixturenames]
+    asked = [item.callspec.params for item in items if "results_of" in item.fixturenames]
+    known: dict[str, Results] = {}
+
+    def look(place: str) -> Results:
+        if place not in known:
+            known[place] = {}
+            wanted = [params["check"] for params in asked if params["place"] == place]
+            boot = (
+                partial(machine.boot_and_check, suite=place)
+                if place != "container"
+                else container.boot_and_check
+            )
+            known[place] = _boot(boot, tmp_path_factory.mktemp(place), wanted)
+        return known[place]
+
+    return look
+
+
+def _boot(boot: Callable[[Path, list[str]], Results], scratch: Path, wanted: list[str]) -> Results:
     try:
-        found = boot_and_check(scratch, wanted)
+        found = boot(scratch, wanted)
     except NotPossibleHereError as reason:
         pytest.skip(str(reason))
     except CommandError as error:
         pytest.fail(str(error), pytrace=False)
     if not found:
         console = (scratch / "console").read_text(errors="replace")
-        pytest.fail(f"the container made no checks:\n{console[-4000:]}", pytrace=False)
+        pytest.fail(f"no checks were made:\n{console[-4000:]}", pytrace=False)
     return found
 
 
 @pytest.mark.parametrize("check", _checks())
-def test_in_a_real_systemd(check: str, results: dict[str, dict[str, object]]) -> None:
-    result = results.get(check, {"outcome": "failed", "text": "the container ended before this check did"})
+@pytest.mark.parametrize("place", PLACES)
+def test_in_a_real_systemd(place: str, check: str, results_of: Callable[[str], Results]) -> None:
+    result = results_of(place).get(check, {"outcome": "failed", "text": "it ended before this check did"})
 
     if result["outcome"] == "skipped":
         pytest.skip(str(result["text"]))
