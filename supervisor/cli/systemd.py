@@ -1,8 +1,8 @@
 """``kernel-supervisor systemd``: prints, installs or removes the unit of this very installation.
 
 Owns what becomes of files that are there already, and the words about what to
-type next; what is in a unit is ``unit``'s.  Starts, enables and reloads
-nothing: that is the person's to type.
+type next; what is in a unit is ``unit``'s.  Enables and reloads nothing: that is
+the person's to type.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ _HOME_OF_ITS_OWN = "--create-home --key HOME_MODE=0700 --shell /usr/sbin/nologin
 
 
 def systemd(arguments: Namespace) -> int:
-    """Carry out ``print``, ``install`` or ``uninstall``."""
+    """Carry out ``print``, ``install``, ``clean`` or ``uninstall``."""
     unit = Unit(arguments.user, arguments.instance)
+    if arguments.action == "clean":
+        return _clean(unit, arguments)
     if arguments.action == "uninstall":
         return _uninstall(unit, arguments)
     wanted = _wanted(unit, arguments)
@@ -178,7 +180,23 @@ def _is_closed(place: Path) -> bool:
         return True
 
 
-# Uninstall
+# Clean and uninstall
+
+
+def _clean(unit: Unit, arguments: Namespace) -> int:
+    """End the kernels of a service that was stopped while no daemon was there to stop them."""
+    manager = ["--user"] if unit.for_user else []
+    if _is_up(unit):
+        hint = shlex.join(["systemctl", *manager, "stop", unit.name])
+        raise Quit(FAILED, f"systemd: {unit.name} is up, and looks after its kernels", f"to end them: {hint}")
+    living = _living(unit.state_dir)
+    say(f"living: {', '.join(living)}" if living else f"no kernel of {unit.name} lives")
+    for verb in ("start", "stop") if living and not arguments.dry_run else ():
+        # A daemon takes them up, and ends them in order: each is asked first.
+        command = ["systemctl", *manager, verb, unit.name]
+        if subprocess.run(command, check=False).returncode:
+            raise Quit(FAILED, f"systemd: {shlex.join(command)} failed", f"journalctl --unit {unit.name}")
+    return DONE
 
 
 def _uninstall(unit: Unit, arguments: Namespace) -> int:

@@ -146,7 +146,9 @@ def _completion(parser: ArgumentParser) -> None:
 
 
 def _systemd(parser: ArgumentParser) -> None:
-    parser.add_argument("action", choices=("print", "install", "uninstall"), help="to stdout, or for systemd")
+    parser.add_argument(
+        "action", choices=("print", "install", "clean", "uninstall"), help="clean: end what it left"
+    )
     whose, which = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
     whose.add_argument("--user", action="store_true", help="a unit for your own systemd, not the system's")
     whose.add_argument(

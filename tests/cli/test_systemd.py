@@ -24,6 +24,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def fake_systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemctl that tells the ``state`` in this directory, and notes ``orders``."""
+    program = tmp_path / "bin/systemctl"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\ncd {program.parent}\n[ "$1" = show ] && exec cat state\necho "$@" >> orders\n'
+    )
+    program.chmod(0o755)
+    (program.parent / "state").write_text("inactive")
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program.parent
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind"),
     [
@@ -265,21 +279,62 @@ def test_what_is_enabled_is_not_removed(home: Path, capsys: pytest.CaptureFixtur
     assert "systemctl disable --now kernel-supervisor" in capsys.readouterr().err
 
 
-def test_records_of_living_kernels_are_not_purged(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def alive(state_dir: Path) -> Path:
+    """The records of a kernel that lives."""
     from supervisor.process.identity import identify
 
     process = identify(os.getpid())
-    records = home / ".local/state/kernel-supervisor/kernels"
+    records = state_dir / "kernels"
     records.mkdir(parents=True)
     fields = f'"pid":{process.pid},"start_time":{process.start_time},"boot_id":"{process.boot_id}"'
     (records / "robot.json").write_text(f'{{"process":{{{fields}}}}}')
-    for n, text in enumerate(["", "[]", '{"process":null}', '{"process":{"pid":1}}', f"{{{fields}}}"]):
+    return records
+
+
+def test_records_of_living_kernels_are_not_purged(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = alive(home / ".local/state/kernel-supervisor")
+    for n, text in enumerate(["", "[]", '{"process":null}', '{"process":{"pid":1}}', '{"pid":1}']):
         (records / f"none{n}.json").write_text(text)
 
     assert 1 == main(["systemd", "uninstall", "--user", "--purge"])
 
     assert "kernels live on: robot" in capsys.readouterr().err
     assert records.is_dir()
+
+
+# Clean
+
+
+def test_clean_has_nothing_to_do_without_living_kernels(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 0 == main(["systemd", "clean", "--user"])
+
+    assert "no kernel of kernel-supervisor lives\n" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["active", "activating"])
+def test_clean_leaves_a_service_alone_that_is_up(
+    home: Path, capsys: pytest.CaptureFixture[str], fake_systemctl: Path, state: str
+) -> None:
+    (fake_systemctl / "state").write_text(state)
+
+    assert 1 == main(["systemd", "clean", "--instance", "lab"])
+
+    assert "to end them: systemctl stop kernel-supervisor@lab" in capsys.readouterr().err
+
+
+def test_clean_starts_and_stops_it_so_that_a_daemon_ends_them_in_order(
+    home: Path, fake_systemctl: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alive(home / "state/kernel-supervisor")
+
+    assert 0 == main(["systemd", "clean", "--dry-run"])
+    assert not (fake_systemctl / "orders").exists()
+    assert 0 == main(["systemd", "clean"])
+
+    assert "start kernel-supervisor\nstop kernel-supervisor\n" == (fake_systemctl / "orders").read_text()
+    assert "living: robot" in capfd.readouterr().out
 
 
 # The service, from its first moment

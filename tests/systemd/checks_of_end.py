@@ -105,6 +105,24 @@ def a_service_with_a_bad_file_does_not_start_and_is_not_tried_again() -> None:
     assert any("kernels.third.kernelspec" in str(entry["MESSAGE"]) for entry in told[-12:])
 
 
+@check
+def what_a_stop_has_left_while_no_daemon_was_there_is_cleaned_in_order() -> None:
+    pids = SUPERVISOR.settle()
+    SUPERVISOR.drop_in("[Service]\nRestartSec=60\n")
+    try:
+        os.kill(SUPERVISOR.pid, 9)
+        until("it waits", lambda: SUPERVISOR.show("SubState") == "auto-restart")
+        SUPERVISOR.systemctl("stop")
+        assert all(map(is_there, pids.values()))
+
+        assert "living: analysis, robot" in run(PROGRAM, "systemd", "clean")
+
+        assert not any(map(is_there, pids.values()))
+        assert "inactive" == SUPERVISOR.show("ActiveState")
+    finally:
+        SUPERVISOR.drop_in("")
+
+
 # Instances, and users
 
 
