@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 
 from supervisor.cgroups.group import Group, Memory
 from supervisor.cgroups.tree import NOWHERE, Level, RunId, Tree
-from supervisor.process.group import is_marked
+from supervisor.process.group import is_marked, living_members
+from supervisor.process.priority import favour
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.settings.config import KernelConfig
 
@@ -26,8 +28,9 @@ class Confinement:
     which limit is not in force, and why.
     """
 
-    def __init__(self, tree: Tree = NOWHERE, group: Group | None = None) -> None:
+    def __init__(self, tree: Tree = NOWHERE, group: Group | None = None, pid: int | None = None) -> None:
         self._group = group
+        self._pid = pid
         self._is_limited = group is not None and tree.level is Level.ENFORCED
         self.memory = Memory()
         self.pressed: tuple[int, int] | None = None
@@ -39,10 +42,8 @@ class Confinement:
 
         One of an earlier daemon is there already, with its limits.  Raises OSError.
         """
-        if tree.level is Level.NONE:
-            return cls()
         if tree.run_of(pid) == run:
-            return cls(tree, tree.group(run))
+            return cls(tree, tree.group(run), pid)
 
         def is_its(other: int) -> bool:
             try:
@@ -50,7 +51,8 @@ class Confinement:
             except OSError:
                 return False  # it has ended
 
-        found = cls(tree, tree.place(run, pid, is_its))
+        group = None if tree.level is Level.NONE else tree.place(run, pid, is_its)
+        found = cls(tree, group, pid)
         found.limit(config)
         return found
 
@@ -64,12 +66,20 @@ class Confinement:
             return cls()
 
     def limit(self, config: KernelConfig) -> None:
-        """Put the limits of these settings in force, as far as they can be."""
+        """Put the limits of these settings in force, and whom the system favours, as far as they can be."""
+        refused = [favour(self._pids(), config.nice, config.oom_score_adj)]
         if self._group is not None and self._is_limited:
             try:
-                self.refused = self._group.limit(config.limits)
+                refused.append(self._group.limit(config.limits))
             except OSError as error:
-                self.refused = f"limits cannot be set: {error.strerror}"
+                refused.append(f"limits cannot be set: {error.strerror}")
+        self.refused = "; ".join(filter(None, refused))
+
+    def _pids(self) -> Iterator[int]:
+        if self._group is not None:
+            yield from self._group.pids()
+        elif self._pid is not None:
+            yield from (member.pid for member in living_members(self._pid))
 
     def look(self, config: KernelConfig) -> None:
         """See what it uses; a limit that was too low may be in force by now."""

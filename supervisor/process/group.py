@@ -108,7 +108,7 @@ async def end_group(process: ProcessId, patience: float = 1.0) -> bool:
             return True
         except PermissionError:  # not ours; they may end by themselves
             pass
-        living = _living_members(process.pid)
+        living = living_members(process.pid)
         if not living:
             return True
         for member in living:
@@ -135,7 +135,8 @@ def _group_remains(process: ProcessId) -> bool:
         return True
 
 
-def _living_members(group: int) -> list[ProcessId]:
+def living_members(group: int) -> list[ProcessId]:
+    """Who lives in a process group."""
     living = []
     for pid in all_pids():
         try:

@@ -205,6 +205,14 @@ class KernelConfig(Settings, frozen=True):
     executing: Annotated[bool, _key("next-start", "keep on record what is executed")] = True
     output: Annotated[OutputConfig, _key("live", "the kernel's own stdout and stderr")] = OutputConfig()
     limits: Annotated[LimitsConfig, _key("live", "what it may use; default: no limits")] = LimitsConfig()
+    nice: Annotated[
+        Annotated[int, Meta(ge=-20, le=19)] | None,
+        _key("live", "its share of a busy processor, 19: the least; default: that of the daemon"),
+    ] = None
+    oom_score_adj: Annotated[
+        Annotated[int, Meta(ge=-1000, le=1000)] | None,
+        _key("live", "1000: a lack of memory takes it first; default: that of the daemon"),
+    ] = None
     kill_mode: Annotated[
         Literal["tree", "group"], _key("live", "whom its end takes along: all of its processes, or its group")
     ] = "tree"

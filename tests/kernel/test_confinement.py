@@ -72,6 +72,14 @@ def test_a_new_process_is_in_its_cgroup_with_its_children_and_its_limits(
     assert ("unit/kernel-a.3/memory.max", "1024") in machine.written
 
 
+def test_whom_the_system_favours_needs_no_cgroup(marked: int) -> None:
+    polite = replace(PLAIN, nice=7, oom_score_adj=600)
+
+    found = Confinement.of(NOWHERE, RUN, marked, "m", polite)
+
+    assert (7, "") == (os.getpriority(os.PRIO_PROCESS, marked), found.refused)
+
+
 def test_one_of_an_earlier_daemon_stays_where_it_is_with_its_limits(machine: Machine, tree: Tree) -> None:
     machine.enter(tree.group(RUN).path, 70)
     machine.written.clear()

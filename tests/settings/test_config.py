@@ -122,6 +122,8 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
         "startup",
         "startup_file",
         "limits",
+        "nice",
+        "oom_score_adj",
     )
     text = COMMENTED.sub(
         lambda found: found[0] if found[1] in examples else found[0][1:], EXAMPLE.read_text()
@@ -134,7 +136,7 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
     "key",
     [
         *("runtime_dir", "state_dir", "socket", "argv", "interrupt_mode", "display_name"),
-        *("preload", "startup", "startup_file", "limits"),
+        *("preload", "startup", "startup_file", "limits", "nice", "oom_score_adj"),
     ],
 )
 def test_the_other_examples_can_be_uncommented(key: str) -> None:
