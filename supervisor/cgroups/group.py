@@ -81,13 +81,16 @@ class Group:
         cached = sum(int(counts.get(key, 0)) for key in ("active_file", "inactive_file"))
         return max(0, current - cached)
 
-    def limit(self, limits: LimitsConfig) -> str:
-        """Put the limits in force; returns which one is not, and why, else ``""``.
-
-        A limit of memory below what is used would end the kernel at once.  Raises OSError.
-        """
+    def too_low(self, limits: LimitsConfig) -> str:
+        """Which limit would end the kernel at once, as more is used, else ``""``."""
         used, wanted = self.used() or 0, limits.memory_bytes
-        is_too_low = wanted is not None and wanted < used
+        if wanted is None or wanted >= used:
+            return ""
+        return f"limits.memory = {limits.memory} is below the {amount(used)} in use"
+
+    def limit(self, limits: LimitsConfig) -> str:
+        """Put the limits in force, but not one that is too low, which is returned.  Raises OSError."""
+        refused, wanted = self.too_low(limits), limits.memory_bytes
         values = {
             "pids.max": limits.tasks,
             "cpu.max": f"{round(limits.cpu * CPU_PERIOD)} {CPU_PERIOD}"
@@ -96,9 +99,9 @@ class Group:
             "memory.max": wanted,
         }
         for name, value in values.items():
-            if not (name == "memory.max" and is_too_low):
+            if not (name == "memory.max" and refused):
                 self.write(name, "max" if value is None else str(value))
-        return f"limits.memory = {limits.memory} is below the {amount(used)} in use" if is_too_low else ""
+        return refused
 
     def kill(self) -> None:
         """Send SIGKILL to everybody in it and below, also to what is being forked (Linux 5.14)."""

@@ -75,6 +75,10 @@ class Confinement:
                 refused.append(f"limits cannot be set: {error.strerror}")
         self.refused = "; ".join(filter(None, refused))
 
+    def too_low(self, config: KernelConfig) -> str:
+        """Which limit of these settings would not be put in force at present, and why."""
+        return self._group.too_low(config.limits) if self._group is not None and self._is_limited else ""
+
     def _pids(self) -> Iterator[int]:
         if self._group is not None:
             yield from self._group.pids()

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,18 @@ class Supervision:
 
     def plan(self, config: Config) -> tuple[planning.Planned, ...]:
         """What ``load`` would do, kernel by kernel; does nothing."""
-        return planning.plan(self.runner.state, self._load_event(config), asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        planned = planning.plan(self.runner.state, self._load_event(config), now)
+        return tuple(self._with_limits(line, config) for line in planned)
+
+    def _with_limits(self, line: planning.Planned, config: Config) -> planning.Planned:
+        """A limit that is below what is used is not put in force, unless the kernel begins anew."""
+        declared = config.kernels.get(line.kernel)
+        if declared is None or line.kernel not in self.runner.state.kernels or line.action == "restart":
+            return line
+        run = self.host.entry(line.kernel).run
+        refused = "" if run is None or run.is_over else run.confinement.too_low(declared)
+        return replace(line, note="; ".join(filter(None, (line.note, refused))))
 
     def _load_event(self, config: Config) -> Load:
         # A kernel that we do not understand is not ours to start a second time.

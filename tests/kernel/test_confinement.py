@@ -106,6 +106,7 @@ def test_a_limit_that_is_too_low_is_tried_again_and_near_a_limit_is_pressed(
     found = Confinement.of(tree, RUN, 70, "m", PLAIN)
     use(tree.group(RUN), 2000)
 
+    assert "limits.memory = 1K is below the 1.95 KiB in use" == found.too_low(LIMITED)
     found.limit(LIMITED)
     assert "limits.memory = 1K is below the 1.95 KiB in use" == found.refused
     use(tree.group(RUN), 600)

@@ -120,6 +120,7 @@ def limits_are_edited_live_up_and_not_below_what_is_used() -> None:
     group = _group(pids["robot"])
     until("the limit is raised", lambda: (group / "memory.max").read_text().strip() == str(1 << 30))
     write(LIMITED.replace("300M", "50M"))
+    assert "limits.memory = 50M is below" in SUPERVISOR.ask("plan")
     SUPERVISOR.systemctl("reload")
     until("it is told", lambda: "limits.memory = 50M is below" in SUPERVISOR.ask("status"))
 
