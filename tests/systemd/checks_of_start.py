@@ -39,7 +39,8 @@ def systemd_finds_nothing_wrong_with_the_units() -> None:
     run(PROGRAM, "systemd", "install", "--instance", "team")
 
     for unit in ("kernel-supervisor.service", "kernel-supervisor@team.service"):
-        assert [] == _complaints("verify", f"/etc/systemd/system/{unit}")
+        found = _complaints("verify", f"/etc/systemd/system/{unit}")
+        assert [] == found, found
     home = {"XDG_RUNTIME_DIR": "/run", "HOME": "/root"}
     for unit in ("kernel-supervisor.service", "kernel-supervisor@team.service"):
         source = Path("/units/user") / unit.replace("team", "")
@@ -50,7 +51,7 @@ def systemd_finds_nothing_wrong_with_the_units() -> None:
 def _complaints(*words: str, env: dict[str, str] | None = None) -> list[str]:
     """What systemd finds, but that it is older than a directive that it may ignore."""
     lines = run("systemd-analyze", "--man=no", *words, env=env).splitlines()
-    return [line for line in lines if "Unknown key name 'DelegateSubgroup'" not in line]
+    return [line for line in lines if "'DelegateSubgroup'" not in line]
 
 
 @check
