@@ -50,13 +50,14 @@ class RunnerClosed(RuntimeError):
 class Runner:
     """Runs the machine on the running asyncio loop; all methods belong to its thread."""
 
-    def __init__(self, host: Host, sequence: int = 0) -> None:
+    def __init__(self, host: Host, sequence: int = 0, observers: list[Observer] | None = None) -> None:
+        """``observers`` stays the caller's, who may add to it."""
         self.state = State()
         # The number of the last event: each has one more, also across supervisors.
         self._sequence = sequence
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._observers: list[Observer] = []
+        self._observers = [] if observers is None else observers
         self._failing: set[int] = set()
         self._mailbox: deque[Event] = deque()
         self._draining = False

@@ -60,9 +60,9 @@ log = logging.getLogger(__name__)
 
 # What an order may take at most beyond the kernel's own limits, in seconds.
 CALLBACK_PATIENCE = 5.0
-# How long an exit waits for launches under way, and for a disk that hangs, in seconds.
 # How long after an interrupt an end of the kernel counts as its doing, in seconds.
 INTERRUPT_PATIENCE = 0.5
+# How long an exit waits for launches under way, and for a disk that hangs, in seconds.
 EFFECT_PATIENCE = 10.0
 LAST_RECORDS_PATIENCE = 10.0
 # A disk that takes so many seconds is one that hangs, to an exit, which looks this often.
@@ -150,8 +150,6 @@ class Supervision:
     def add_observer(self, observer: Observer) -> None:
         """Tell ``observer`` of every event from now on; before or after ``open``."""
         self._observers.append(observer)
-        if self._opened is not None:
-            self.runner.add_observer(observer)
 
     def lock(self) -> None:
         """Make the state directory if need be, and take its lock.
@@ -184,10 +182,8 @@ class Supervision:
         self._store = store = RecordStore(self.places.records)
         equipment = Equipment(wait_disk=self.wait_disk, cgroups=self.cgroups)
         host = Host(self.places, store, self.note_trouble, equipment)
-        runner = Runner(host, self._sequence)
+        runner = Runner(host, self._sequence, self._observers)
         self._loop, self._opened = asyncio.get_running_loop(), (runner, host)
-        for observer in self._observers:
-            runner.add_observer(observer)
         host.open()
 
     async def look_back(self) -> None:
@@ -306,7 +302,8 @@ class Supervision:
 
     def _note_events(self, trouble: str | None) -> None:
         self.note_trouble("events", trouble)
-        if trouble is not None and self._opened is not None and self._retrying is None:
+        is_retrying = self._retrying is not None and not self._retrying.done()
+        if trouble is not None and self._opened is not None and not is_retrying:
             self._retrying = asyncio.get_running_loop().create_task(self._retry_events())
 
     def mend_soon(self) -> None:
@@ -330,12 +327,9 @@ class Supervision:
 
     async def _retry_events(self) -> None:
         """Write the events that wait as soon as the disk takes them, though nothing happens."""
-        try:
-            while self.events_file.degraded is not None:
-                await asyncio.sleep(RETRY_INTERVAL)
-                self.events_file.flush()
-        finally:
-            self._retrying = None
+        while self.events_file.degraded is not None:
+            await asyncio.sleep(RETRY_INTERVAL)
+            self.events_file.flush()
 
     # Questions
 
