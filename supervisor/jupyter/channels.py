@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from typing import Any
 
 from jupyter_server.services.kernels.connection.base import (
@@ -88,8 +89,11 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         if not self._is_open:
             return
         self._unsettled = {request.id: request.header for request in asked if request.id not in self._pending}
+        # Another server may have recorded what this one has sent before the client left.
+        since = self.kernel.left.pop(self.session_id, 0.0)
         for message in missed:
-            self._send(message.channel, message.parts)
+            if message.at >= since:
+                self._send(message.channel, message.parts)
         heard, self._heard = self._heard or [], None
         for published in heard:
             self.hear(published)
@@ -203,48 +207,46 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
     # From the client
 
     def _read(self, message: Any) -> tuple[str, dict[str, Any] | None]:
-        """The channel of a message, and its header if it asks for an answer."""
+        """The channel of a message, and its header if it asks for an answer; ``""`` if it is none."""
+        try:
+            channel, header, *_ = self._parts(message)
+            asks = channel in ("shell", "control") and str(header["msg_type"]).endswith("_request")
+            return channel, {**header, "date": str(header.get("date", ""))} if asks and header[
+                "msg_id"
+            ] else None
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return "", None
+
+    def _parts(self, message: Any) -> tuple[Any, ...]:
+        """Channel, header, metadata and content."""
         if self.subprotocol == V1:
             channel, parts = deserialize_msg_from_ws_v1(message)
-            header = json.loads(bytes(parts[0]))
-        else:
-            found = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
-            channel, header = found.get("channel") or "shell", found["header"]
-        asks = channel in ("shell", "control") and str(header.get("msg_type", "")).endswith("_request")
-        return channel, {**header, "date": str(header.get("date", ""))} if asks and header.get(
-            "msg_id"
-        ) else None
+            return channel, *(json.loads(bytes(parts[index])) for index in (0, 2, 3))
+        found = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
+        return found.get("channel") or "shell", found["header"], found.get("metadata") or {}, found["content"]
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
         """Pass it on, or keep it until the kernel is up again."""
         if not self.channels:
+            if len(self._held) < MOST_HELD:
+                self._held.append(incoming_msg)
             if self.kernel.execution_state == "dead":
-                self._held.append(incoming_msg)
                 self._refuse_held(f"{self.kernel.kernel_name} is not running")
-            elif len(self._held) < MOST_HELD:
-                self._held.append(incoming_msg)
             return
-        try:
-            channel, asked = self._read(incoming_msg)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            log.warning("not a message: dropped")
-            return
+        channel, asked = self._read(incoming_msg)
         if asked is not None:
+            if len(self._pending) >= MOST_HELD:
+                self._pending.pop(next(iter(self._pending)))  # a kernel that does not answer such
             self._pending[asked["msg_id"]] = (channel, asked)
-            self._record_request(asked, incoming_msg)
-        super().handle_incoming_message(incoming_msg)
+            if asked["msg_type"] == "execute_request":
+                self._record_request(asked, incoming_msg)
+        if channel:
+            super().handle_incoming_message(incoming_msg)
 
     def _record_request(self, asked: dict[str, Any], message: Any) -> None:
-        if asked["msg_type"] != "execute_request" or self.kernel.recorder is None:
-            return
-        if self.subprotocol == V1:
-            _, parts = deserialize_msg_from_ws_v1(message)
-            metadata, content = json.loads(bytes(parts[2])), json.loads(bytes(parts[3]))
-        else:
-            found = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
-            metadata, content = found.get("metadata") or {}, found["content"]
-        cell, code = str(metadata.get("cellId") or ""), str(content.get("code"))
-        if not content.get("silent"):
+        _, _, metadata, content = self._parts(message)
+        if self.kernel.recorder is not None and not content.get("silent"):
+            cell, code = str(metadata.get("cellId") or ""), str(content.get("code"))
             self.kernel.recorder.ask(Request(asked["msg_id"], self.session_id, cell, asked, code))
 
     # To the client
@@ -340,6 +342,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         if not self._is_open:
             return
         self._is_open, self.is_away, self._held = False, True, []
+        self.kernel.left[self.session_id] = time.time()
         self.multi_kernel_manager.notify_disconnect(self.kernel_id)
         ZMQChannelsWebsocketConnection._open_sockets.discard(self)
         if not self._pending:

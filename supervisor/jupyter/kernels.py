@@ -182,6 +182,8 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         # A front end drops what it has not handled yet as soon as something comes from another one.
         self.session_of_run = ""
         self.pages: set[Page] = set()
+        # When the sessions left that were here; in seconds since the epoch.
+        self.left: dict[str, float] = {}
         self.up = asyncio.Event()
         self._attaching: asyncio.Task[None] | None = None
         self._callbacks: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": []}
@@ -326,8 +328,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.execution_state = "idle" if run.is_idle.is_set() and not run.executing else "busy"
             self.reason = ""
             self.up.set()
-            for page in list(self.pages):
-                page.begin_run()
+            self._each(lambda page: page.begin_run())
         self.take(self.view)
 
     def _let_go(self, run: Run) -> None:
@@ -352,8 +353,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         return self.view["phase"] not in ("stopped", "failed")
 
     def _end_pages(self, reason: str, status: str) -> None:
-        for page in list(self.pages):
-            page.end_run(reason, status)
+        self._each(lambda page: page.end_run(reason, status))
 
     def drop(self) -> None:
         """It is declared no more."""
@@ -381,8 +381,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         """It has become known that it is busy or idle."""
         if self.up.is_set() and self.execution_state != state:
             self.execution_state = state
-            for page in list(self.pages):
-                page.tell(state)
+            self._each(lambda page: page.tell(state))
 
     def publish(self, published: Published) -> None:
         """Tell every page, and record it, for the page of the request if that is away."""
@@ -390,8 +389,15 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         here = {getattr(page, "session_id", "") for page in self.pages if not getattr(page, "is_away", False)}
         if self.recorder is not None and message.request:
             self.recorder.add(message._replace(missed=bool(message.session) and message.session not in here))
+        self._each(lambda page: page.hear(published))
+
+    def _each(self, tell: Callable[[Page], object]) -> None:
+        """Tell every page; one that cannot be told is no reason to tell the others nothing."""
         for page in list(self.pages):
-            page.hear(published)
+            try:
+                tell(page)
+            except Exception:
+                log.exception("a page of %s could not be told", self.kernel_name)
 
 
 class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
@@ -422,6 +428,9 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self.daemon.follow(self._looked, self._heard, self._lost)
 
     def _looked(self, status: Fields) -> None:
+        if any("id" not in view for view in status["kernels"]):
+            self._lost(f"it is of version {status.get('version')}, older than this extension: upgrade it")
+            return
         if self._told:
             self.log.warning("kernel-supervisor: the daemon answers")
             self._told = ""
