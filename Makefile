@@ -16,12 +16,12 @@ run: $(VENV)/.demo
 
 # The daemon is ended with it if it was begun by it; its kernels go as on_exit says.
 lab: $(JUPYTER)/.lab
-	@$(JUPYTER)/bin/kernel-supervisor jupyter enable --prefix $(JUPYTER) --config $(CONFIG) >/dev/null
 	@export PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH"; \
 	if ! kernel-supervisor status --config $(CONFIG) >/dev/null 2>&1; then \
 		kernel-supervisor run $(CONFIG) & trap "kill $$!; wait" EXIT; \
 	fi; \
-	jupyter lab --no-browser $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
+	jupyter lab --no-browser --ServerApp.jpserver_extensions=supervisor.jupyter=True \
+		--SupervisedKernels.configuration=$(abspath $(CONFIG)) $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slow"
