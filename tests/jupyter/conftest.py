@@ -43,7 +43,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         scene.clean_up()
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: as long as it is there, asyncio believes that a loop runs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
