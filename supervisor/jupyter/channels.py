@@ -68,7 +68,9 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         ZMQChannelsWebsocketConnection._open_sockets.add(self)
         self._take_over()
         self.kernel.pages.add(self)
-        asyncio.ensure_future(self._begin()).add_done_callback(_report)
+        # Another server may have recorded as missed what this one has sent before the client left.
+        since = self.kernel.left.pop(self.session_id, 0.0)
+        asyncio.ensure_future(self._begin(since)).add_done_callback(_report)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -82,15 +84,13 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
                 self.kernel.pages.discard(page)
                 self._listen()
 
-    async def _begin(self) -> None:
+    async def _begin(self, since: float) -> None:
         recorder = self.kernel.recorder
         missed = await recorder.missed(self.session_id) if recorder is not None else []
         asked = await recorder.open_requests(self.session_id) if recorder is not None else []
         if not self._is_open:
             return
         self._unsettled = {request.id: request.header for request in asked if request.id not in self._pending}
-        # Another server may have recorded what this one has sent before the client left.
-        since = self.kernel.left.pop(self.session_id, 0.0)
         for message in missed:
             if message.at >= since:
                 self._send(message.channel, message.parts)
