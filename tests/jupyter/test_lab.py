@@ -196,7 +196,7 @@ def test_a_connection_that_was_lost_brings_what_was_written_meanwhile(page: Page
     page.browser_page.context.set_offline(False)
 
     page.wait_text("end")
-    # But for what was on its way at the moment of the loss: it is in the record, and in a page that is opened.
+    # But for what was on its way at the moment of the loss, which a page has that is opened anew.
     missing = {*map(str, range(40)), "end"} - set(page.text().split())
     assert 2 >= len(missing), missing
     assert sorted(page.text().split()[:-1], key=int) == page.text().split()[:-1]
