@@ -50,6 +50,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         self._heard: list[Published] | None = []
         self._pending: dict[str, tuple[str, dict[str, Any]]] = {}
         self._unsettled: dict[str, dict[str, Any]] = {}
+        self._late: float | None = None
         self._unsent = 0
 
     @property
@@ -85,15 +86,10 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
                 self._listen()
 
     async def _begin(self, since: float) -> None:
-        recorder = self.kernel.recorder
-        missed = await recorder.missed(self.session_id) if recorder is not None else []
-        asked = await recorder.open_requests(self.session_id) if recorder is not None else []
+        self._late = since
+        await self._catch_up()
         if not self._is_open:
             return
-        self._unsettled = {request.id: request.header for request in asked if request.id not in self._pending}
-        for message in missed:
-            if message.at >= since:
-                self._send(message.channel, message.parts)
         heard, self._heard = self._heard or [], None
         for published in heard:
             self.hear(published)
@@ -103,6 +99,22 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
             self._send_status_message(
                 self.kernel.execution_state if self.kernel.execution_state == "dead" else "starting"
             )
+        self._settle()
+
+    async def _catch_up(self) -> None:
+        """Send what was missed, and learn what was never answered, as soon as there is a record to ask."""
+        recorder, since = self.kernel.recorder, self._late
+        if recorder is None or since is None:
+            return
+        self._late = None
+        missed, asked = await recorder.missed(self.session_id), await recorder.open_requests(self.session_id)
+        if not self._is_open:
+            return
+        for message in missed:
+            if message.at >= since:
+                self._send(message.channel, message.parts)
+        known = self._pending.keys()
+        self._unsettled |= {request.id: request.header for request in asked if request.id not in known}
         self._settle()
 
     def _settle(self) -> None:
@@ -130,6 +142,8 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         for message in held:
             self.handle_incoming_message(message)
         self._settle()
+        if self._late is not None:
+            asyncio.ensure_future(self._catch_up()).add_done_callback(_report)
 
     def _listen(self) -> None:
         for stream in self.channels.values():

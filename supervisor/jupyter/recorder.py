@@ -100,7 +100,7 @@ class Recorder:
         """Record that something was asked."""
         if self.max_bytes:
             self._requests.append(request._replace(at=time.time()))
-            self._set_alarm()
+            self._write_soon()  # at once: it tells the next server what nobody has answered
 
     def end(self, request: str) -> None:
         """Record that it was answered."""

@@ -71,8 +71,9 @@ def test_a_server_that_starts_without_a_daemon_keeps_the_sessions(page: Page, la
 def test_a_cell_that_ends_while_the_server_is_away_does_not_hang(page: Page, lab: Server) -> None:
     lab.notebook("gap.ipynb", "analysis", "", "")
     page.open("gap.ipynb")
-    page.begin("import time\nprint('begun', flush=True); time.sleep(2); done = 1")
+    page.begin("import time\nprint('begun', flush=True); time.sleep(8); done = 1")
     page.wait_text("begun")
+    wait_for(lambda: "begun" in lab.command("replay", "analysis"), "what was asked is on record")
     lab.end(signal.SIGKILL)
     wait_for(lambda: "1" == lab.scene.run("analysis", "print(done)"), "it ends meanwhile")
 
