@@ -15,14 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from supervisor.control.door import Door
 from supervisor.control.watch import FileWatch
 from supervisor.core.events import Shutdown
-from supervisor.core.lifecycle import settings_of
 from supervisor.core.model import Stopping, process_of
 from supervisor.daemon.settings_file import (
     LAST_GOOD,
@@ -48,8 +46,6 @@ SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
 PROGRESS_INTERVAL = 5.0
 # How long an exit waits for the disk of what nobody needs any more, in seconds.
 LEAVING_PATIENCE = 1.0
-# How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
-LAST_PATIENCE = 30.0
 # How long an orphan that has ended is left to whoever may wait for it, in seconds.
 REAP_INTERVAL = 5.0
 # Why nobody detaches there.
@@ -170,23 +166,11 @@ class Daemon:
             return 0
         tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
         progress = self._begin(self._tell_progress())
-        try:
-            async with asyncio.timeout(self._longest_stop()):
-                await supervision.stop_all()
+        if not (left := await supervision.stop_all()):
             await self._forget_last_good()
-        except TimeoutError:
-            pass  # As with a process that hangs in a system call.
         progress.cancel()
-        if left := self._living():
-            # On record, so the next daemon goes on with it.
-            log.error("cannot be ended, and are left: %s", ", ".join(left))
         tell("daemon.stopped", "error" if left else "info", pid=os.getpid(), kernels=left)
         return 1 if left else 0
-
-    def _longest_stop(self) -> float | None:
-        kernels = self.supervision.runner.state.kernels.values()
-        longest = max((settings_of(kernel).stop_timeout for kernel in kernels), default=0.0)
-        return longest + LAST_PATIENCE if isfinite(longest) else None
 
     async def _tell_progress(self) -> None:
         while True:

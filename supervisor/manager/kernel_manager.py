@@ -37,6 +37,7 @@ from supervisor.manager.thread import Work, drive
 from supervisor.observe.callbacks import Callback, Callbacks
 from supervisor.process.identity import is_running
 from supervisor.settings.config import NAME_PATTERN, KernelConfig, OutputConfig, PortsConfig
+from supervisor.settings.values import convert_table
 
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
@@ -498,11 +499,21 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in SETTINGS:
             raise ValueError(f"settings: {name!r} is not one of {', '.join(SETTINGS)}")
-    try:
-        whole = msgspec.convert({"name": "checked", **settings}, KernelConfig, from_attributes=True)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"settings: {error}") from None
-    return {name: getattr(whole, name) for name in settings}
+    plain: dict[str, Any] = msgspec.to_builtins(dict(settings))
+    # Where nobody waits, the start may take for ever; in a file it may not.
+    endless = {"start_timeout": inf} if plain.get("start_timeout") == inf else {}
+    given = {name: value for name, value in plain.items() if name not in endless}
+    mistakes: list[str] = []
+    values = convert_table(
+        KernelConfig,
+        given,
+        ("settings",),
+        lambda path, what: mistakes.append(f"{'.'.join(map(str, path))}: {what}"),
+    )
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    whole = msgspec.convert({"name": "checked", **values}, KernelConfig)
+    return {**endless, **{name: getattr(whole, name) for name in given}}
 
 
 def _configured(kind: type, keywords: Mapping[str, Any]) -> dict[str, Any]:

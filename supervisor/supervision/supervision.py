@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ INTERRUPT_PATIENCE = 0.5
 # How long an exit waits for launches under way, and for a disk that hangs, in seconds.
 EFFECT_PATIENCE = 10.0
 LAST_RECORDS_PATIENCE = 10.0
+# How much longer than the largest stop_timeout an orderly stop takes at most, in seconds.
+LAST_PATIENCE = 30.0
 # A disk that takes so many seconds is one that hangs, to an exit, which looks this often.
 HANGING_AFTER = 1.0
 LOOK_INTERVAL = 0.1
@@ -237,12 +240,31 @@ class Supervision:
         kernels = {name: kernel for name, kernel in config.kernels.items() if name not in self._strangers}
         return Load(kernels, config.supervisor.max_concurrent_starts)
 
-    async def stop_all(self, *, now: bool = False) -> None:
-        """Stop every kernel, in parallel; returns when the last process is gone."""
+    async def stop_all(self, *, now: bool = False) -> list[str]:
+        """Stop every kernel, in parallel; returns when the last process is gone, or the patience at an end.
+
+        Returned are the names of those that are left, as one whose process hangs in a system call.
+        """
         self.runner.submit(Shutdown(now))
-        await self.runner.wait_all_gone()
-        await self._unless_hanging(self.runner.wait_effects(), EFFECT_PATIENCE)
-        await self._unless_hanging(self.host.wait_told(), EFFECT_PATIENCE)
+        try:
+            async with asyncio.timeout(self.longest_stop):
+                await self.runner.wait_all_gone()
+                await self._unless_hanging(self.runner.wait_effects(), EFFECT_PATIENCE)
+                await self._unless_hanging(self.host.wait_told(), EFFECT_PATIENCE)
+        except TimeoutError:
+            pass
+        left = [kernel.name for kernel in self.runner.state.kernels.values() if process_of(kernel)]
+        if left:
+            # On record, so the next supervisor goes on with it.
+            log.error("cannot be ended, and are left: %s", ", ".join(left))
+        return left
+
+    @property
+    def longest_stop(self) -> float | None:
+        """How long an orderly stop of all kernels may take, in seconds; ``None`` without a limit."""
+        kernels = self.runner.state.kernels.values()
+        longest = max((settings_of(kernel).stop_timeout for kernel in kernels), default=0.0)
+        return longest + LAST_PATIENCE if isfinite(longest) else None
 
     async def close(self) -> None:
         """End the supervision; kernels that run are left running."""

@@ -157,7 +157,7 @@ def test_a_last_good_file_is_gone_after_an_orderly_stop_and_kept_otherwise(scene
 def test_every_module_can_be_imported_where_there_is_no_linux() -> None:
     program = (
         "import watchdog.observers, psutil, zmq, tornado.httpserver, structlog, jupyter_core.paths\n"
-        "import prometheus_client\n"
+        "import prometheus_client, jupyter_client.multikernelmanager\n"
         "import os, signal, socket, sys\n"
         "sys.platform = 'darwin'\n"
         "for module, names in ((os, 'pidfd_open O_PATH'), (signal, 'pidfd_send_signal SIGRTMIN SIGRTMAX'),\n"
@@ -322,7 +322,7 @@ async def test_what_cannot_be_ended_does_not_hold_up_the_exit_for_ever(
     await until(lambda: type(made.supervision.kernel("a").phase).__name__ == "Running")
     pid = made.supervision.kernel("a").phase.process.pid  # type: ignore[union-attr]
     handle = made.supervision.host.entry("a").run._handle  # type: ignore[union-attr]
-    monkeypatch.setattr(daemons, "LAST_PATIENCE", 0.1)
+    monkeypatch.setattr("supervisor.supervision.supervision.LAST_PATIENCE", 0.1)
     # As of a process in an uninterruptible wait: no signal has an effect.
     for name in ("signal_group", "continue_group"):
         monkeypatch.setattr(f"supervisor.kernel.run.{name}", lambda *_: None)
@@ -349,9 +349,9 @@ async def test_an_orderly_exit_waits_as_long_as_the_edited_stop_timeout_lets_a_k
     await until(lambda: type(made.supervision.kernel("a").phase).__name__ == "Running")
     bench.write(mini("a", stop_timeout=edited))
     assert None is await made.reload()
-    monkeypatch.setattr(daemons, "LAST_PATIENCE", 1.0)
+    monkeypatch.setattr("supervisor.supervision.supervision.LAST_PATIENCE", 1.0)
 
-    assert float(edited) + 1.0 == made._longest_stop()
+    assert float(edited) + 1.0 == made.supervision.longest_stop
     made.stop()
     assert 0 == await bench.end(task)
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import sys
+from math import inf, nan
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from traitlets.config import Config, LoggingConfigurable
 
 from supervisor.kernel.connection import CHANNELS
 from supervisor.manager import KernelManager
+from supervisor.settings.config import BackoffConfig
 from tests.kernels.using import MINI, mini
 from tests.manager.managing import Make, die, environment, ready
 from tests.waiting import DEADLINE, wait_for
@@ -78,8 +80,19 @@ def test_settings_are_checked_like_those_of_a_file(make: Make) -> None:
     assert make(settings={"backoff": {"next": 2.0}}).settings["backoff"].next == 2.0
     with pytest.raises(ValueError, match="'argv' is not one of max_restarts"):
         make(settings={"argv": ["x"]})
-    with pytest.raises(ValueError, match="settings"):
-        make(settings={"max_restarts": -1})
+    for wrong, mistake in (
+        ({"max_restarts": -1}, "settings.max_restarts: -1 is out of range"),
+        ({"restart_window": inf}, "settings.restart_window: inf is not a finite number"),
+        ({"backoff": {"nxt": 1.0}}, 'settings.backoff.nxt: no such key; did you mean "next"'),
+        ({"heartbeat": {"interval": nan}}, "settings.heartbeat.interval: nan is not a finite number"),
+    ):
+        with pytest.raises(ValueError, match=mistake):
+            make(settings=wrong)
+    given = {"start_timeout": inf, "backoff": BackoffConfig(next=3.0)}
+    assert (inf, 3.0) == (
+        make(settings=given).settings["start_timeout"],
+        make(settings=given).settings["backoff"].next,
+    )
 
 
 def test_neither_key_nor_environment_are_in_the_repr(make: Make) -> None:

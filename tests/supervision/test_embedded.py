@@ -323,3 +323,25 @@ async def test_kernels_are_gone_after_an_exception_and_after_a_cancellation() ->
     with pytest.raises(ZeroDivisionError):
         await fail()
     assert not any(psutil.pid_exists(pid or 0) for pid in pids)
+
+
+async def test_leaving_ends_although_a_kernel_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("supervisor.supervision.supervision.LAST_PATIENCE", 0.1)
+    # As of a process in an uninterruptible wait: no signal has an effect.
+    for name in ("signal_group", "continue_group"):
+        monkeypatch.setattr(f"supervisor.kernel.run.{name}", lambda *_: None)
+    monkeypatch.setattr("supervisor.kernel.channel.Channel.shutdown_request", _never)
+    stubborn = KernelConfig(name="a", argv=tuple(MINI), stop_timeout=0.0)
+
+    async with Supervisor(stubborn, runtime_dir=tmp_path) as supervisor:
+        await until(lambda: supervisor["a"].pid)
+        pid = supervisor["a"].pid
+
+    assert "cannot be ended, and are left: a" in caplog.text
+    os.kill(pid or 0, signal.SIGKILL)
+
+
+async def _never(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
