@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 CONFIG ?= config/kernels.toml
 JUPYTER := .jupyter
 
-.PHONY: run lab test check lint bench soak test-systemd test-vm test-jupyter clean
+.PHONY: run lab test check lint bench soak test-ported test-systemd test-vm test-jupyter clean
 
 run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
@@ -39,6 +39,10 @@ bench: $(VENV)/.bench
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# Programs that were written for jupyter_client, with fifty ipykernels at a time.
+test-ported: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow tests/e2e/test_ported.py
 
 test-systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -m systemd -v

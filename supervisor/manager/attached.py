@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,10 +73,6 @@ class Attached:
         """Carry out an order; blocks nobody."""
         return await begin(drive, work)
 
-    async def ask(self, question: Callable[[], T]) -> T:
-        """Ask what may take the daemon a while; blocks nobody."""
-        return await begin(question)
-
     # What is so
 
     def _view(self) -> View:
@@ -108,7 +104,6 @@ class Attached:
         except Broken as error:
             raise ConnectionError(f"the daemon broke off: {error}") from None
 
-    popen = None
     is_idle = False
 
     @property

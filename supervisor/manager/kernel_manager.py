@@ -7,6 +7,7 @@ order, carried out by this process or by a daemon; it has no restart logic of it
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import functools
 import inspect
 import logging
@@ -27,6 +28,7 @@ from jupyter_client.managerabc import KernelManagerABC
 from traitlets import TraitType
 
 from supervisor.core.model import Exit, ProcessId
+from supervisor.disk.off_loop import begin
 from supervisor.kernel.connection import CHANNELS, Address, Connection
 from supervisor.manager.attached import Attached
 from supervisor.manager.clients import attend
@@ -122,7 +124,9 @@ class KernelManager(ConnectionFileMixin):
             connection.adopt(Address(self.transport, self.ip, 0, 0, 0, 0, 0, key=text))
 
     def _take(self, name: str, value: Any) -> None:
-        if name in ("config", "parent", "cache_ports"):
+        if name in ("config", "parent"):
+            return  # read already
+        if name == "cache_ports":
             self.log.debug("%s: is of no use to a %s", name, type(self).__name__)
         elif name.startswith("_") or not hasattr(type(self), name):
             raise TypeError(f"{type(self).__name__}: {name}: no such keyword")
@@ -245,7 +249,7 @@ class KernelManager(ConnectionFileMixin):
     @property
     def kernel(self) -> subprocess.Popen[bytes] | None:
         """The process that was launched last; ``None`` before, and for a kernel of a daemon."""
-        return self._carrier.popen
+        return self._carrier.launcher.popen if isinstance(self._carrier, Own) else None
 
     @property
     def ready(self) -> concurrent.futures.Future[None]:
@@ -285,7 +289,7 @@ class KernelManager(ConnectionFileMixin):
             return self._carrier.process is not None
 
     async def _ask(self, question: Callable[[], T]) -> T:
-        return await self._carrier.ask(question)
+        return await begin(question) if isinstance(self._carrier, Attached) else question()
 
     def _client(self, kind: Any, keywords: Mapping[str, Any]) -> Any:
         client = super()._client(kind, keywords)
@@ -381,15 +385,17 @@ class KernelManager(ConnectionFileMixin):
         on the ports stay.  No error if nothing runs; RuntimeError if it
         does not end even so.
         """
-        orders = self._orders
-        return self._end(orders.shut_down(self.shutdown_wait_time, now=now, restart=restart))
+        return self._end(self._orders.shut_down(self.shutdown_wait_time, now=now, restart=restart))
 
     def _end(self, work: Work[None]) -> None:
-        """Carry out an order to end what runs and is left; without any, also when the interpreter ends."""
+        """Carry out an order to end what runs and is left."""
         self.shutting_down = True
-        if self._carrier.is_idle:
-            return work.close()
-        return self._wait(work)
+        try:
+            return self._wait(work)
+        except OSError as error:
+            # When the interpreter ends there are no new threads, and no need of one for nothing.
+            if error.errno not in (errno.EAGAIN, errno.EMFILE) or not self._carrier.is_idle:
+                raise
 
     def request_shutdown(self, restart: bool = False) -> None:
         """Send a ``shutdown_request`` on control, and return; the kernel is not started again.
@@ -397,8 +403,7 @@ class KernelManager(ConnectionFileMixin):
         What it executes is not interrupted, and no signal follows.  Returns once it
         has answered, after half a second at most.  No error if nothing runs.
         """
-        orders = self._orders
-        return self._end(orders.request_shutdown(restart=restart))
+        return self._end(self._orders.request_shutdown(restart=restart))
 
     def finish_shutdown(
         self,
@@ -410,16 +415,16 @@ class KernelManager(ConnectionFileMixin):
 
         The others have no effect: nothing is polled, and the connection file stays in any case.
         """
-        orders = self._orders
-        return self._end(orders.finish_shutdown(self.shutdown_wait_time if waittime is None else waittime))
+        return self._end(
+            self._orders.finish_shutdown(self.shutdown_wait_time if waittime is None else waittime)
+        )
 
     def cleanup(self, connection_file: bool = True) -> None:
         """Close sockets, let go of the ports, and remove the connection file unless told not to.
 
         May be repeated.  A kernel that runs goes on, and stays supervised.
         """
-        orders = self._orders
-        return self._end(orders.clean_up(connection_file=connection_file))
+        return self._end(self._orders.clean_up(connection_file=connection_file))
 
     def cleanup_resources(self, restart: bool = False) -> None:
         """As ``cleanup``; and a kernel that has died does not come back, unless it is for a ``restart``."""
@@ -461,12 +466,14 @@ class KernelManager(ConnectionFileMixin):
     def write_connection_file(self, **_: Any) -> None:
         """Choose the address and write the connection file now; the start has the same."""
         self._address()
-        self._own("the connection file").write_file()
+        own = self._own("the connection file")
+        own.connection.write()
+        own.owns_file = True
 
     def cleanup_connection_file(self) -> None:
         """Remove the connection file if it was written by this manager."""
-        if isinstance(orders := self._orders, Own):
-            orders.remove_file()
+        if isinstance(orders := self._orders, Own) and orders.owns_file:
+            orders.connection.remove()
 
     def cleanup_ipc_files(self) -> None:
         """Remove the sockets of an ipc kernel that has ended."""

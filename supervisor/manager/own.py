@@ -16,9 +16,8 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -106,7 +105,7 @@ class Own:
         self._opened: _Opened | None = None
         # The run that was ordered last; and whether the connection file is ours to remove.
         self._ordered = 0
-        self._owns_file = False
+        self.owns_file = False
         self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._troubles: set[str] = set()
@@ -120,10 +119,6 @@ class Own:
         """Carry out an order; blocks nobody."""
         with _using(work, join=False) as thread:
             return await asyncio.wrap_future(thread.begin(work))
-
-    async def ask(self, question: Callable[[], T]) -> T:
-        """Ask what is so, which takes no time here."""
-        return question()
 
     # To be read from any thread: the state is a value that is replaced whole.
 
@@ -145,14 +140,9 @@ class Own:
     hearer = process
 
     @property
-    def popen(self) -> subprocess.Popen[bytes] | None:
-        """What the last launch came to."""
-        return self.launcher.popen
-
-    @property
     def is_idle(self) -> bool:
         """Whether nothing is supervised and nothing left behind."""
-        return self._opened is None and not self._owns_file
+        return self._opened is None and not self.owns_file
 
     @property
     def is_managing(self) -> bool:
@@ -301,14 +291,12 @@ class Own:
 
     async def shut_down(self, patience: float, *, now: bool, restart: bool) -> None:
         """Ask it to exit; signals follow after ``patience`` seconds."""
-        await self._stop(Manner(restart=restart, keep_file=restart), patience, now=now)
-        await self._wait_stopped(patience + LADDER_PATIENCE)
-        if not restart:
-            await self._retire()
+        manner = Manner(restart=restart, keep_file=restart)
+        await self._surely(self._stop(manner, patience, now=now, retire=not restart))
 
     async def request_shutdown(self, *, restart: bool) -> None:
         """Ask it to exit, without signals; returns once it has answered, after a bounded time."""
-        await self._stop(Manner(interrupt=False, restart=restart, keep_file=True), inf)
+        await self._surely(self._begin_stop(Manner(interrupt=False, restart=restart, keep_file=True), inf))
         if (opened := self._opened) and isinstance(self._state.phase, Stopping):
             # Who ends right after us takes what is not on its way yet with it.
             try:
@@ -319,18 +307,26 @@ class Own:
 
     async def finish_shutdown(self, patience: float) -> None:
         """Wait so many seconds for its end, then signal it."""
-        await self._stop(Manner(ask=False, keep_file=True), patience)
-        await self._wait_stopped(patience + LADDER_PATIENCE)
+        await self._surely(self._stop(Manner(ask=False, keep_file=True), patience))
 
-    async def _stop(self, manner: Manner, patience: float, *, now: bool = False) -> None:
+    async def _stop(
+        self, manner: Manner, patience: float, *, now: bool = False, retire: bool = False
+    ) -> None:
+        await self._begin_stop(manner, patience, now=now)
+        await self._wait_stopped(patience + LADDER_PATIENCE)
+        if retire:
+            await self._end(keep_file=False, keep_streams=False)
+
+    async def _begin_stop(self, manner: Manner, patience: float, *, now: bool = False) -> None:
         """Have it stopped in this manner; signals follow after ``patience`` seconds."""
-        if (opened := self._opened) is None or self.kernel is None:
-            return
-        if not isinstance(self._state.phase, Stopping):
-            opened.attended.manner = manner
-            opened.attended.asked.clear()
-        self._change(stop_timeout=patience)
-        opened.runner.submit(Stop(self.name, now))
+        async with self._in_turn():  # a launch that was ordered before is not to come after
+            if (opened := self._opened) is None or self.kernel is None:
+                return
+            if not isinstance(self._state.phase, Stopping):
+                opened.attended.manner = manner
+                opened.attended.asked.clear()
+            self._change(stop_timeout=patience)
+            opened.runner.submit(Stop(self.name, now))
 
     async def _wait_stopped(self, timeout: float) -> None:
         """Wait until it has no run and is to have none, or is wanted up again by a later order."""
@@ -410,7 +406,7 @@ class Own:
                 thread.release()
                 raise
             thread.farewells.add(self._leave)
-        self._owns_file = True
+        self.owns_file = True
         return self._opened
 
     def _begin(self, thread: LoopThread, directory: Path) -> _Opened:
@@ -479,6 +475,8 @@ class Own:
         thread, task = acquire(), asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # What comes of one that nobody waits for any more is no mistake.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         task.add_done_callback(lambda _: thread.release(join=False))
         return task
 
@@ -490,8 +488,8 @@ class Own:
                 await self._close(opened)
                 if not keep_streams:
                     self.launcher.let_go()
-            if self._owns_file and not keep_file:
-                self._owns_file = False
+            if self.owns_file and not keep_file:
+                self.owns_file = False
                 await begin(self._remove_files)
         if opened is not None:
             opened.thread.release()
@@ -524,12 +522,10 @@ class Own:
         """The program ends: so does the kernel, unless it is to outlive it."""
         launch = self.launcher.launch
         if launch is None or not launch.independent or not self.is_managing:
-            await self._stop(Manner(ask=False), 0.0, now=True)
-            await self._wait_stopped(LADDER_PATIENCE)
-            await self._retire()
+            await self._stop(Manner(ask=False), 0.0, now=True, retire=True)
         elif self._opened is not None:
             shutil.rmtree(self._opened.directory, ignore_errors=True)
-            self._opened, self._owns_file = None, False
+            self._opened, self.owns_file = None, False
 
     def update_env(self, env: Mapping[str, str]) -> None:
         """These variables are in the environment of the next launch, too."""
@@ -537,20 +533,13 @@ class Own:
             base = launch.options.get("env") or os.environ
             self.launcher.launch = launch.updated({"env": {**base, **env}})
 
-    def write_file(self) -> None:
-        """Write the connection file now; it is ours to remove then."""
-        self.connection.write()
-        self._owns_file = True
-
-    def remove_file(self) -> None:
-        """Remove the connection file if it is ours."""
-        if self._owns_file:
-            self.connection.remove()
-
     def abandon(self) -> None:
         """Nobody holds the manager any more: end once nothing is managed."""
         if (opened := self._opened) is not None:
-            opened.thread.loop.call_soon_threadsafe(lambda: self._begin_task(self._end_later(opened)))
+            try:
+                opened.thread.loop.call_soon_threadsafe(lambda: self._begin_task(self._end_later(opened)))
+            except RuntimeError:
+                pass  # the program ends, and has ended the loop
 
     async def _end_later(self, opened: _Opened) -> None:
         try:

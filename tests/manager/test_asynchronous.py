@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import signal
+import subprocess
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +20,7 @@ import pytest
 from supervisor import AsyncKernelManager, run_kernel, start_new_async_kernel
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini
+from tests.manager.managing import descriptors
 from tests.waiting import DEADLINE, until, wait_for
 
 Make = Callable[..., AsyncKernelManager]
@@ -246,3 +249,46 @@ async def test_one_that_nobody_holds_is_collected_though_it_has_clients_and_call
     assert isinstance(await client.is_alive(), bool)  # by the heartbeat, which nobody asked for
     await carrier.wait(carrier.shut_down(0.0, now=True, restart=False))
     client.stop_channels()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whatever_is_ordered_and_called_off_nothing_is_left(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gc.collect()
+    before = descriptors()
+
+    async def live(chance: random.Random) -> None:
+        commands = [
+            MINI,
+            mini("--start-delay", "0.05"),
+            ["/no/such"],
+            mini("--exit-after", "0.05", "--exit-code", "3"),
+        ]
+        manager = make(kernel_cmd=chance.choice(commands), shutdown_wait_time=0.2)
+        acts: list[Callable[[], Awaitable[object]]] = [
+            *(
+                manager.start_kernel,
+                manager.restart_kernel,
+                manager.shutdown_kernel,
+                manager.cleanup_resources,
+            ),
+            *(manager.interrupt_kernel, manager.request_shutdown, manager.is_alive),
+            *(lambda: manager.finish_shutdown(0.1), lambda: manager.wait_ready(0.2)),
+            *(lambda: manager.restart_kernel(now=True), lambda: manager.signal_kernel(signal.SIGKILL)),
+            lambda: manager.start_kernel(stdout=subprocess.PIPE, stderr=subprocess.PIPE),
+        ]
+        for _ in range(12):
+            try:
+                async with asyncio.timeout(chance.choice([0, 0.001, 0.01, 0.05, DEADLINE])):
+                    await chance.choice(acts)()
+            except (RuntimeError, TimeoutError, FileNotFoundError):
+                pass  # refused, or called off
+        await manager.shutdown_kernel(now=True)
+
+    await asyncio.gather(*(live(random.Random(10 * seed + number)) for number in range(8)))
+
+    await until(lambda: not psutil.Process().children() and not list(tmp_path.glob("k*")))
+    await until(lambda: {each.name for each in threading.enumerate()} <= {"MainThread", "processes"})
+    await until(lambda: len(descriptors()) <= len(before))

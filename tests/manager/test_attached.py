@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from supervisor.core.model import Cause, Exit
-from supervisor.manager import KernelManager
+from supervisor.manager import AsyncKernelManager, KernelManager
 from tests.kernels.using import MINI, is_ready
 from tests.manager.managing import die
-from tests.waiting import DEADLINE, wait_for
+from tests.waiting import DEADLINE, until, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +107,57 @@ def test_its_clients_survive_a_restart(manager: KernelManager) -> None:
     assert before != manager.pid
     assert manager.pid == pid_in(client)
     client.stop_channels()
+
+
+def test_its_clients_ask_the_daemon(manager: KernelManager, daemon: Daemon) -> None:
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=30)
+    client.execute("import time; time.sleep(600)")
+    assert client.is_alive()
+    _kill(manager, signal.SIGKILL)
+    assert not client.is_alive()  # what it waits for will never come
+    client.wait_for_ready(timeout=30)
+    assert client.is_alive()
+    client.stop_channels()
+
+    daemon.end(signal.SIGKILL)
+    assert client.is_alive()  # the kernel lives, and waits for the next daemon
+    daemon.start()
+    manager.wait_ready(30)
+    assert (False, None) == (manager.owns_kernel, manager.kernel)
+    for theirs in (
+        manager.write_connection_file,
+        manager.cleanup_random_ports,
+        lambda: setattr(manager, "connection_file", "x.json"),
+    ):
+        with pytest.raises(TypeError, match="is the daemon's"):
+            theirs()
+    manager.shutdown_kernel()
+    assert not client.is_alive()
+
+
+async def test_orders_to_the_daemon_may_be_awaited(daemon: Daemon) -> None:
+    manager = AsyncKernelManager.attach("analysis", socket=daemon.socket)
+    told: list[str] = []
+    if not manager.has_kernel:
+        await manager.start_kernel()
+    await manager.wait_ready(30)
+    manager.add_restart_callback(lambda: told.append(threading.current_thread().name), "restarted")
+    client = manager.client()
+    client.start_channels()
+    await client.wait_for_ready(timeout=30)
+
+    await manager.restart_kernel(now=True)
+
+    assert (True, True) == (await manager.is_alive(), await client.is_alive())
+    client.stop_channels()
+    await until(lambda: told)
+    assert ["MainThread"] == told
+    with pytest.raises(TypeError, match="cwd"):
+        await manager.restart_kernel(cwd="/")
+    await manager.cleanup_resources()
+    assert manager.has_kernel
 
 
 def test_orders_reach_the_daemon(manager: KernelManager, daemon: Daemon) -> None:
