@@ -6,10 +6,11 @@ Owns nothing but the way to wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
-from supervisor.manager.kernel_manager import KernelManager, awaited, new_kernel, start_new_kernel
+from supervisor.manager.kernel_manager import KernelManager, done, new_kernel, start_new_kernel
 from supervisor.manager.thread import Work
 from supervisor.observe.callbacks import Callback, Callbacks
 
@@ -17,7 +18,19 @@ if TYPE_CHECKING:
     from jupyter_client.asynchronous.client import AsyncKernelClient
     from jupyter_client.blocking.client import BlockingKernelClient
 
+K = TypeVar("K")
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def awaited(method: Callable[Concatenate[K, P], T]) -> Callable[Concatenate[K, P], Coroutine[Any, Any, T]]:
+    """The same method, where what it returns is to be awaited."""
+
+    @functools.wraps(method)
+    async def call(manager: K, /, *arguments: P.args, **keywords: P.kwargs) -> T:
+        return cast("T", await done(method(manager, *arguments, **keywords)))
+
+    return call
 
 
 class AsyncKernelManager(KernelManager):

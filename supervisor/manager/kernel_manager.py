@@ -18,10 +18,10 @@ import subprocess
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import msgspec
 from jupyter_client.managerabc import KernelManagerABC
@@ -45,9 +45,7 @@ if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
 
 T = TypeVar("T")
-K = TypeVar("K")
 M = TypeVar("M", bound="KernelManager")
-P = ParamSpec("P")
 
 SETTINGS = (
     "max_restarts",
@@ -582,16 +580,6 @@ async def new_kernel(
 async def done(answer: Any) -> Any:
     """What comes of it, be it to be awaited or not."""
     return await answer if inspect.isawaitable(answer) else answer
-
-
-def awaited(method: Callable[Concatenate[K, P], T]) -> Callable[Concatenate[K, P], Coroutine[Any, Any, T]]:
-    """The same method, where what it returns is to be awaited."""
-
-    @functools.wraps(method)
-    async def call(manager: K, /, *arguments: P.args, **keywords: P.kwargs) -> T:
-        return cast("T", await done(method(manager, *arguments, **keywords)))
-
-    return call
 
 
 def start_new_kernel(
