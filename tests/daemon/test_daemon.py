@@ -146,7 +146,8 @@ def test_a_last_good_file_is_gone_after_an_orderly_stop_and_kept_otherwise(scene
     scene.config.write_text(scene.toml(scene.mini("a")) + "[")
     scene.start("a")
     assert scene.status()["config"]["last_good_in_use"]
-    assert "the last good configuration" in scene.events("config.rejected")[-1]["in_force"]
+    rejected = wait_for(lambda: scene.events("config.rejected"))  # told a moment after the first answer
+    assert "the last good configuration" in rejected[-1]["in_force"]
 
     scene.stop()
 
