@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 CONFIG ?= config/kernels.toml
 JUPYTER := .jupyter
 
-.PHONY: run lab test check lint bench soak test-ported test-systemd test-vm test-jupyter clean
+.PHONY: run lab test check lint bench soak test-ported test-warm test-systemd test-vm test-jupyter clean
 
 run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
@@ -43,6 +43,10 @@ soak: $(VENV)/.dev
 # Programs that were written for jupyter_client, with fifty ipykernels at a time.
 test-ported: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/e2e/test_ported.py
+
+# WARM_PYTHONS: further interpreters with an ipykernel, separated by colons; WARM_ROUNDS: how often.
+test-warm: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/warm tests/e2e/test_warm.py
 
 test-systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -m systemd -v

@@ -1,6 +1,6 @@
 """Measures and prints: ``python -m benchmarks [--write] [--quick] [NAME…]``.
 
-Names: deaths, many, survival, decide, status, orders; all of them without a name.
+Names: deaths, many, survival, decide, status, orders, warm; all of them without a name.
 With ``--write``, docs/benchmarks.md and docs/benchmarks.svg are what was printed.
 """
 
@@ -13,10 +13,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from benchmarks import answers, measures, report
+from benchmarks import answers, measures, report, warm
 from benchmarks.contestants import ROOT
 from benchmarks.decide import decisions
 
@@ -87,6 +88,26 @@ class Run:
         what = f"an order while another kernel is in its stop ladder, slowest of {len(found)}"
         self.targets.append(report.below(what, max(found), 0.1, report.Unit("ms", 1000, 1)))
 
+    def warm(self) -> None:
+        """Kernels that are begun warm, to a bare loop in the same run."""
+        modules = [
+            name for name in ("numpy", "pandas", "matplotlib.pyplot") if find_spec(name.partition(".")[0])
+        ]
+        for what, imports, limits in (
+            ("plain", [], (0.35, 0.17)),
+            ("with its imports", modules, (0.15, 0.07)),
+        ):
+            if what != "plain" and not imports:
+                continue
+            place = self.directory / f"warm-{what.partition(' ')[0]}"
+            place.mkdir()
+            found = warm.comebacks(place, 1, self.rounds(15), imports)
+            bare = median(found["bare"])
+            for kind, limit in zip(("fork", "standby"), limits, strict=True):
+                told = f"{kind}, {what}: SIGKILL to the answer, to a bare loop"
+                value = median(found[kind])
+                self.targets.append(report.ratio_below(told, value, bare, limit, report.MILLISECONDS))
+
     def lines(self, command: str) -> list[str]:
         """The report."""
         blocks: list[list[str]] = []
@@ -111,6 +132,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "survival": Run.survive,
     "status": Run.status,
     "orders": Run.orders,
+    "warm": Run.warm,
 }
 
 

@@ -11,6 +11,7 @@ TESTS = Path(__file__).parent
 
 # Where a sleep is the subject, and why; everything else waits for a condition (tests/waiting.py).
 SLEEPERS = {
+    "e2e/test_warm.py": "the daemon is killed at any moment",
     "waiting.py": "the one place that waits",
     "control/test_watch.py": "writes that follow one another faster than the pause that ends them",
     "e2e/test_outliving.py": "the moment at which the daemon is killed is what is random",
@@ -26,7 +27,6 @@ SLEEPERS = {
     "soak/soak.py": "the moments of the acts are what is random",
     "supervision/test_supervision.py": "a system call that takes long",
     "test_runner.py": "the loop that stands still",
-    "warm/test_answers.py": "clients that come at a moment",
     "systemd/service.py": "waits by itself, in a machine that has no tests",
 }
 

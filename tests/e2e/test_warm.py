@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +303,25 @@ def test_an_edit_that_ends_the_wish_ends_the_spare_and_leaves_the_kernel(scene: 
     wait_for(lambda: not spares(scene), "none is left")
     assert before["pid"] == scene.kernel("a")["pid"]
     assert "not wished" == scene.wait_event("standby.dropped")["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fork", "standby"])
+def test_a_daemon_that_is_killed_at_any_moment_of_a_restart_leaves_one_kernel(scene: Scene, how: str) -> None:
+    scene.write(warm(scene, how, max_restarts="0", restart_window="0.1"))
+    started(scene)
+    for _ in range(int(os.environ.get("WARM_ROUNDS", "3"))):
+        if how == "standby":
+            wait_for(lambda: len(spares(scene)) == 1, "a spare is there")
+        before = scene.kernel("a")
+        os.kill(before["pid"], signal.SIGKILL)
+        time.sleep(random.uniform(0, 0.15))  # the moment is what is tried
+
+        scene.kill()
+        scene.start("a")
+
+        assert [scene.kernel("a")["pid"]] == scene.leaders("a")
+        with scene.client("a") as client:
+            assert "7" == printed(client, "print(3 + 4)")
+    scene.stop()
+    wait_for(lambda: not spares(scene), "none is left")

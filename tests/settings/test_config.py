@@ -83,13 +83,14 @@ def test_settings_go_through_json_unchanged() -> None:
 # The example
 
 
-def test_the_example_declares_two_ipykernel_kernels_and_nothing_but_defaults() -> None:
+def test_the_example_declares_two_ipykernel_kernels_with_defaults_and_a_warm_start() -> None:
     config = load(EXAMPLE).config
 
     assert ["analysis", "scratch"] == list(config.kernels)
     assert SupervisorConfig() == config.supervisor
-    for name, settings in config.kernels.items():
-        assert KernelConfig(name=name, kernelspec="python3") == settings
+    assert KernelConfig(name="analysis", kernelspec="python3") == config.kernels["analysis"]
+    scratch = KernelConfig(name="scratch", kernelspec="python3", warm_start="fork")
+    assert scratch == config.kernels["scratch"]
 
 
 COMMENTED = re.compile(r"^#([a-z_]+) = ", re.MULTILINE)
