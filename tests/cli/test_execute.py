@@ -15,6 +15,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
+from supervisor.cli import execute as execution
 from supervisor.core import events
 from tests.cli.tools import Done, begin, environment, read_until, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering
@@ -228,3 +229,25 @@ def test_a_kernel_that_is_not_running_is_told(owner: Owner, tmp_path: Path) -> N
         code,
         err,
     )
+
+
+class NullParent:
+    """A session and a socket at once; its kernel sends null for a parent that there is not."""
+
+    session = property(lambda self: self)
+
+    def __init__(self) -> None:
+        self.messages = [{"parent_header": None}, {"parent_header": {"msg_id": "1"}}]
+
+    def poll(self, _timeout: int) -> bool:
+        return bool(self.messages)
+
+    def recv(self, _socket: object, mode: int) -> tuple[None, dict[str, Any]]:
+        return None, self.messages.pop(0)
+
+
+def test_a_message_without_a_parent_is_nobodys_answer() -> None:
+    talk = execution._Conversation.__new__(execution._Conversation)
+    talk._channels, talk._request = NullParent(), "1"
+
+    assert [{"parent_header": {"msg_id": "1"}}] == list(talk._messages(talk._channels))
