@@ -57,7 +57,6 @@ UNTESTED = {
     "core/events": "types",
     "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
-    "disk/privacy": "told of the real daemon, in tests/faults/test_modes.py",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
     "kernel/aftermath": "told with kernels that start warm",
     "kernel/spares": "told with kernels that start warm",

@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
@@ -146,18 +146,32 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             pass  # the answer, if any, is waiting to be read: it refused us early
 
-    def receive(self, timeout: float | None = QUICK_TIMEOUT) -> Answer:
-        """Read the answer.  Raises Broken, or Unresponsive when none comes within ``timeout`` seconds."""
+    @contextmanager
+    def _reading(self, what: str, timeout: float | None) -> Iterator[None]:
         self._sock.settimeout(timeout)
         try:
-            status, headers = self._head()
-            content = b"".join(self._content(headers))
-            body = json.loads(content) if content else {}
+            yield
         except TimeoutError:
             raise Unresponsive.after(self.path, timeout) from None
         except (OSError, ValueError) as error:
-            raise Broken(f"{self.path}: the answer broke off: {error}") from None
+            raise Broken(f"{self.path}: {what} broke off: {error}") from None
+
+    def receive(self, timeout: float | None = QUICK_TIMEOUT) -> Answer:
+        """Read the answer.  Raises Broken, or Unresponsive when none comes within ``timeout`` seconds."""
+        with self._reading("the answer", timeout):
+            status, headers = self._head()
+            body = json.loads(b"".join(self._content(headers)) or b"{}")
         return Answer(status, body if isinstance(body, dict) else {}, headers.get(INSTANCE_HEADER, ""))
+
+    def open_stream(self, timeout: float | None = QUICK_TIMEOUT) -> Answer | None:
+        """Read the head of a stream: ``None`` when ``lines`` may follow, else the error answer."""
+        with self._reading("the stream", timeout):
+            status, headers = self._head()
+            if status == 200:
+                self._stream_headers = headers
+                return None
+            body = json.loads(b"".join(self._content(headers)) or b"{}")
+        return Answer(status, body, headers.get(INSTANCE_HEADER, ""))
 
     def lines(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Read newline-delimited JSON as it comes.
@@ -165,31 +179,11 @@ class Connection:
         Raises Broken when it breaks off, and Unresponsive when nothing comes
         for ``timeout`` seconds; ``None`` waits for as long as it takes.
         """
-        self._sock.settimeout(timeout)
         rest = b""
-        try:
+        with self._reading("the stream", timeout):
             for piece in self._content(self._stream_headers):
                 *whole, rest = (rest + piece).split(b"\n")
                 yield from (json.loads(line) for line in whole if line.strip())
-        except TimeoutError:
-            raise Unresponsive.after(self.path, timeout) from None
-        except (OSError, ValueError) as error:
-            raise Broken(f"{self.path}: the stream broke off: {error}") from None
-
-    def open_stream(self, timeout: float | None = QUICK_TIMEOUT) -> Answer | None:
-        """Read the head of a stream: ``None`` when ``lines`` may follow, else the error answer."""
-        self._sock.settimeout(timeout)
-        try:
-            status, headers = self._head()
-            if status == 200:
-                self._stream_headers = headers
-                return None
-            body = json.loads(b"".join(self._content(headers)) or b"{}")
-        except TimeoutError:
-            raise Unresponsive.after(self.path, timeout) from None
-        except (OSError, ValueError) as error:
-            raise Broken(f"{self.path}: {error}") from None
-        return Answer(status, body, headers.get(INSTANCE_HEADER, ""))
 
     @property
     def stream_instance(self) -> str:

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# Who is in it, and how others are shown.
+USER_NAMESPACE = (Path("/proc/self/uid_map"), Path("/proc/sys/kernel/overflowuid"))
 
 
 class UnsafeDirectory(Exception):
@@ -109,12 +111,22 @@ def _distrust(part: Path) -> str | None:
         there = part.lstat()
     except OSError:
         return None
-    if there.st_uid not in (os.geteuid(), 0):
+    if there.st_uid not in (os.geteuid(), 0) and not _is_outside(there.st_uid):
         return f"another user (uid {there.st_uid}) may write to it"
     if stat.S_ISLNK(there.st_mode) or (stat.S_ISDIR(there.st_mode) and there.st_mode & stat.S_ISVTX):
         return None  # a link has no mode; and what is found below is judged by itself
     by_group = there.st_mode & stat.S_IWGRP and not _is_own_group(there.st_gid)
     return "others may write to it" if by_group or there.st_mode & stat.S_IWOTH else None
+
+
+def _is_outside(uid: int) -> bool:
+    """Whether the owner is not in this user namespace, as root in a sandbox (user_namespaces(7))."""
+    try:
+        users = USER_NAMESPACE[0].read_text().split()
+        nobody = int(USER_NAMESPACE[1].read_text())
+    except (OSError, ValueError):
+        return False
+    return uid == nobody and users != ["0", "0", "4294967295"]
 
 
 def _is_own_group(gid: int) -> bool:
