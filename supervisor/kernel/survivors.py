@@ -205,6 +205,12 @@ def _reason_to_refuse(record: Record, marked: list[Marked], cgroups: Tree) -> st
     """Why a kernel on record that may live cannot be taken up."""
     if (other := _of_another_account(record) or _of_another_run(record, cgroups)) is not None:
         return other
+    if not marked and record.process and is_running(record.process) and not _is_its_run(record.process, []):
+        # It may be the kernel all the same, launched with an empty environment: never a second one beside it.
+        return (
+            f"{record.name}: pid {record.process.pid} on record does not carry the mark of its run: "
+            "it is left alone: end it, and start the daemon anew"
+        )
     if record.launched is None and (marked or (record.process and is_running(record.process))):
         return f"{record.name}: its settings on record are not understood"
     return None

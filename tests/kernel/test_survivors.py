@@ -447,13 +447,16 @@ async def test_what_is_marked_and_no_kernel_for_sure_is_not_started_a_second_tim
     assert frozenset({"a"}) == (await found(store, places, a=SETTINGS)).strangers
 
 
-async def test_a_process_on_record_without_our_mark_is_another_programs(
+async def test_a_process_on_record_without_our_mark_is_neither_believed_nor_doubled(
     store: RecordStore, places: Places, launch: Launch
 ) -> None:
     kernel = launch(env=dict(os.environ))
     store.write(record(kernel))
 
-    assert None is (await only(store, places)).process
+    stock = await found(store, places)
+
+    assert ((), frozenset({"a"})) == (stock.survivors, stock.strangers)
+    assert f"pid {kernel.pid} on record does not carry the mark" in stock.troubles["record of a"]
 
 
 async def test_a_kernel_that_wrote_over_its_environment_is_known_by_its_identity(
