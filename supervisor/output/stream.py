@@ -160,11 +160,14 @@ class Anchor:
         if position.inode != self._inode:
             self.close()
             for backup in backups_of(path).values() if position.inode else ():
-                there = _stat(backup)
-                if there and there.st_ino == position.inode:
-                    self._fd = open_own(backup, os.O_RDONLY)
-                    self._inode = position.inode
+                try:
+                    fd = open_own(backup, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue  # a rotation has moved it on
+                if os.fstat(fd).st_ino == position.inode:
+                    self._fd, self._inode = fd, position.inode
                     break
+                os.close(fd)
         if self._fd is None:
             return position
         return replace(position, modified=_HELD)
@@ -248,7 +251,8 @@ def _lock(path: Path, fd: int, *, shared: bool) -> bool:
 
 
 def _from_newest(path: Path, offset: int) -> Position:
-    newest = _stat(backup_path(path, 1))
+    # Not always the first: there is none while it is being copied, which may outlast our patience with the lock.
+    newest = next(filter(None, map(_stat, backups_of(path).values())), None)
     return Position(offset=offset) if newest is None else Position(*_identity(newest), offset)
 
 

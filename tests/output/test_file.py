@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.output import file as module
-from supervisor.output.file import OutputFile, Position, clean_lines, follow, read
+from supervisor.output import stream
+from supervisor.output.file import OutputFile, Position, Reader, clean_lines, follow, read
 from tests.waiting import DEADLINE, wait_for
 
 WRITER = """
@@ -496,6 +497,33 @@ def test_a_follower_goes_on_through_trimming_and_rotation(path: Path) -> None:
         follower.wait(expected.__eq__)
 
     assert expected == follower.stop()
+
+
+def test_a_follower_goes_on_where_a_backup_is_moved_while_it_is_being_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, line(1))
+    OutputFile(path).rotate(1, 3)
+    append(path, line(2))
+    real, newest, older = stream.open_own, path.with_name("a.log.1"), path.with_name("a.log.2")
+
+    def moved_before(opened: Path, flags: int) -> int:
+        if opened == newest and newest.exists():
+            newest.replace(older)
+        return real(opened, flags)
+
+    reader = Reader(path, None)
+    got = [reader.read(), reader.read()]
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "open_own", moved_before)
+        got.append(reader.read())
+    assert older.exists()
+    path.replace(newest)
+    append(path, line(3))
+    got += [reader.read(), reader.read()]
+    reader.close()
+
+    assert lines(1, 2, 3) == b"".join(got)
 
 
 def test_a_follower_is_not_confused_by_a_writer_that_outlived_its_run(path: Path) -> None:
