@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -179,11 +179,9 @@ class Connection:
         Raises Broken when it breaks off, and Unresponsive when nothing comes
         for ``timeout`` seconds; ``None`` waits for as long as it takes.
         """
-        rest = b""
         with self._reading("the stream", timeout):
-            for piece in self._content(self._stream_headers):
-                *whole, rest = (rest + piece).split(b"\n")
-                yield from (json.loads(line) for line in whole if line.strip())
+            for line in _lines(self._content(self._stream_headers)):
+                yield json.loads(line)
 
     @property
     def stream_instance(self) -> str:
@@ -217,6 +215,17 @@ class Connection:
         if len(content) < size:
             raise ValueError("the connection was closed")
         return content
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines that are whole, in time that grows with their length and no faster."""
+    rest: list[bytes] = []
+    for piece in pieces:
+        first, *others = piece.split(b"\n")
+        rest.append(first)
+        if others:
+            yield from filter(bytes.strip, (b"".join(rest), *others[:-1]))
+            rest = others[-1:]
 
 
 class Client:

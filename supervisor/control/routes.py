@@ -26,7 +26,7 @@ class Reply:
 
     status: int
     fields: Fields | None = None
-    stream: AsyncIterator[Fields] | None = None
+    stream: AsyncIterator[Sequence[Fields]] | None = None
 
 
 Act = Callable[[Steering, str, Any], Awaitable[Reply]]

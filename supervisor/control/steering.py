@@ -104,7 +104,7 @@ class Steering(Protocol):
         """How often things happened since the daemon started; what it uses itself is in ``daemon``."""
         ...
 
-    def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Fields]:
+    def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Sequence[Fields]]:
         """What the kernel process wrote, as ``{"text"}``: the ``last`` lines, to ``follow`` what comes."""
         ...
 
@@ -122,8 +122,8 @@ class Steering(Protocol):
         last: int | None,
         after: int | None,
         brief: bool,
-    ) -> AsyncIterator[Fields]:
-        """Replay past events, then, with ``follow``, tell each as it happens.
+    ) -> AsyncIterator[Sequence[Fields]]:
+        """Replay past events, many at once, then, with ``follow``, tell each as it happens.
 
         Each has a number, ``seq``, which grows, also from one daemon to the next: those
         ``after`` one come once each.  ``brief`` leaves out ``output_tail``.

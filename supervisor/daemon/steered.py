@@ -39,20 +39,19 @@ log = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
-# Events that are read at once, to be told one by one.
+# Events that are read and told at once.
 EVENTS_AT_ONCE = 200
 # How often the output of a kernel is looked at for somebody who follows it, in seconds.
 OUTPUT_INTERVAL = 0.3
 
 
-async def _off_loop(replay: Callable[[], Iterator[Fields]]) -> AsyncIterator[Fields]:
+async def _off_loop(replay: Callable[[], Iterator[Fields]]) -> AsyncIterator[list[Fields]]:
     """Past events: what is asked for may be rare and megabytes apart, and the disk may hang."""
     reading = Lane("past events")
     try:
         past = await reading.do(replay)
         while lines := await reading.do(lambda: list(islice(past, EVENTS_AT_ONCE))):
-            for line in lines:
-                yield line
+            yield lines
     except Hanging as hanging:
         log.warning("the events so far cannot be read: %s", hanging)
 
@@ -194,7 +193,7 @@ class SteeredDaemon:
         daemon = {"lag": lag, "memory": own.memory_info().rss, "descriptors": own.num_fds()}
         return {**self._supervision.counts.fields(), "daemon": daemon}
 
-    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Fields]:
+    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Sequence[Fields]]:
         """What the kernel process wrote; looked for off the loop, as long as somebody follows."""
         reader = Reader(self._supervision.places.output_file(self._kernel(name).name), last)
         lane = Lane(f"output of {name} for a reader")
@@ -203,7 +202,7 @@ class SteeredDaemon:
             while True:
                 data = await lane.do(reader.read)
                 if data:
-                    yield {"text": decoder.decode(data).replace("\0", "")}
+                    yield [{"text": decoder.decode(data).replace("\0", "")}]
                 elif not follow:
                     return
                 else:
@@ -231,7 +230,7 @@ class SteeredDaemon:
         last: int | None,
         after: int | None,
         brief: bool,
-    ) -> AsyncIterator[Fields]:
+    ) -> AsyncIterator[Sequence[Fields]]:
         """Replay what is on disk, then follow."""
         moment = datetime.fromisoformat(since) if since else None
         wanted_kernels = set(kernels) if kernels is not None else None
@@ -246,11 +245,11 @@ class SteeredDaemon:
         subscription = self._supervision.stream.subscribe(wanted=wanted) if follow else None
         try:
             replay = partial(past.replay, kernels=kernels, event=event, since=moment, last=last, after=after)
-            async for line in _off_loop(replay):
-                yield _shortened(line) if brief else line
+            async for lines in _off_loop(replay):
+                yield list(map(_shortened, lines)) if brief else lines
             if subscription is not None:
                 async for line in subscription:
-                    yield _shortened(line) if brief else line
+                    yield [_shortened(line) if brief else line]
         finally:
             if subscription is not None:
                 subscription.close()

@@ -195,8 +195,8 @@ def test_a_file_of_events_that_cannot_be_read_is_told_among_what_was_tried(
 class Stuck(FakeSteering):
     """Tells the past as far as a daemon does that hangs in the middle of it."""
 
-    async def events(self, **_: Any) -> AsyncIterator[dict[str, Any]]:
-        yield self.lines[0]
+    async def events(self, **_: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        yield self.lines[:1]
         await asyncio.Event().wait()
 
 

@@ -163,9 +163,9 @@ class FakeSteering:
     async def counts(self) -> dict[str, Any]:
         return {"kernels": {}, "daemon": {}}
 
-    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[list[dict[str, Any]]]:
         self._view(name)
-        yield {"text": "what it wrote"}
+        yield [{"text": "what it wrote"}]
 
     async def test_hook(self, label: str) -> dict[str, Any]:
         return {"ok": False, "message": f"no hook is called {label}"}
@@ -180,24 +180,25 @@ class FakeSteering:
         last: int | None,
         after: int | None,
         brief: bool,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncIterator[list[dict[str, Any]]]:
         self.followers += 1
         sent = 0
         try:
             began = datetime.fromisoformat(since).astimezone(UTC) if since else None
             past = [line for line in self.lines if self._is_wanted(line, kernels, event, began, after)]
-            for line in past if last is None else past[len(past) - last :]:
-                yield line
+            yield past if last is None else past[len(past) - last :]
             sent = len(self.lines)
             while self.flood:
-                yield {"timestamp": stamp(), "event": "kernel.ready", "level": "info", "filler": "x" * 10_000}
+                yield [
+                    {"timestamp": stamp(), "event": "kernel.ready", "level": "info", "filler": "x" * 10_000}
+                ]
             while follow:
                 async with self._told:
                     while len(self.lines) == sent:
                         await self._told.wait()
                 for line in self.lines[sent:]:
                     if self._is_wanted(line, kernels, event, began, after):
-                        yield line
+                        yield [line]
                 sent = len(self.lines)
         finally:
             self.followers -= 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from supervisor.control.client import Client
 from tests.e2e.daemon import Scene
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 
 def asked(scene: Scene, path: str) -> dict[str, Any]:
@@ -89,6 +89,33 @@ def test_output_is_told_and_followed(scene: Scene) -> None:
         with file.open("ab") as log:
             log.write(b"three\n")
         assert "three\n" == next(lines)["text"]
+
+
+def test_events_of_any_length_arrive_whole(scene: Scene) -> None:
+    scene.write(scene.mini("a", autostart="false"))
+    scene.state_dir.mkdir(0o700)
+    past = {"event": "kernel.died", "kernel": "a", "seq": 1, "output_tail": ["x" * 300_000, "é" * 300_000]}
+    line = json.dumps({"timestamp": "2026-01-02T03:04:05.000Z", "level": "info", **past}, ensure_ascii=False)
+    (scene.state_dir / "events.jsonl").write_text(f"{line}\n")
+    scene.start()
+
+    with Client([scene.socket]).connect() as connection:
+        connection.send("GET", "/v1/events?follow=1")
+        assert connection.open_stream(timeout=DEADLINE) is None
+        following = connection.lines(DEADLINE)
+        assert past["output_tail"] == next(following)["output_tail"]
+        scene.write(*(f"[kernels.k{number}]\n{'y' * 600}{number} = 1" for number in range(500)))
+        live = next(event for event in following if event["event"] == "config.rejected")
+
+    assert len(json.dumps(live)) > 200_000
+    assert len(live["mistakes"]) > 500
+    assert live == scene.wait_event("config.rejected")
+    for words in ((), ("-n", "100"), ("--since", "9000d"), ("--event", "config.rejected")):
+        told = [json.loads(line) for line in scene.command("logs", "--json", *words).out.splitlines()]
+        assert live in told
+        assert [past["output_tail"]] * ("--event" not in words) == [
+            event["output_tail"] for event in told if event["event"] == "kernel.died"
+        ]
 
 
 def test_a_hook_is_tested_where_it_will_run(scene: Scene) -> None:
