@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from supervisor.core.actions import Action, Effect, Publish, Refuse
@@ -199,10 +200,12 @@ class Runner:
         if due:
             await asyncio.wait(due, timeout=timeout)
 
-    async def wait_effects(self) -> None:
-        """Wait until every effect that was started is over."""
-        while self._effects:
-            await asyncio.wait(set(self._effects))
+    async def wait_effects(self, timeout: float | None = None) -> None:
+        """Wait until every effect that was started is over, for so many seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._effects:
+                    await asyncio.wait(set(self._effects))
 
     def cancel_effects(self) -> None:
         """Wait no longer for any."""

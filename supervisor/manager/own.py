@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -41,7 +41,7 @@ from supervisor.core.model import (
     Stopping,
     process_of,
 )
-from supervisor.disk.off_loop import begin
+from supervisor.disk.off_loop import PATIENCE, Hanging, Lane, begin
 from supervisor.kernel.connection import Address, Connection, PortTaken
 from supervisor.kernel.entry import Equipment
 from supervisor.kernel.host import Host
@@ -490,7 +490,7 @@ class Own:
                     self.launcher.let_go()
             if self.owns_file and not keep_file:
                 self.owns_file = False
-                await begin(self._remove_files)
+                await _done(self._remove_files)
         if opened is not None:
             opened.thread.release()
 
@@ -509,13 +509,14 @@ class Own:
         address = self.connection.address
         opened.thread.farewells.discard(self._leave)
         opened.runner.close()
-        await opened.runner.wait_effects()
+        await opened.runner.wait_effects(PATIENCE)
+        opened.runner.cancel_effects()
         await opened.host.flush()
         opened.host.close()
         if address is not None:
             # The address stays the kernel's own, for a start to come and for clients that know it.
             self.connection.adopt(address)
-        await begin(shutil.rmtree, opened.directory, True)
+        await _done(shutil.rmtree, opened.directory, True)
         self._opened = None
 
     async def _leave(self) -> None:
@@ -548,6 +549,14 @@ class Own:
         except RunnerClosed:
             return
         await self._end(keep_file=False, keep_streams=False)
+
+
+async def _done(work: Callable[..., object], *arguments: object) -> None:
+    """Have it done off the loop; where a disk hangs, it goes on without us."""
+    try:
+        await Lane(getattr(work, "__name__", "cleanup")).do(work, *arguments)
+    except Hanging as hanging:
+        log.warning("%s", hanging)
 
 
 @contextmanager

@@ -251,7 +251,7 @@ def _lock(path: Path, fd: int, *, shared: bool) -> bool:
 
 
 def _from_newest(path: Path, offset: int) -> Position:
-    # Not always the first: there is none while it is being copied, which may outlast our patience with the lock.
+    # Not always the first: there is none while it is copied, which may outlast our patience with the lock.
     newest = next(filter(None, map(_stat, backups_of(path).values())), None)
     return Position(offset=offset) if newest is None else Position(*_identity(newest), offset)
 

@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from supervisor.core.model import Cause, Exit
+from supervisor.disk import off_loop
 from supervisor.manager import KernelManager
 from tests.kernels.using import mini
 from tests.manager.managing import Make, descriptors, die, ready
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 STUBBORN = mini("--ignore", "SIGINT,SIGTERM,SIGHUP", "--ignore-shutdown")
 
@@ -297,3 +298,30 @@ def test_a_callback_may_give_orders(make: Make) -> None:
 
     assert done.wait(30)
     assert (False, False) == (manager.is_alive(), manager.has_kernel)
+
+
+def test_a_disk_that_hangs_does_not_keep_a_stop_from_ending(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, waits = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        waits.set()
+        assert goes_on.wait(DEADLINE)
+
+    manager = ready(make())
+    pid = manager.pid
+    assert pid is not None
+    monkeypatch.setattr(off_loop, "PATIENCE", 0.2)
+    monkeypatch.setattr("supervisor.manager.own.PATIENCE", 0.2)
+    monkeypatch.setattr("supervisor.output.file.OutputFile.tail_since", hang)
+    monkeypatch.setattr("supervisor.manager.own.shutil.rmtree", hang)
+    stopping = threading.Thread(target=manager.shutdown_kernel, daemon=True)
+    try:
+        stopping.start()
+        stopping.join(DEADLINE)
+        assert waits.is_set()
+        assert not stopping.is_alive()
+    finally:
+        goes_on.set()
+    assert not psutil.pid_exists(pid)
