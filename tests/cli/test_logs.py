@@ -15,7 +15,7 @@ import pytest
 from supervisor.cli import program
 from supervisor.wording import written
 from tests.cli.tools import Cli, begin, read_until, run
-from tests.control.fake_steering import FakeDaemon, FakeSteering, sequence, stamp
+from tests.control.fake_steering import FakeDaemon, FakeSteering, sequence
 from tests.waiting import wait_for
 
 
@@ -43,7 +43,7 @@ def test_logs_follow_across_the_daemons_end_and_mark_it(tmp_path: Path) -> None:
         read_until(process.stdout, '"number": 1')
         one.run(first.tell(event="kernel.ready", kernel="robot", number=2))
         read_until(process.stdout, '"number": 2')
-    second.lines = [*first.lines, {"timestamp": stamp(), "event": "kernel.ready", "number": 3}]
+    second.lines = [*first.lines, told(0, number=3)]
     with FakeDaemon(second, tmp_path / "s"):
         following = read_until(process.stdout, '"number": 3')
         process.send_signal(signal.SIGINT)

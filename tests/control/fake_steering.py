@@ -182,12 +182,11 @@ class FakeSteering:
         brief: bool,
     ) -> AsyncIterator[list[dict[str, Any]]]:
         self.followers += 1
-        sent = 0
         try:
             began = datetime.fromisoformat(since).astimezone(UTC) if since else None
             past = [line for line in self.lines if self._is_wanted(line, kernels, event, began, after)]
-            yield past if last is None else past[len(past) - last :]
             sent = len(self.lines)
+            yield past if last is None else past[len(past) - last :]
             while self.flood:
                 yield [
                     {"timestamp": stamp(), "event": "kernel.ready", "level": "info", "filler": "x" * 10_000}
