@@ -3,77 +3,34 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.daemon import Scene
-from tests.waiting import DEADLINE
+from tests.e2e.disk import Disk, NoDisk
 
 STOP_TIMEOUT = 2.0
 # What an exit may take beyond the longest stop_timeout, in seconds, and what a busy machine may add.
 LAST_PATIENCE, SLACK = 5.0, 10.0
 
 
-class Disk:
-    """A file system of its own, in a file; it freezes as one does of which a snapshot is taken."""
-
-    def __init__(self, directory: Path) -> None:
-        self.image = directory / "image"
-        self.mounted: Path | None = None
-        with self.image.open("wb") as image:
-            image.truncate(64 << 20)
-        _run("mkfs.ext4", "-q", str(self.image))
-
-    def mount(self, place: Path) -> None:
-        place.mkdir(exist_ok=True)
-        _run("mount", "-o", "loop", str(self.image), str(place))
-        place.chmod(0o700)
-        self.mounted = place
-
-    def freeze(self) -> None:
-        _run("fsfreeze", "--freeze", str(self.mounted))
-
-    def thaw(self) -> None:
-        _run("fsfreeze", "--unfreeze", str(self.mounted))
-
-    def close(self) -> None:
-        if self.mounted is not None:
-            subprocess.run(["fsfreeze", "--unfreeze", str(self.mounted)], capture_output=True, check=False)
-            subprocess.run(["umount", "--lazy", str(self.mounted)], capture_output=True, check=False)
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, capture_output=True, check=True, timeout=DEADLINE)
-
-
 @pytest.fixture
 def disk(tmp_path: Path, scene: Scene) -> Iterator[Disk]:
-    if os.geteuid() != 0 or not all(map(shutil.which, ("mkfs.ext4", "mount", "fsfreeze"))):
-        pytest.skip("mounting and freezing a file system takes root, mkfs.ext4 and fsfreeze")
-    made = Disk(tmp_path)
     try:
-        probe = tmp_path / "probe"
-        try:
-            made.mount(probe)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no loop device is to be had: {error.stderr.decode()}")
-        _run("umount", str(probe))
-        made.mounted = None
+        made = Disk(tmp_path)
+        made.mount(tmp_path / "probe")
+        made.close()
+    except NoDisk as reason:
+        pytest.skip(str(reason))
+    try:
         yield made
     finally:
-        scene_thawed(made)
+        made.ease()
         scene.clean_up()
         made.close()
-
-
-def scene_thawed(disk: Disk) -> None:
-    if disk.mounted is not None:
-        subprocess.run(["fsfreeze", "--unfreeze", str(disk.mounted)], capture_output=True, check=False)
 
 
 def begin(scene: Scene, disk: Disk, place: str) -> None:

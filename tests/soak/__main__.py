@@ -76,7 +76,11 @@ def main() -> int:
         )
         tell(f"soak: again: {again}")
         return 1
+    finally:
+        soak.close()
     tell(table(soak, seed, time.monotonic() - begin))
+    if soak.why_no_disk:
+        tell(f"soak: no disk was frozen or filled: {soak.why_no_disk}")
     shutil.rmtree(directory)
     return 0
 
