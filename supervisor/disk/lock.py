@@ -47,8 +47,11 @@ class StateLock:
             raise
         self._fd = fd
         with contextlib.suppress(OSError):  # a full disk, say: the lock itself is held
-            os.ftruncate(fd, 0)
-            os.write(fd, f"{os.getpid()}\n".encode())
+            self._tell_pid(fd)
+
+    def _tell_pid(self, fd: int) -> None:
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let go; the file stays, since removing it would race with the next holder."""

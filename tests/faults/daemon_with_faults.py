@@ -117,8 +117,8 @@ def install(faults: Faults) -> None:
     # Called between the temporary file and the rename.
     faults.wrap(record, "_keep_previous", lambda _path: f"{_current.kind}.rename")
     faults.wrap(connection.Connection, "choose", "address")
-    faults.wrap(connection.Connection, "write", "connection.write")
-    faults.wrap(launch, "_start", "spawn")
+    faults.wrap(entry.Entry, "_write_file", "connection.write")
+    faults.wrap(launch, "start", "spawn")
     faults.wrap(entry, "KernelManager", "watch")
     faults.wrap(entry, "AdoptedKernel", "adopt")
     faults.wrap(zmq.Context, "socket", "zmq.socket", zmq.ZMQError)

@@ -17,6 +17,8 @@ from jupyter_client import BlockingKernelClient
 
 from tests.warm.kept import How, Kept
 
+pytestmark = pytest.mark.slow  # seconds each, for every interpreter: make test-warm
+
 # Further interpreters with an ipykernel of their own: make test-warm.
 PYTHONS = [sys.executable, *filter(None, os.environ.get("WARM_PYTHONS", "").split(":"))]
 SEEN = (Path(__file__).parent / "seen.py").read_text()
