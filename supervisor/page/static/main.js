@@ -124,10 +124,10 @@ class App {
     const isFirst = !byId('main').firstElementChild;
     byId('tip').hidden = true;
     this.shown.close?.();
-    this.zoomed.length = kind === 'kernel' ? this.zoomed.length : 1; // the list's own
+    this.zoomed.length = 1; // the list's own
     this.shown = kind === 'kernel' ? new KernelView(this, decodeURIComponent(name)) : kind === 'file' ? new FileView(this) : this.list;
     byId('main').replaceChildren(this.shown.element);
-    for (const [id, isCurrent] of [['to-kernels', kind !== 'file'], ['to-file', kind === 'file']]) byId(id).toggleAttribute('aria-current', isCurrent);
+    for (const [id, isCurrent] of [['to-kernels', kind !== 'file'], ['to-file', kind === 'file']]) byId(id).setAttribute('aria-current', isCurrent ? 'page' : 'false');
     if (!isFirst) { scrollTo(0, 0); byId('main').focus(); }
     this.recolour();
     this.measure();

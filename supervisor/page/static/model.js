@@ -94,7 +94,6 @@ export class Model {
     this.status = null;
     this.kernels = new Map();
     this.edits = []; // { at, event }: the file was loaded or rejected, the daemon came or went
-    this.known = Infinity; // where knowledge begins
   }
 
   /** What the daemon tells of the present is the truth; what it does not know any more is gone. */
@@ -114,7 +113,6 @@ export class Model {
   /** Takes an event; returns the kernel that it is about. */
   take(event) {
     const at = Date.parse(event.timestamp);
-    this.known = Math.min(this.known, at);
     if (event.kernel) {
       const kernel = this.kernel(event.kernel);
       kernel.take(event, at);
