@@ -121,10 +121,13 @@ class Look:
     def picture(self, name: str) -> None:
         """A picture for the documents, without the directories of the machine."""
         if PICTURES:
+            self.page.wait_for_timeout(2000)  # what the page still asks for has come
+            self.page.evaluate("page.beat = () => {}")
             self.page.evaluate(
                 TIDY, [[str(self.directory), "/srv/lab"], [sys.prefix, "/opt/kernels"], [str(ROOT), "/opt"]]
             )
             self.page.screenshot(path=str(Path(PICTURES) / name))
+            self.page.evaluate("delete page.beat")
 
 
 @pytest.fixture
