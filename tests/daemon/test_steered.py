@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,6 +38,13 @@ class Bench:
         self.file(line)
         self.stream(line)
 
+    async def events(self, *, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
+        """The lines one by one; the daemon hands them on in batches."""
+        async with aclosing(self.steered.events(follow=follow, **ALL)) as batches:  # type: ignore[type-var]
+            async for lines in batches:
+                for line in lines:
+                    yield line
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -48,7 +56,7 @@ async def test_all_of_the_past_is_told_in_order(bench: Bench) -> None:
     for number in range(count):
         bench.tell(number)
 
-    found = [line["number"] async for line in bench.steered.events(follow=False, **ALL)]
+    found = [line["number"] async for line in bench.events(follow=False)]
 
     assert list(range(count)) == found
 
@@ -58,7 +66,7 @@ async def test_what_happens_while_the_past_is_told_comes_once_and_after_it(bench
         bench.tell(number)
     found = []
     async with asyncio.timeout(DEADLINE):
-        async for line in bench.steered.events(follow=True, **ALL):
+        async for line in bench.events(follow=True):
             found.append(line["number"])
             if len(found) == 1:
                 bench.tell(300)
@@ -83,7 +91,7 @@ async def test_a_long_search_in_the_past_holds_up_nobody(
     monkeypatch.setattr(bench.file, "snapshot", lambda: SimpleNamespace(replay=slow))
 
     async def search() -> list[object]:
-        return [line["event"] async for line in bench.steered.events(follow=False, **ALL)]
+        return [line["event"] async for line in bench.events(follow=False)]
 
     task = asyncio.create_task(search())
     await until(searching.is_set)
@@ -99,7 +107,7 @@ async def test_a_past_that_cannot_be_read_keeps_nobody_from_what_comes(
     thawed = threading.Event()
     hanging = SimpleNamespace(replay=lambda **_: thawed.wait(DEADLINE))
     monkeypatch.setattr(bench.file, "snapshot", lambda: hanging)
-    following = bench.steered.events(follow=True, **ALL)
+    following = bench.events(follow=True)
     first = asyncio.ensure_future(anext(following))
     await until(lambda: bench.stream.followers)
 
