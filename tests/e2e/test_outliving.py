@@ -307,7 +307,7 @@ def test_the_last_good_configuration_is_in_force_when_the_file_is_bad_at_the_nex
     assert pids == scene.pids()
     config = scene.status()["config"]
     assert config["last_good_in_use"]
-    assert str(scene.state_dir / "last-good.toml") == scene.events("config.loaded")[-1]["file"]
+    scene.wait_event("config.loaded", file=str(scene.state_dir / "last-good.toml"))
     assert "stop_timout" in config["mistakes"][0]
     scene.config.write_text(good)
     wait_for(lambda: not scene.status()["config"]["last_good_in_use"], "the mended file is in force")
