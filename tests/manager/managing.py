@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from supervisor.manager import KernelManager
 from tests.kernels.using import MINI
 from tests.waiting import DEADLINE, wait_for
 
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., KernelManager]
 
 
@@ -37,6 +40,20 @@ def ready(manager: KernelManager, **keywords: Any) -> KernelManager:
     manager.start_kernel(**keywords)
     manager.wait_ready(DEADLINE)
     return manager
+
+
+def run_program(
+    program: str, runtime_dir: Path, *flags: str, timeout: float = 60, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """What came of a Python program that has managers of its own, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *flags, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime_dir), "PYTHONPATH": str(ROOT), **env},
+    )
 
 
 def die(manager: KernelManager, signum: int = signal.SIGKILL) -> None:

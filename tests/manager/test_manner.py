@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 
 from supervisor.kernel.run import Run
 from tests.kernels.using import MINI, mini
-from tests.manager.managing import Make, ready
+from tests.manager.managing import Make, ready, run_program
 from tests.waiting import wait_for
 
 
@@ -53,15 +51,8 @@ print(manager.pid, flush=True)
 manager.request_shutdown()
 os._exit(0)
 """
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(root)},
-    )
+    done = run_program(program, tmp_path)
+    assert 0 == done.returncode, done.stderr
     pid = int(done.stdout)
 
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from jupyter_client.multikernelmanager import DuplicateKernelError
 
 from supervisor import AsyncKernelManager, AsyncMultiKernelManager, KernelManager, MultiKernelManager
 from tests.kernels.using import MINI, mini
+from tests.manager.managing import run_program
 from tests.waiting import DEADLINE, wait_for
 
 
@@ -147,18 +146,7 @@ atexit.register(kernels.shutdown_all)
 for _ in range(3):
     kernels.start_kernel(kernel_cmd={MINI!r})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={
-            **os.environ,
-            "JUPYTER_RUNTIME_DIR": str(tmp_path),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-    )
+    done = run_program(program, tmp_path)
 
     assert (0, "") == (done.returncode, done.stderr)
     assert [] == list(tmp_path.glob("*.json"))

@@ -8,8 +8,6 @@ import gc
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +18,8 @@ import pytest
 from supervisor.manager import KernelManager
 from supervisor.manager.own import Own
 from tests.kernels.using import MINI
+from tests.manager.managing import run_program
 from tests.waiting import wait_for
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -238,19 +235,7 @@ manager.wait_ready()
 print(manager.pid, manager.connection_file, flush=True)
 {ENDINGS[ending]}
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env={
-            **os.environ,
-            "JUPYTER_RUNTIME_DIR": str(tmp_path),
-            "TMPDIR": str(tmp_path),
-            "PYTHONPATH": str(ROOT),
-        },
-    )
+    done = run_program(program, tmp_path, timeout=30, TMPDIR=str(tmp_path))
     pid, file = done.stdout.split()
 
     try:
@@ -291,34 +276,20 @@ manager.wait_ready()
 manager.shutdown_kernel()
 print("well")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
-    )
+    done = run_program(program, tmp_path)
 
     *refusal, last = done.stdout.splitlines()
     assert ("well", 0) == (last, done.returncode), done.stderr
     assert refusal or left == 16
 
 
-def test_importing_the_package_imports_next_to_nothing() -> None:
+def test_importing_the_package_imports_next_to_nothing(tmp_path: Path) -> None:
     program = (
         "import sys, supervisor; print([m for m in ('asyncio', 'zmq', 'jupyter_client') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = run_program(program, tmp_path, timeout=30)
 
-    assert "[]\n" == done.stdout
+    assert ("[]\n", 0) == (done.stdout, done.returncode), done.stderr
 
 
 def test_not_even_a_thread_of_the_operating_system_is_left(tmp_path: Path) -> None:
@@ -347,14 +318,7 @@ while threads() != before and time.monotonic() < deadline:
     time.sleep(0.01)
 print(threads() - before)
 """
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
-    )
+    done = run_program(program, tmp_path, "-X", "dev")
 
     # asyncio's debug mode tells of what a busy machine made slow.
     errors = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
