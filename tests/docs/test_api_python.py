@@ -14,6 +14,7 @@ import pytest
 
 import supervisor
 from supervisor.manager import KernelManager
+from tests.typed import strict_mypy
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api-python.md").read_text()
@@ -159,16 +160,7 @@ def test_mypy_sees_the_types_from_outside(tmp_path: Path) -> None:
     consumer = tmp_path / "consumer.py"
     consumer.write_text(CONSUMER)
 
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache")]
-    done = subprocess.run(
-        [*command, str(consumer)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-    )
+    done = strict_mypy(tmp_path, consumer)
 
     # The two mistakes at the end are seen, and nothing else.
     found = [line.split(": ", 2)[2] for line in done.stdout.splitlines() if "consumer.py" in line]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.ported import PROGRAMS
 from tests.kernels.using import MINI
+from tests.typed import strict_mypy
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,16 +80,7 @@ def test_a_program_runs_with_all_its_ipykernels(tmp_path: Path, name: str, count
 def test_mypy_finds_nothing_in_any_of_them(tmp_path: Path) -> None:
     files = [program(name, tmp_path, command=[], count=1, kinds=[]) for name in PROGRAMS]
 
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache")]
-    done = subprocess.run(
-        [*command, *map(str, files)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-    )
+    done = strict_mypy(tmp_path, *files)
 
     assert f"Success: no issues found in {len(files)} source files\n" == done.stdout, (
         done.stdout + done.stderr

@@ -37,10 +37,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.wait_listed(*KERNELS)
         yield server
     finally:
-        if server.process is not None and server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
-        scene.clean_up()
+        server.clean_up()
 
 
 # Not for the whole session: as long as it is there, asyncio believes that a loop runs.

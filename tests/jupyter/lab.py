@@ -100,6 +100,13 @@ class Server:
         if wait:
             self.wait_answers()
 
+    def start_with_token(self, file: Path) -> None:
+        """Start ``serve``, which makes its token itself, in this file."""
+        self.start(wait=False)
+        wait_for(lambda: file.exists() and file.read_text().strip(), "the token is written", PAGE_DEADLINE)
+        self.token = file.read_text().strip()
+        self.wait_answers()
+
     def wait_answers(self) -> None:
         wait_for(self._answers, lambda: f"the server answers; {self.log.read_text()[-3000:]}", PAGE_DEADLINE)
 
@@ -120,6 +127,13 @@ class Server:
             # A server that is told to end while it reads a file waits for that thread for ever.
             self.process.kill()
             self.process.wait(DEADLINE)
+
+    def clean_up(self) -> None:
+        """End it, whatever it does, and all of its scene."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.scene.clean_up()
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """A request with the token; status and JSON."""

@@ -78,16 +78,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(scene, "-m", "supervisor", "serve", "--token-file", str(token))
     try:
         scene.start("a", "b")
-        server.start(wait=False)
-        wait_for(lambda: token.exists() and token.read_text().strip(), deadline=PAGE_DEADLINE)
-        server.token = token.read_text().strip()
-        server.wait_answers()
+        server.start_with_token(token)
         yield server
     finally:
-        if server.process is not None and server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
-        scene.clean_up()
+        server.clean_up()
 
 
 TIDY = """(pairs) => {

@@ -36,18 +36,11 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     token = scene.directory / "jupyter" / "data" / "kernel-supervisor" / "token"
     try:
         scene.start("analysis", "robot")
-        served.start(wait=False)
-        wait_for(token.exists, "the token is made")
-        wait_for(lambda: token.read_text().strip(), "the token is written")
-        served.token = token.read_text().strip()
-        served.wait_answers()
+        served.start_with_token(token)
         served.wait_listed("analysis", "robot")
         yield served
     finally:
-        if served.process is not None and served.process.poll() is None:
-            served.process.kill()
-            served.process.wait()
-        scene.clean_up()
+        served.clean_up()
 
 
 def status(served: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> int:
