@@ -46,8 +46,7 @@ def write_atomically(
     """
     # A dot first, so that ``jupyter --existing`` does not find half a connection file by its glob.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    fd = os.open(temporary, flags, mode)
+    fd = open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         try:
             if hasattr(os, "fchmod"):

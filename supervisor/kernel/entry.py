@@ -221,12 +221,15 @@ class Entry:
         run.startup = ("", "") if way.is_prepared else way.startup
         return run
 
+    async def _begun(self, process: ProcessId, handle: Handle, wanted: Launching, report: Report) -> Run:
+        confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
+        return self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
+
     async def _run_popen(self, popen: subprocess.Popen[bytes], wanted: Launching, report: Report) -> Run:
         try:
             handle = KernelManager(popen, kernel_id=self.name)
             process = handle.process or identify(popen.pid)
-            confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
-            return self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
+            return await self._begun(process, handle, wanted, report)
         except BaseException:
             # Out of descriptors, say.  What nobody can watch must not live on.
             os.killpg(popen.pid, signal.SIGKILL)
@@ -238,8 +241,7 @@ class Entry:
         try:
             process = identify(forked.pid)
             handle = AdoptedKernel(process, kernel_id=self.name)
-            confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
-            run = self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
+            run = await self._begun(process, handle, wanted, report)
             forked.go()  # one that was parked has gone on already
             return run
         except BaseException:
@@ -421,12 +423,9 @@ class Entry:
         channel = Channel(
             self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
         )
-        run = Run(
-            self.name, generation, process, handle, self.connection, channel, output, the_mark, config, report
-        )
-        run.confinement = confinement
+        settled = (the_mark, config, confinement, self._pending, self._aftermath)
+        run = Run(self.name, generation, process, handle, self.connection, channel, output, *settled, report)
         run.spec_mode = self._spec_mode or run.spec_mode
-        run.pending, run.aftermath = self._pending, self._aftermath
         return run
 
     def _is_there(self, run: Run) -> None:

@@ -6,9 +6,7 @@ process; ends nobody.
 
 from __future__ import annotations
 
-import os
-
-from supervisor.process.identity import read_proc
+from supervisor.process.group import variable_of
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.wording import one_line
 
@@ -56,9 +54,4 @@ def _command(pid: int) -> str:
 
 def _is_of_same_kernel(pid: int, the_mark: str) -> bool:
     kernel, _, _ = the_mark.rpartition("/")
-    try:
-        variables = read_proc(pid, "environ").split(b"\0")
-    except OSError:
-        return False
-    begin = os.fsencode(f"{MARK_VARIABLE}={kernel}/")
-    return any(variable.startswith(begin) for variable in variables)
+    return (variable_of(pid, MARK_VARIABLE) or "").startswith(f"{kernel}/")

@@ -118,6 +118,9 @@ class Run:
         output: OutputOfRun,
         mark: str,
         config: KernelConfig,
+        confinement: Confinement,
+        pending: Path,
+        aftermath: Aftermath,
         report: Report,
     ) -> None:
         self.generation = generation
@@ -135,7 +138,7 @@ class Run:
         self._reading = Lane(f"last words of kernel {kernel}")
         self._report = report
         self._oom = OomWatch(process)
-        self.confinement = Confinement()
+        self.confinement = confinement
         self._is_pressed = False
         self._channel = channel
         self._monitor: Monitor | None = None
@@ -146,9 +149,9 @@ class Run:
         # Code that is run before it is ready, by request; and what its tracebacks call it.
         self.startup = ("", "")
         self._failed_startup: tuple[str, ...] = ()
-        self.aftermath: Aftermath | None = None
+        self._aftermath = aftermath
         # What it has read and not answered is there, if it is prepared.
-        self.pending: Path | None = None
+        self._pending = pending
         self._since = time.monotonic()
         self._config = config
         self._tasks: set[asyncio.Task[None]] = set()
@@ -226,10 +229,10 @@ class Run:
 
     async def executing(self) -> Executing | None:
         """The cell that it executes now, if it is prepared and that is to be told."""
-        if self.pending is None or self.is_over or not self._config.executing:
+        if self.is_over or not self._config.executing:
             return None
         try:
-            return await self._reading.do(executing_of, self.pending, patience=TAIL_PATIENCE)
+            return await self._reading.do(executing_of, self._pending, patience=TAIL_PATIENCE)
         except (Hanging, OSError):
             return None
 
@@ -265,8 +268,7 @@ class Run:
         self.close()
         self._hold_ports()
         ended = await self._told_end(is_oom)
-        if self.aftermath is not None:
-            self.aftermath.end(ended, at, uptime)
+        self._aftermath.end(ended, at, uptime)
         self._report(Exited(self._kernel, self.generation, ended))
         await self._handle.cleanup()
         await self._tell_escaped()
@@ -302,16 +304,16 @@ class Run:
             ended = self._describe_end(await self._tail(), is_oom)
             if ended.cause is Cause.PORT_TAKEN:
                 return await self._with_holder(ended)
-            return ended if self.pending is None else await self._with_left(self.pending, ended)
+            return await self._with_left(ended)
         except Exception:
             # A death that cannot be explained is still a death: without this fact it would never come back.
             log.exception("cannot tell how kernel %s ended", self._kernel)
             return describe_exit(self._handle.returncode)
 
-    async def _with_left(self, pending: Path, ended: Exit) -> Exit:
+    async def _with_left(self, ended: Exit) -> Exit:
         """Its end with what it left on record, if its disk gives that."""
         is_told = self._config.executing
-        work = partial(left_of, pending, ended, ready=self._ready, executing=is_told)
+        work = partial(left_of, self._pending, ended, ready=self._ready, executing=is_told)
         try:
             return await self._reading.do(work, patience=TAIL_PATIENCE)
         except (Hanging, OSError):

@@ -39,6 +39,7 @@ from supervisor.kernel.connection import Address, listened_port, read_address
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
+from supervisor.process.group import variable_of
 from supervisor.process.identity import (
     all_pids,
     current_boot_id,
@@ -203,31 +204,33 @@ async def take_stock(
 
 def _reason_to_refuse(record: Record, marked: list[Marked], cgroups: Tree) -> str | None:
     """Why a kernel on record that may live cannot be taken up."""
-    if (other := _of_another_account(record) or _of_another_run(record, cgroups)) is not None:
-        return other
-    if not marked and record.process and is_running(record.process) and not _is_its_run(record.process, []):
-        # It may be the kernel all the same, launched with an empty environment: never a second one beside it.
-        return (
-            f"{record.name}: pid {record.process.pid} on record does not carry the mark of its run: "
-            "it is left alone: end it, and start the daemon anew"
-        )
-    if record.launched is None and (marked or (record.process and is_running(record.process))):
+    process = record.process if record.process and is_running(record.process) else None
+    if process is not None:
+        other = _of_another_account(record.name, process) or _of_another_run(record, process, cgroups)
+        if other is not None:
+            return other
+        if not marked and not _is_its_run(process, []):
+            # It may be the kernel all the same, launched with an empty environment: never a second
+            # one beside it.
+            return (
+                f"{record.name}: pid {process.pid} on record does not carry the mark of its run: "
+                "it is left alone: end it, and start the daemon anew"
+            )
+    if record.launched is None and (marked or process):
         return f"{record.name}: its settings on record are not understood"
     return None
 
 
-def _of_another_account(record: Record) -> str | None:
-    """Why the living process of a record cannot be taken up, if it is another account's.
+def _of_another_account(name: str, process: ProcessId) -> str | None:
+    """Why the living process of a kernel on record cannot be taken up, if it is another account's.
 
     As after ``User=`` of the service was changed: it could neither be ended nor believed.
     """
-    if record.process is None or not is_running(record.process):
-        return None
-    owner, pid = owner_of(record.process), record.process.pid
+    owner, pid = owner_of(process), process.pid
     if owner is None or owner == (uid := os.geteuid()):
         return None
     return (
-        f"{record.name}: pid {pid} belongs to user {owner}, and this daemon runs as {uid}: it is left alone: "
+        f"{name}: pid {pid} belongs to user {owner}, and this daemon runs as {uid}: it is left alone: "
         f"run the daemon as that user again, or end it (kill {pid}) and start the daemon anew"
     )
 
@@ -246,15 +249,13 @@ def _is_its_run(process: ProcessId, marked: list[Marked]) -> bool:
     return not any(re.match(rb"[A-Za-z_]\w*=", variable) for variable in environ.split(b"\0"))
 
 
-def _of_another_run(record: Record, cgroups: Tree) -> str | None:
+def _of_another_run(record: Record, process: ProcessId, cgroups: Tree) -> str | None:
     """Why the living process of a record cannot be its kernel, if it is in the cgroup of another run."""
-    if record.process is None or not is_running(record.process):
-        return None
-    run, expected = cgroups.run_of(record.process.pid), RunId(record.name, record.generation)
+    run, expected = cgroups.run_of(process.pid), RunId(record.name, record.generation)
     if run in (None, expected):
         return None
     return (
-        f"{record.name}: pid {record.process.pid} on record is not its own, by its cgroup: it is left alone: "
+        f"{record.name}: pid {process.pid} on record is not its own, by its cgroup: it is left alone: "
         "end it, and start the daemon anew"
     )
 
@@ -346,7 +347,7 @@ def _marked(state_dir: Path) -> tuple[dict[str, list[Marked]], tuple[ProcessId, 
     helpers: list[ProcessId] = []
     for pid in all_pids():
         try:
-            value = _mark_of(pid)
+            value = variable_of(pid, MARK_VARIABLE)
             if value is None:
                 continue
             process = identify(pid)
@@ -364,18 +365,9 @@ def _marked(state_dir: Path) -> tuple[dict[str, list[Marked]], tuple[ProcessId, 
 
 def run_of(pid: int, state_dir: Path) -> RunId | None:
     """To which run of a kernel of this state directory a process belongs, by its mark."""
-    value = _mark_of(pid)
+    value = variable_of(pid, MARK_VARIABLE)
     found = marked_run(value, state_dir) if value is not None else None
     return RunId(*found) if found else None
-
-
-def _mark_of(pid: int) -> str | None:
-    prefix = os.fsencode(f"{MARK_VARIABLE}=")
-    try:
-        variables = read_proc(pid, "environ").split(b"\0")
-        return next((v[len(prefix) :].decode() for v in variables if v.startswith(prefix)), None)
-    except (OSError, UnicodeDecodeError):
-        return None  # ended meanwhile, or another user's
 
 
 def _verdict(record: Record, marked: list[Marked], places: Places, now: float, wall: float) -> Survivor:

@@ -112,8 +112,7 @@ class Warmth:
             parts = read_command(wanted.argv)
         except NotWarm as reason:
             return Way(Begun("cold", str(reason)), startup)
-        wanted.pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        order = write_order(wanted.order(parts, startup))
+        order = _order_for(wanted, parts, startup)
         way = Way(Begun("prepared"), startup, parts, order)
         if config.warm_start == "prepared":
             return way
@@ -142,12 +141,7 @@ class Warmth:
     def _fork(self, wanted: Launching, parts: IPython, order: int, tell: Tell) -> Forked:
         patience = FIRST_PATIENCE if wanted.death is None else LATER_PATIENCE
         zygote = self._zygote(wanted, parts, patience, tell)
-        shown = {"mark": wanted.mark, "shown": wanted.argv, "words": parts.words, "park": False}
-        output = open_output(wanted.output)
-        try:
-            return zygote.fork(shown, output, order)
-        finally:
-            os.close(output)
+        return _ask(zygote, wanted, parts, wanted.mark, order, open_output(wanted.output), park=False)
 
     def _zygote(self, wanted: Launching, parts: IPython, patience: float, tell: Tell) -> Zygote:
         command = wanted.command
@@ -158,14 +152,12 @@ class Warmth:
         """Begin a spare, which says on its cord when it is parked.  Raises NotWarm, LaunchError."""
         parts, startup = read_command(wanted.argv), startup_of(wanted.config)
         zygote = self._zygote(wanted, parts, PARK_PATIENCE, tell)
-        order, output = write_order(wanted.order(parts, startup)), os.memfd_create("standby")
+        order = write_order(wanted.order(parts, startup))
         mark = f"{wanted.helper_mark}standby/{wanted.config.name}"
-        shown = {"mark": mark, "shown": wanted.argv, "words": parts.words, "park": True}
         try:
-            forked = zygote.fork(shown, output, order)
+            forked = _ask(zygote, wanted, parts, mark, order, os.memfd_create("standby"), park=True)
         finally:
             os.close(order)
-            os.close(output)
         return Spare(number, forked, zygote, wanted.argv, startup)
 
     def promote(self, spare: Spare, wanted: Launching) -> str:
@@ -175,17 +167,11 @@ class Warmth:
             return "its start-up code has changed"
         if (path := spare.zygote.stale()) is not None:
             return f"changed: {path}"
-        wanted.pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        order, output = write_order(wanted.order(parts, startup)), open_output(wanted.output)
+        order = _order_for(wanted, parts, startup)
         try:
-            spare.forked.cord.settimeout(TAKE_PATIENCE)
-            has_taken = spare.forked.go(order, output) and spare.forked.cord.recv(64)
-            return "" if has_taken else "it has ended"
-        except OSError as error:
-            return str(error)
+            return _handed_over(spare, order, open_output(wanted.output))
         finally:
             os.close(order)
-            os.close(output)
 
     def answer(self, wanted: Launching, about: Mapping[str, Any]) -> subprocess.Popen[bytes] | None:
         """Have what the last run left answered where there is no next one; ``None`` if there is nothing."""
@@ -209,6 +195,36 @@ class Warmth:
     def close(self) -> None:
         """End the zygotes; the kernels live on."""
         self._zygotes.close()
+
+
+def _order_for(wanted: Launching, parts: IPython, startup: tuple[str, str]) -> int:
+    """The order for the next run, to be closed, and a place for what it will have pending."""
+    wanted.pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return write_order(wanted.order(parts, startup))
+
+
+def _ask(
+    zygote: Zygote, wanted: Launching, parts: IPython, mark: str, order: int, output: int, *, park: bool
+) -> Forked:
+    """Have a kernel forked that writes to ``output``, which is closed here."""
+    try:
+        return zygote.fork(
+            {"mark": mark, "shown": wanted.argv, "words": parts.words, "park": park}, output, order
+        )
+    finally:
+        os.close(output)
+
+
+def _handed_over(spare: Spare, order: int, output: int) -> str:
+    """Empty, or why a spare does not go on with this order; ``output`` is closed."""
+    try:
+        spare.forked.cord.settimeout(TAKE_PATIENCE)
+        has_taken = spare.forked.go(order, output) and spare.forked.cord.recv(64)
+        return "" if has_taken else "it has ended"
+    except OSError as error:
+        return str(error)
+    finally:
+        os.close(output)
 
 
 def _spawn(argv: list[str], env: Mapping[str, str], cwd: str, fd: int) -> subprocess.Popen[bytes]:

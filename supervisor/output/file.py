@@ -140,7 +140,9 @@ class OutputFile:
     def keep_within(self, max_bytes: int, backups: int) -> tuple[int, int]:
         """As ``trim``; returns how many bytes the file has before and after it, 0 if there is none."""
         before = self._size()
-        return before, self._size() if self.trim(max_bytes, backups) else before
+        if not 0 < max_bytes <= before or not self.trim(max_bytes, backups):
+            return before, before
+        return before, self._size()
 
     def _size(self) -> int:
         with opened(self.path) as fd:

@@ -178,6 +178,16 @@ def marked_processes(variable: str, value: str) -> list[ProcessId]:
     return found
 
 
+def variable_of(pid: int, variable: str) -> str | None:
+    """What an environment variable was when a process was started; ``None`` if that is not to be seen."""
+    prefix = os.fsencode(f"{variable}=")
+    try:
+        variables = read_proc(pid, "environ").split(b"\0")
+        return next((v[len(prefix) :].decode() for v in variables if v.startswith(prefix)), None)
+    except (OSError, UnicodeDecodeError):
+        return None  # ended meanwhile, or another user's
+
+
 def is_marked(pid: int, variable: str, value: str) -> bool:
     """Whether a process of our user was started with exactly this environment variable.  Raises OSError."""
     if LINUX:

@@ -34,7 +34,6 @@ class Stat:
     start_time: int
 
 
-@functools.cache
 def catches(process: ProcessId, signum: int) -> bool:
     """Whether a process has a handler for a signal (proc(5): SigCgt); False where that is not told."""
     try:
@@ -44,6 +43,7 @@ def catches(process: ProcessId, signum: int) -> bool:
         return False
 
 
+@functools.cache
 def current_boot_id() -> str:
     """What tells this boot of the machine from every other."""
     if LINUX:

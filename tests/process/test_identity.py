@@ -31,6 +31,26 @@ def test_an_identity_is_pid_start_time_and_boot(sleeper: subprocess.Popen[bytes]
     assert identify(sleeper.pid) == found
 
 
+def test_the_boot_is_read_once_and_the_handlers_of_a_process_each_time() -> None:
+    assert identity.current_boot_id() is identity.current_boot_id()
+    program = (
+        "import signal\nprint(flush=True)\ninput()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: None)\nprint(flush=True)\ninput()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as popen:
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        popen.stdout.readline()
+        assert not identity.catches(identify(popen.pid), signal.SIGUSR1)
+        popen.stdin.write(b"\n")
+        popen.stdin.flush()
+        popen.stdout.readline()
+        assert identity.catches(identify(popen.pid), signal.SIGUSR1)
+        popen.communicate()
+
+
 def test_a_program_whose_name_looks_like_a_stat_line_is_identified(tmp_path: Path) -> None:
     program = tmp_path / "a) Z 1 (b"
     program.symlink_to("/bin/sleep")
