@@ -80,7 +80,7 @@ class _Wanted:
         self.follow: bool = arguments.follow
         self.event: str | None = arguments.event
         self.since = instant(arguments.since, "--since") if arguments.since else None
-        self.until = instant(arguments.until, "--until") if arguments.until else None
+        self.until = datetime.fromisoformat(instant(arguments.until, "--until")) if arguments.until else None
         self.cause: str | None = arguments.cause
         if self.until is not None and self.follow:
             raise Quit(USAGE, "--until and --follow exclude each other", "give one of them")
@@ -290,9 +290,9 @@ def _check_cause(cause: str) -> None:
         raise Quit(USAGE, f"--cause: {cause!r} is not a cause", hint)
 
 
-def _is_before(event: Event, until: str) -> bool:
+def _is_before(event: Event, until: datetime) -> bool:
     try:
-        return datetime.fromisoformat(str(event.get("timestamp"))) <= datetime.fromisoformat(until)
+        return datetime.fromisoformat(str(event.get("timestamp"))) <= until
     except (ValueError, TypeError):
         return False
 

@@ -62,7 +62,9 @@ def _ask(client: Client, arguments: Namespace) -> dict[str, Any]:
         names = [view["name"] for view in chosen(found["kernels"], arguments.names)]
         found = {**found, "kernels": [get(client, f"/v1/kernels/{name}")["kernel"] for name in names]}
     if arguments.usage:
-        usage = get(client, "/v1/usage", {"kernel": [view["name"] for view in found["kernels"]]})["usage"]
+        # Of all where none is named: the names of hundreds are too many for a request.
+        query = {"kernel": [view["name"] for view in found["kernels"]]} if arguments.names else None
+        usage = get(client, "/v1/usage", query)["usage"]
         found = {
             **found,
             "kernels": [{**view, "usage": usage.get(view["name"])} for view in found["kernels"]],

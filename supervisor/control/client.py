@@ -159,9 +159,7 @@ class Connection:
     def receive(self, timeout: float | None = QUICK_TIMEOUT) -> Answer:
         """Read the answer.  Raises Broken, or Unresponsive when none comes within ``timeout`` seconds."""
         with self._reading("the answer", timeout):
-            status, headers = self._head()
-            body = json.loads(b"".join(self._content(headers)) or b"{}")
-        return Answer(status, body if isinstance(body, dict) else {}, headers.get(INSTANCE_HEADER, ""))
+            return self._answer(*self._head())
 
     def open_stream(self, timeout: float | None = QUICK_TIMEOUT) -> Answer | None:
         """Read the head of a stream: ``None`` when ``lines`` may follow, else the error answer."""
@@ -170,8 +168,11 @@ class Connection:
             if status == 200:
                 self._stream_headers = headers
                 return None
-            body = json.loads(b"".join(self._content(headers)) or b"{}")
-        return Answer(status, body, headers.get(INSTANCE_HEADER, ""))
+            return self._answer(status, headers)
+
+    def _answer(self, status: int, headers: Mapping[str, str]) -> Answer:
+        body = json.loads(b"".join(self._content(headers)) or b"{}")
+        return Answer(status, body if isinstance(body, dict) else {}, headers.get(INSTANCE_HEADER, ""))
 
     def lines(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Read newline-delimited JSON as it comes.

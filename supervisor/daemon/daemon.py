@@ -160,11 +160,11 @@ class Daemon:
         supervision, tell = self.supervision, self.supervision.runner.tell
         self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
         if farewell is Farewell.DETACH:
-            tell("daemon.detached", "info", pid=os.getpid(), kernels=self._living())
+            tell("daemon.detached", "info", pid=os.getpid(), kernels=self.supervision.living())
             if self._kept is not None:
                 await asyncio.wait({self._kept}, timeout=RETRY_INTERVAL)
             return 0
-        tell("daemon.stopping", "info", pid=os.getpid(), kernels=self._living())
+        tell("daemon.stopping", "info", pid=os.getpid(), kernels=self.supervision.living())
         progress = self._begin(self._tell_progress())
         if not (left := await supervision.stop_all()):
             await self._forget_last_good()
@@ -177,7 +177,7 @@ class Daemon:
             # systemd would kill the daemon, and the kernels would be nobody's.
             self.notifier.extend_timeout(6 * PROGRESS_INTERVAL)
             await asyncio.sleep(PROGRESS_INTERVAL)
-            fields = {"kernels": self._living(), "awaited": self._awaited()}
+            fields = {"kernels": self.supervision.living(), "awaited": self._awaited()}
             self.supervision.runner.tell("daemon.stopping", "info", pid=os.getpid(), **fields)
 
     async def _tell_stops(self) -> None:
@@ -194,10 +194,6 @@ class Daemon:
         now, kernels = asyncio.get_running_loop().time(), self.supervision.runner.state.kernels.values()
         stopping = [k for k in kernels if isinstance(k.phase, Stopping) and now - k.phase.since >= least]
         return [awaited(kernel, now) for kernel in stopping]
-
-    def _living(self) -> list[str]:
-        kernels = self.supervision.runner.state.kernels.values()
-        return [kernel.name for kernel in kernels if process_of(kernel) is not None]
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -364,7 +360,7 @@ class Daemon:
         kernels = self.supervision.runner.state.kernels.values()
         counts = Counter(phase_name(kernel.phase) for kernel in kernels)
         line = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no kernels"
-        return f"{line}; the file has mistakes" if self.file.mistakes else line
+        return f"{line}; the file has mistakes" if self.file.found else line
 
     def _notify_status(self, _event: Mapping[str, object]) -> None:
         if self.notifier.is_active and (line := self._status_line()) != self._status:

@@ -34,8 +34,7 @@ class SettingsFile:
         self.path = path
         self.loaded_at: str | None = None
         self.ahead_since: str | None = None
-        self.mistakes: tuple[str, ...] = ()
-        # The same as values, and where the keys in force are set.
+        # The mistakes as values, and where the keys in force are set.
         self.found: tuple[Mistake, ...] = ()
         self.origins: Mapping[str, Mapping[str, str]] = {}
         self.last_good_in_use = False
@@ -43,6 +42,11 @@ class SettingsFile:
         self._read: Loaded | None = None
         self._files: tuple[Path, ...] = (path,)
         self._patterns: tuple[Path, ...] = ()
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """What was wrong at the last look; empty once something is in force."""
+        return tuple(map(str, self.found))
 
     def files(self) -> tuple[Path, ...]:
         """What was read at the last look, and what would be read besides now.
@@ -81,17 +85,16 @@ class SettingsFile:
         except ConfigError as error:
             return self._reject(error)
         self._read, self._files, self._patterns = read, read.files, read.patterns
-        return None if read.digest == self._digest and not self.mistakes else read.config
+        return None if read.digest == self._digest and not self.found else read.config
 
     def _reject(self, error: ConfigError) -> Rejected:
-        mistakes = tuple(str(mistake) for mistake in error.mistakes)
-        is_new = mistakes != self.mistakes or error.digest != self._digest
-        self.mistakes, self.found, self._digest = mistakes, error.mistakes, error.digest
+        is_new = error.mistakes != self.found or error.digest != self._digest
+        self.found, self._digest = error.mistakes, error.digest
         self._files = error.files or self._files
         # A file that cannot be read tells of no others: those of before count.
         self._patterns = error.patterns or self._patterns
         self.ahead_since = self.ahead_since or timestamp()
-        return Rejected(mistakes, is_new)
+        return Rejected(self.mistakes, is_new)
 
     def accept(self, config: Config) -> None:
         """What was read is in force."""
@@ -100,7 +103,7 @@ class SettingsFile:
             self._digest, self.origins = self._read.digest, self._read.origins
         self.loaded_at = timestamp()
         self.last_good_in_use = False
-        self.mistakes, self.found = (), ()
+        self.found = ()
         self.ahead_since = None
 
 

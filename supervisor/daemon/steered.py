@@ -81,10 +81,13 @@ class SteeredDaemon:
         except KeyError:
             raise UnknownKernel(name, self.names()) from None
 
+    def _kernels(self, names: Sequence[str] | None) -> list[Kernel]:
+        return [self._kernel(name) for name in (self.names() if names is None else names)]
+
     def status(self, names: Sequence[str] | None) -> Fields:
         """The daemon, its file, and its kernels."""
         file, supervision = self._daemon.file, self._supervision
-        kernels = [self._kernel(name) for name in (self.names() if names is None else names)]
+        kernels = self._kernels(names)
         return {
             "instance": self.instance,
             "pid": os.getpid(),
@@ -179,7 +182,7 @@ class SteeredDaemon:
 
     async def usage(self, names: Sequence[str] | None) -> dict[str, Fields]:
         """What kernels use, measured off the loop; one measure at a time."""
-        kernels = [self._kernel(name) for name in (self.names() if names is None else names)]
+        kernels = self._kernels(names)
         roots = {kernel.name: process for kernel in kernels if (process := process_of(kernel)) is not None}
         found = await self._measuring.do(self._meter.measure, list(roots.values()))
         return {name: asdict(found[process]) for name, process in roots.items() if process in found}

@@ -325,7 +325,7 @@ def changed_keys(
 
 def changed_launch_keys(old: KernelConfig, new: KernelConfig) -> tuple[str, ...]:
     """The keys in which they differ and that a running process cannot change."""
-    return tuple(key for key in LAUNCH_KEYS if getattr(old, key) != getattr(new, key))
+    return changed_keys(old, new, ("restart",))
 
 
 def judged_by(config: KernelConfig, declared: KernelConfig) -> KernelConfig:

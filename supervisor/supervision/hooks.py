@@ -24,7 +24,7 @@ from supervisor.observe.redaction import clean
 from supervisor.observe.sentence import sentence
 from supervisor.process.dispositions import default_signals
 from supervisor.settings.config import EVENTS, HookConfig
-from supervisor.wording import timestamp
+from supervisor.wording import signal_name, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ class Command:
             return f"took more than {self._hook.timeout:g} s and was ended"
         code = process.returncode
         if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
+            return f"was killed by {signal_name(-code)}"
         return f"failed with exit code {code}" if code else None
 
     def kill(self) -> None:

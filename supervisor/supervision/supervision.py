@@ -253,7 +253,7 @@ class Supervision:
                 await self._unless_hanging(self.host.wait_told(), EFFECT_PATIENCE)
         except TimeoutError:
             pass
-        left = [kernel.name for kernel in self.runner.state.kernels.values() if process_of(kernel)]
+        left = self.living()
         if left:
             # On record, so the next supervisor goes on with it.
             log.error("cannot be ended, and are left: %s", ", ".join(left))
@@ -368,6 +368,10 @@ class Supervision:
     def names(self) -> list[str]:
         """The kernels, in the order of the file."""
         return list(self.runner.state.kernels)
+
+    def living(self) -> list[str]:
+        """Those that have a process."""
+        return [kernel.name for kernel in self.runner.state.kernels.values() if process_of(kernel)]
 
     def view(self, kernel: Kernel) -> dict[str, Any]:
         """One kernel, as ``status`` shows it."""

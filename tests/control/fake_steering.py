@@ -158,7 +158,8 @@ class FakeSteering:
         return [{"key": "restart", "value": '"always"', "origin": "built in"}]
 
     async def usage(self, names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-        return {name: {"memory": 1 << 20, "threads": 1} for name in names or () if self._view(name)}
+        asked = self.names() if names is None else names
+        return {name: {"memory": 1 << 20, "threads": 1} for name in asked if self._view(name)}
 
     async def counts(self) -> dict[str, Any]:
         return {"kernels": {}, "daemon": {}}
