@@ -180,6 +180,27 @@ def test_a_kernel_tells_its_deaths_its_settings_and_its_output(look: Look, serve
     assert "owned" not in page.title()
 
 
+def test_output_that_falls_silent_is_asked_for_anew(look: Look, served: Server) -> None:
+    asked: list[str] = []
+
+    def hang_once(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 1:
+            route.continue_()
+
+    look.page.clock.install()
+    look.page.route("**/kernels/a/output?*", hang_once)
+    page = look.open("#/kernel/a")
+    wait_for(lambda: page.evaluate("true") and asked, deadline=PAGE_DEADLINE)  # which lets it ask
+    page.clock.fast_forward(31_000)
+    page.clock.fast_forward(3_000)
+    with (served.scene.state_dir / "output" / "a.log").open("a") as output:
+        output.write("heard after the silence\n")
+
+    expect(page.locator("pre[aria-label=Output]")).to_contain_text("heard after the silence")
+    assert 2 == len(asked)
+
+
 def test_an_order_is_given_after_a_question_and_once(look: Look, served: Server) -> None:
     page = look.open("#/kernel/b")
     before = served.scene.kernel("b")["generation"]

@@ -57,11 +57,12 @@ export class Source {
 
   /** Reads lines of JSON as they come; `quiet` is called whenever all that has come so far is read. */
   async lines(path, take, quiet = () => {}, stop = new AbortController()) {
+    const silence = new AbortController(); // ends this answer, and not what the caller does next
     let alarm;
-    const wait = () => { clearTimeout(alarm); alarm = setTimeout(() => stop.abort(), SILENCE); };
+    const wait = () => { clearTimeout(alarm); alarm = setTimeout(() => silence.abort(), SILENCE); };
     wait();
     try {
-      const answer = await this.fetch(path, { signal: stop.signal });
+      const answer = await this.fetch(path, { signal: AbortSignal.any([stop.signal, silence.signal]) });
       if (!answer.ok) throw Object.assign(new Error((await answer.json()).error), { status: answer.status });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = '';
