@@ -18,7 +18,7 @@ GAP = "stream.gap"
 
 
 class Refused(Exception):
-    """The daemon does not give the events; ``answer`` tells why."""
+    """The daemon does not give the stream; ``answer`` tells why."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(str(answer.body.get("error")))
@@ -27,9 +27,14 @@ class Refused(Exception):
 
 def open_events(client: Client, query: Query) -> Connection:
     """A connection from which events may be read.  Raises NoDaemon, Broken and Refused."""
+    return open_stream(client, target("/v1/events", query))
+
+
+def open_stream(client: Client, where: str) -> Connection:
+    """A connection from which the lines of this target may be read.  Raises NoDaemon, Broken and Refused."""
     connection = client.connect()
     try:
-        connection.send("GET", target("/v1/events", query))
+        connection.send("GET", where)
         if (refusal := connection.open_stream()) is not None:
             raise Refused(refusal)
     except BaseException:

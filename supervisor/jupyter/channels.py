@@ -31,6 +31,7 @@ V1 = "v1.kernel.websocket.jupyter.org"
 # What a client may have waiting at a kernel that is not up, and in bytes at a browser that does not read.
 MOST_HELD = 1000
 MOST_UNSENT = 16 << 20
+_NOTHING: tuple[str, dict[str, Any]] = ("", {})
 
 
 class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
@@ -290,9 +291,9 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         parent = json.loads(bytes(rest[2])) or {}
         request = str(parent.get("msg_id") or "")
         self._unsettled.pop(request, None)
-        was_asked = stream.channel != "stdin" and self._pending.pop(request, None) is not None
-        if was_asked and self.kernel.recorder is not None:
-            self.kernel.recorder.end(request)
+        _, asked = self._pending.pop(request, _NOTHING) if stream.channel != "stdin" else _NOTHING
+        if asked.get("msg_type") == "execute_request" and self.kernel.recorder is not None:
+            self.kernel.recorder.end(request)  # of the others nothing is on record
         if self.is_away:
             self._record_missed(stream.channel, request, [bytes(part) for part in rest[1:]])
             if not self._pending:

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from supervisor.control.client import STATUS_PATH, Answer, Broken, Client, NoDaemon, Unresponsive, target
+from supervisor.control.asking import UNREACHED, ask
+from supervisor.control.client import STATUS_PATH, Answer, Broken, Client, Unresponsive, target
 from supervisor.control.follow import Refused as NotFollowed
 from supervisor.control.follow import open_events
-from supervisor.control.lookup import BadPath, NoConfig, lead
+from supervisor.control.lookup import lead
 
 Fields = dict[str, Any]
 
@@ -24,7 +25,6 @@ Fields = dict[str, Any]
 RETRY_INTERVAL = 1.0
 SILENCE = 30.0
 ORDER_TIMEOUT = 120.0
-_UNREACHED = (NoDaemon, Broken, NotFollowed, BadPath, NoConfig, OSError)
 
 
 class Away(Exception):
@@ -56,31 +56,13 @@ class Daemon:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float = 10.0
     ) -> Fields:
         """What the daemon answers.  Raises Away and Refused."""
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Fields] = loop.create_future()
-
-        def settle(found: Fields | Exception) -> None:
-            if answered.done():
-                return
-            if isinstance(found, Exception):
-                answered.set_exception(found)
-            else:
-                answered.set_result(found)
-
-        def work() -> None:
-            self._tell(loop, settle, self._outcome(method, path, body, timeout))
-
-        threading.Thread(target=work, name="kernel-supervisor-ask", daemon=True).start()
-        return await answered
-
-    def _outcome(
-        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float
-    ) -> Fields | Exception:
         try:
-            answer = self.client().ask(method, path, body, timeout=timeout)
-        except _UNREACHED as error:
-            return Away(f"the daemon of kernel-supervisor does not answer: {error}")
-        return Refused(answer) if answer.is_error else answer.body
+            answer = await ask(self.client, method, path, body, timeout)
+        except UNREACHED as error:
+            raise Away(f"the daemon of kernel-supervisor does not answer: {error}") from None
+        if answer.is_error:
+            raise Refused(answer)
+        return answer.body
 
     async def order(self, kernel: str, verb: str, **fields: Any) -> Fields:
         """Have an order carried out; the view of the kernel after it.  Raises Away and Refused."""
@@ -104,7 +86,7 @@ class Daemon:
             while not self._closed.is_set():
                 try:
                     self._follow(loop, looked, heard)
-                except _UNREACHED as error:
+                except (*UNREACHED, NotFollowed) as error:
                     self._tell(loop, lost, str(error))
                     self._closed.wait(RETRY_INTERVAL)
 

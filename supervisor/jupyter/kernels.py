@@ -28,7 +28,7 @@ from traitlets import Unicode
 from supervisor.jupyter.daemon import Away, Daemon, Refused
 from supervisor.jupyter.recorder import Message, Recorder
 from supervisor.jupyter.remembered import Remembered
-from supervisor.jupyter.views import how_it_ended, read_address
+from supervisor.jupyter.views import connect, death_of, how_it_ended
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,14 @@ IDLE_PATIENCE = 0.3
 UP_PATIENCE = 30.0
 LAST_WORDS_PATIENCE = 0.5
 
-# What the front ends call a phase in which no run can be reached.
-_STATES = {"starting": "starting", "stopping": "restarting", "backoff": "restarting", "unknown": "starting"}
 _UNTRACKED = ("kernel_info_request", "comm_info_request", "interrupt_request", "")
+
+
+def _state_of(phase: str) -> str:
+    """What the front ends call a phase in which no run can be reached."""
+    if phase in ("stopped", "failed"):
+        return "dead"
+    return "restarting" if phase in ("stopping", "backoff") else "starting"
 
 
 class Page(Protocol):
@@ -300,7 +305,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self._attaching = asyncio.get_running_loop().create_task(self._attach(view))
 
     def _note_down(self, phase: str) -> None:
-        state = _STATES.get(phase, "dead")
+        state = _state_of(phase)
         if state != self.execution_state:
             self.execution_state = state
             self.reason = self.view.get("reason") or ""
@@ -310,10 +315,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     async def _attach(self, view: Fields) -> None:
         """Connect to a run; should it end meanwhile, the next look tells."""
         try:
-            address = await asyncio.to_thread(read_address, Path(view["connection_file"]))
-            for channel in ("shell", "iopub", "stdin", "hb", "control"):
-                setattr(self, f"{channel}_port", 0)  # what is not 0 is kept
-            self.load_connection_info(address)
+            await connect(self, view["connection_file"])
             self.run = run = Run(self, view["generation"])
             await run.reach()
         except Exception as error:
@@ -336,21 +338,15 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         run.close()
         self.run = None
         self.up.clear()
-        death = self.view.get("last_death") or {}
-        died = death.get("generation") == run.generation
-        self.execution_state = state = _STATES.get(
-            self.view["phase"], "starting" if self._is_wanted() else "dead"
-        )
-        told = how_it_ended(self.view, death if died else None, run.generation)
+        died = death_of(self.view, run.generation) is not None
+        self.execution_state = state = _state_of(self.view["phase"])
+        told = how_it_ended(self.view, run.generation)
         self.reason = told if state == "dead" else ""
         # "restarting" has the front ends say that it died, and connect anew: only where it did.
         status = "dead" if state == "dead" else "restarting" if died else "starting"
         self._end_pages(told, status)
         for callback in list(self._callbacks["dead" if state == "dead" else "restart"]):
             callback()
-
-    def _is_wanted(self) -> bool:
-        return self.view["phase"] not in ("stopped", "failed")
 
     def _end_pages(self, reason: str, status: str) -> None:
         self._each(lambda page: page.end_run(reason, status))
@@ -383,12 +379,18 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.execution_state = state
             self._each(lambda page: page.tell(state))
 
+    @property
+    def here(self) -> set[str]:
+        """The sessions that have a page at this moment."""
+        return {getattr(page, "session_id", "") for page in self.pages if not getattr(page, "is_away", False)}
+
     def publish(self, published: Published) -> None:
         """Tell every page, and record it, for the page of the request if that is away."""
-        message = published.message
-        here = {getattr(page, "session_id", "") for page in self.pages if not getattr(page, "is_away", False)}
-        if self.recorder is not None and message.request:
-            self.recorder.add(message._replace(missed=bool(message.session) and message.session not in here))
+        recorder = self.recorder
+        if recorder is not None and recorder.max_bytes and published.parent.get("msg_id"):
+            message = published.message
+            is_missed = bool(message.session) and message.session not in self.here
+            recorder.add(message._replace(missed=is_missed))
         self._each(lambda page: page.hear(published))
 
     def _each(self, tell: Callable[[Page], object]) -> None:

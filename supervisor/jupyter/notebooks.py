@@ -19,7 +19,6 @@ from supervisor.jupyter.kernels import SupervisedKernel, SupervisedKernels
 from supervisor.jupyter.recorder import Message, Request
 
 Fields = dict[str, Any]
-Execution = tuple[Request, list[Message]]
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 
@@ -50,15 +49,11 @@ async def _kernels_of(path: str, kernels: SupervisedKernels, sessions: Any) -> l
 async def _fill(model: Fields, kernel: SupervisedKernel) -> None:
     if kernel.recorder is None:
         return
-    here = {getattr(page, "session_id", "") for page in kernel.pages if not getattr(page, "is_away", False)}
     cells = {str(cell.get("id")): cell for cell in model["content"].get("cells", ())}
-    latest: dict[str, Execution] = {}
-    for request, messages in await kernel.recorder.executions():
-        if request.cell in cells:
-            latest[request.cell] = (request, messages)
-    for id_, (request, messages) in latest.items():
-        if request.session not in here and _is_news(cells[id_], request, messages, model["last_modified"]):
-            cells[id_].update(outputs=outputs_of(messages), execution_count=_count(messages))
+    for request, messages in await kernel.recorder.executions(cells):
+        cell = cells[request.cell]
+        if request.session not in kernel.here and _is_news(cell, request, messages, model["last_modified"]):
+            cell.update(outputs=outputs_of(messages), execution_count=_count(messages))
 
 
 def _is_news(cell: Fields, request: Request, messages: list[Message], saved: datetime) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -19,7 +18,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Unicode
 
 from supervisor.jupyter.daemon import Away, Daemon, Refused
-from supervisor.jupyter.views import how_it_ended, read_address
+from supervisor.jupyter.views import connect, how_it_ended
 
 Fields = dict[str, Any]
 
@@ -65,9 +64,7 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             return 1
         if view["generation"] == self._generation and view["phase"] in ("running", "stopping"):
             return None
-        death = view.get("last_death") or {}
-        died = death if death.get("generation") == self._generation else None
-        self.log.error("kernel-supervisor: %s", how_it_ended(view, died, self._generation))
+        self.log.error("kernel-supervisor: %s", how_it_ended(view, self._generation))
         return 1
 
     async def wait(self) -> int | None:
@@ -120,10 +117,7 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     async def launch_kernel(self, cmd: list[str], **_: Any) -> KernelConnectionInfo:  # noqa: ARG002
         """Attach to the run that there is."""
         manager: Any = self.parent
-        address = await asyncio.to_thread(read_address, Path(self._view["connection_file"]))
-        for channel in ("shell", "iopub", "stdin", "hb", "control"):
-            setattr(manager, f"{channel}_port", 0)  # what is not 0 is kept
-        manager.load_connection_info(address)
+        await connect(manager, self._view["connection_file"])
         # What the manager sends on control is for a kernel of its own; this one takes it and tells nobody.
         manager._control_socket = manager.context.socket(zmq.PUB, socket_class=zmq.Socket)
         self.connection_info = manager.get_connection_info()

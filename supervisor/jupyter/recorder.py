@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -151,9 +151,9 @@ class Recorder:
         """What this session asked and was never answered."""
         return await self._read(lambda database: open_requests(database, session), [])
 
-    async def executions(self) -> list[tuple[Request, list[Message]]]:
-        """All that was executed, the oldest first, with what came of it."""
-        return await self._read(lambda database: list(executions(database)), [])
+    async def executions(self, cells: Container[str]) -> list[tuple[Request, list[Message]]]:
+        """The last that was executed of each of these cells, with what came of it."""
+        return await self._read(lambda database: list(executions(database, cells)), [])
 
     async def _read(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         if not self.max_bytes:
@@ -264,12 +264,19 @@ def open_requests(database: sqlite3.Connection, session: str) -> list[Request]:
     return [_request(row) for row in rows]
 
 
-def executions(database: sqlite3.Connection) -> Iterator[tuple[Request, list[Message]]]:
-    """All that was executed, the oldest first, with what came of it.  Raises sqlite3.Error."""
-    asked = database.execute(f"SELECT {_ASKED} FROM request ORDER BY at").fetchall()  # noqa: S608
-    for row in asked:
+def executions(
+    database: sqlite3.Connection, cells: Container[str] | None = None
+) -> Iterator[tuple[Request, list[Message]]]:
+    """What was executed, the oldest first, with what came of it; of ``cells`` the last of each.
+
+    Raises sqlite3.Error.
+    """
+    asked = list(map(_request, database.execute(f"SELECT {_ASKED} FROM request ORDER BY at")))  # noqa: S608
+    if cells is not None:
+        asked = list({request.cell: request for request in asked if request.cell in cells}.values())
+    for request in asked:
         told = database.execute(
             f"SELECT {_COLUMNS} FROM message WHERE request = ? ORDER BY rowid",  # noqa: S608
-            (row[0],),
+            (request.id,),
         )
-        yield _request(row), [_message(one) for one in told]
+        yield request, [_message(one) for one in told]

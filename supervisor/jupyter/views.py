@@ -5,9 +5,12 @@ Owns words and reading; asks nobody.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
+
+from jupyter_client.connect import port_names
 
 from supervisor.wording import CAUSES
 
@@ -22,9 +25,23 @@ def read_address(path: Path) -> Fields:
     return content
 
 
-def how_it_ended(view: Fields, death: Fields | None, generation: int) -> str:
+async def connect(manager: Any, file: str) -> None:
+    """Have a client manager at the address in a connection file.  Raises OSError and ValueError."""
+    address = await asyncio.to_thread(read_address, Path(file))
+    for port in port_names:
+        setattr(manager, port, 0)  # what is not 0 is kept
+    manager.load_connection_info(address)
+
+
+def death_of(view: Fields, generation: int) -> Fields | None:
+    """The death of this run, if it has died, and no other since."""
+    death = view.get("last_death") or {}
+    return death if death.get("generation") == generation else None
+
+
+def how_it_ended(view: Fields, generation: int) -> str:
     """Why a run is over and what becomes of the kernel, for people."""
-    phase, name = view["phase"], view["name"]
+    phase, name, death = view["phase"], view["name"], death_of(view, generation)
     if death is None:
         how = f"{name} was {'restarted' if phase not in ('stopped', 'failed') else 'stopped'}"
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +21,11 @@ from jupyter_server.utils import ensure_async, url_escape, url_path_join
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from supervisor.control.client import Answer, Broken, Client, Connection, NoDaemon
-from supervisor.control.lookup import BadPath, NoConfig
+from supervisor.control.asking import UNREACHED, MakeClient, ask, listen
+from supervisor.control.client import Answer, Connection
+from supervisor.control.follow import Refused
 
 T = TypeVar("T")
-MakeClient = Callable[[], Client]
 
 STATIC = Path(__file__).with_name("static")
 # Nothing from elsewhere, nothing that is no file of ours, in no other page's frame.
@@ -38,7 +38,6 @@ PULSE = 10.0
 ORDER_TIMEOUT = 120.0
 # Lines that wait for a page which reads slowly; then the daemon is read no further, and drops it.
 _WAITING = 256
-_UNREACHED = (NoDaemon, Broken, BadPath, NoConfig, OSError)
 
 
 def rules(
@@ -114,13 +113,13 @@ class _DaemonHandler(APIHandler):
     async def ask(self, method: str, target: str, body: dict[str, Any] | None = None) -> Answer:
         """What the daemon answers.  Raises HTTPError 503 where none does."""
         patience = ORDER_TIMEOUT if body is not None else 10.0
-        return await self.reach(lambda: self._make_client().ask(method, target, body, timeout=patience))
+        return await self.reach(ask(self._make_client, method, target, body, patience))
 
-    async def reach(self, work: Callable[[], T]) -> T:
-        """What comes of ``work``, done in a thread.  Raises HTTPError 503 where no daemon answers."""
+    async def reach(self, asked: Awaitable[T]) -> T:
+        """What is told.  Raises HTTPError 503 where no daemon answers."""
         try:
-            return await _in_thread(work)
-        except _UNREACHED as error:
+            return await asked
+        except UNREACHED as error:
             raise web.HTTPError(503, reason="No daemon", log_message=str(error)) from None
 
 
@@ -151,10 +150,10 @@ class DoorHandler(_DaemonHandler):
         self.finish(json.dumps(answer.body))
 
     async def _follow(self, target: str) -> None:
-        connection, refusal = await self.reach(lambda: self._open(target))
-        if refusal is not None:
-            connection.close()
-            self._pass_on(refusal)
+        try:
+            connection = await self.reach(listen(self._make_client, target))
+        except Refused as refused:
+            self._pass_on(refused.answer)
             return
         self.set_header("Content-Type", "application/x-ndjson")
         lines = _Lines(connection)
@@ -166,15 +165,6 @@ class DoorHandler(_DaemonHandler):
             pass  # the page has gone
         finally:
             lines.close()
-
-    def _open(self, target: str) -> tuple[Connection, Answer | None]:
-        connection = self._make_client().connect()
-        try:
-            connection.send("GET", target)
-            return connection, connection.open_stream()
-        except BaseException:
-            connection.close()
-            raise
 
 
 class NotebookHandler(APIHandler):
@@ -235,7 +225,7 @@ class _Lines:
         threading.Thread(target=self._read, name="kernel-supervisor-page", daemon=True).start()
 
     def _read(self) -> None:
-        with suppress(*_UNREACHED), self._connection:
+        with suppress(*UNREACHED), self._connection:
             for line in self._connection.lines():
                 self._room.acquire()
                 self._put(json.dumps(line) + "\n")
@@ -270,29 +260,3 @@ class _Lines:
         """Read no more."""
         self._connection.hang_up()
         self._room.release(_WAITING)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """As the loop's own executor, whose few threads a daemon that hangs would fill."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="kernel-supervisor-page", daemon=True).start()
-    return await done
