@@ -23,7 +23,7 @@ from pathlib import Path
 from supervisor.cli.account import account_exists
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import complain, say
-from supervisor.cli.unit import NAME, Unit, drop_in_text, read
+from supervisor.cli.unit import NAME, Unit, drop_in_text, read, timeout_text
 from supervisor.core.model import ProcessId
 from supervisor.disk.files import write_atomically
 from supervisor.process.identity import current_boot_id, is_running
@@ -46,14 +46,29 @@ def systemd(arguments: Namespace) -> int:
 
 
 def _wanted(unit: Unit, arguments: Namespace) -> dict[Path, str]:
-    """The files of an installation: the unit, and what is chosen for this one."""
+    """The files of an installation: the unit, what is chosen for this one, and what follows from it."""
     config = str(Path(arguments.config).absolute()) if arguments.config else None
     try:
         texts = unit.text(program()), drop_in_text(arguments.run_as, config)
         "".join(texts).encode()
     except ValueError as mistake:
         raise Quit(FAILED, f"systemd: {mistake}") from None
-    return {path: text for path, text in zip(unit.files, texts, strict=True) if text}
+    wanted = {path: text for path, text in zip(unit.files, texts, strict=True) if text}
+    if timeout := timeout_text(_longest_stop(unit.config(wanted))):
+        wanted[unit.timeout] = timeout
+    if arguments.action == "install" and read(unit.vendor) == texts[0] and not os.path.lexists(unit.path):
+        del wanted[unit.path]  # a package has it there already
+    return wanted
+
+
+def _longest_stop(config: str) -> float:
+    """The largest ``stop_timeout`` of a configuration, 0 of one that is not there or has mistakes."""
+    from supervisor.settings.file import ConfigError, load
+
+    try:
+        return max((kernel.stop_timeout for kernel in load(config).config.kernels.values()), default=0)
+    except ConfigError:
+        return 0
 
 
 def program() -> tuple[str, ...]:
@@ -87,7 +102,8 @@ def _install(unit: Unit, wanted: dict[Path, str], arguments: Namespace) -> int:
     for path, text in differing.items():
         with _told(path, "install", unit):
             say(f"{path} is written{_write(path, text)}.")
-    say(f"\n{next_steps(unit, account, wanted)}" if differing else f"{unit.path} is as it is to be.")
+    there = unit.path if unit.path in wanted else unit.vendor
+    say(f"\n{next_steps(unit, account, wanted)}" if differing else f"{there} is as it is to be.")
     for remark in _remarks(unit, account, arguments.run_as):
         complain(f"warning: {remark}")
     return DONE
@@ -222,7 +238,7 @@ def _uninstall(unit: Unit, arguments: Namespace) -> int:
 
 def _doomed(unit: Unit, *, purge: bool) -> Iterator[Path]:
     """What is to be removed; the template stays as long as another instance is enabled or has settings."""
-    yield from (unit.drop_in, *unit.drop_in.parent.glob("*~"))
+    yield from (unit.drop_in, unit.timeout, *unit.drop_in.parent.glob("*~"))
     mine = unit.drop_in.parent.name
     others = [*unit.place.glob(f"{NAME}@?*.service.d"), *unit.place.glob(f"*.wants/{NAME}@?*.service")]
     if unit.instance is None or not [path for path in others if path.name != mine]:

@@ -11,16 +11,22 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 NAME = "kernel-supervisor"
 PROGRAM = f"/opt/{NAME}/bin/{NAME}"
 USER = NAME
 SYSTEM_UNITS = Path("/etc/systemd/system")
+VENDOR_UNITS = Path("/usr/lib/systemd")
 SYSTEM_STATE = Path("/var/lib")
 
 _CONFIG = re.compile(r'^Environment="?KERNEL_SUPERVISOR_CONFIG=([^"\n]*)', re.MULTILINE)
 _ACCOUNT = re.compile(r"^User=(.*)$", re.MULTILINE)
+
+_HEAD = f'# Written by "{NAME} systemd install". Yours go into "systemctl edit", which wins.\n[Service]\n'
+_TIMEOUT_STOP = 90  # the units' own
+_STOPPING = 30  # after a stop_timeout: SIGTERM, SIGKILL, and the daemon's own end
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,19 @@ class Unit:
         return self.place / (f"{NAME}.service" if self.instance is None else f"{NAME}@.service")
 
     @property
+    def vendor(self) -> Path:
+        """The unit file of a distribution's package; one at ``path`` hides it."""
+        return VENDOR_UNITS / ("user" if self.for_user else "system") / self.path.name
+
+    @property
     def drop_in(self) -> Path:
         """What is chosen for this one; that of ``systemctl edit``, ``override.conf``, wins."""
         return self.place / f"{self.name}.service.d" / "install.conf"
+
+    @property
+    def timeout(self) -> Path:
+        """The drop-in with what follows from the configuration; it does not win either."""
+        return self.drop_in.with_name("install-timeout.conf")
 
     @property
     def state_dir(self) -> Path:
@@ -75,12 +91,12 @@ class Unit:
         """The account in force with these texts in place of what is there."""
         of_template = self.path.with_name(f"{self.path.name}.d")
         drop_ins = {*self.drop_in.parent.glob("*.conf"), *of_template.glob("*.conf"), *changed} - {self.path}
-        files = [self.path, *sorted(drop_ins, key=lambda path: path.name)]
+        files = [self.vendor, self.path, *sorted(drop_ins, key=lambda path: path.name)]
         return (self._found(_ACCOUNT, files, changed) or ["root"])[-1]
 
     def config(self, changed: Mapping[Path, str]) -> str:
         """The configuration's path as a person types it, with these texts in place of what is there."""
-        path = self._found(_CONFIG, self.files, changed)[-1].replace("%%", "\0")
+        path = self._found(_CONFIG, (self.vendor, *self.files), changed)[-1].replace("%%", "\0")
         path = path.replace("%E", str(config_home())).replace("%i", self.instance or "")
         return path.replace("\0", "%")
 
@@ -120,8 +136,13 @@ def drop_in_text(run_as: str | None, config: str | None) -> str:
     lines = [f"User={run_as}"] if run_as else []
     if config:
         lines.append(f"Environment={quoted(literal(f'KERNEL_SUPERVISOR_CONFIG={config}'))}")
-    head = f'# Written by "{NAME} systemd install". Yours go into "systemctl edit", which wins.\n[Service]\n'
-    return head + "".join(f"{line}\n" for line in lines) if lines else ""
+    return _HEAD + "".join(f"{line}\n" for line in lines) if lines else ""
+
+
+def timeout_text(stop_timeout: float) -> str:
+    """The drop-in for kernels that may take so many seconds to stop; ``""`` where the unit gives enough."""
+    seconds = ceil(min(stop_timeout, 1e9)) + _STOPPING
+    return f"{_HEAD}TimeoutStopSec={seconds}\n" if seconds > _TIMEOUT_STOP else ""
 
 
 def quoted(word: str) -> str:

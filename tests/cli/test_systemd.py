@@ -21,6 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc"))
     monkeypatch.setattr(unit, "SYSTEM_UNITS", tmp_path / "system")
     monkeypatch.setattr(unit, "SYSTEM_STATE", tmp_path / "state")
+    monkeypatch.setattr(unit, "VENDOR_UNITS", tmp_path / "vendor")
     return tmp_path
 
 
@@ -211,6 +212,52 @@ def test_what_cannot_be_written_is_told_with_a_way_out(
 
     told = capsys.readouterr().err
     assert f"install: {home}/system/kernel-supervisor.service: File exists: become root" in told
+
+
+def test_the_unit_gives_the_kernel_that_takes_longest_the_time_to_stop_and_tells_when_that_changes(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "kernels.toml"
+    kernel = '[kernels.{}]\nkernelspec = "python3"\nstop_timeout = {}\n'
+    file.write_text(kernel.format("a", 10) + kernel.format("b", 60))
+    drop_in = home / "system/kernel-supervisor.service.d/install-timeout.conf"
+    install = ["systemd", "install", "--config", str(file)]
+    assert 0 == main(install)
+    assert not drop_in.exists(), "the unit's own is enough"
+
+    file.write_text(kernel.format("a", 10) + kernel.format("b", 299.5))
+    assert 0 == main(install)
+
+    assert drop_in.read_text().endswith("[Service]\nTimeoutStopSec=330\n")
+    file.write_text(kernel.format("a", 600))
+    assert 1 == main(install)
+    told = capsys.readouterr()
+    assert "-TimeoutStopSec=330\n+TimeoutStopSec=630\n" in told.out
+    assert f"{drop_in} would change" in told.err
+    for text in ("", "[kernels.a", kernel.format("a", "-1")):
+        file.write_text(text)
+        assert 0 == main(install), "what is not to be read is the affair of check"
+    assert 0 == main(["systemd", "uninstall"])
+    assert not drop_in.exists()
+
+
+def test_a_unit_that_a_package_has_put_there_is_not_written_again(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = home / "vendor/system/kernel-supervisor.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.write_text(Unit().text(systemd.program()))
+
+    assert 0 == main(["systemd", "install"])
+    assert f"{packaged} is as it is to be" in capsys.readouterr().out
+    assert 0 == main(["systemd", "install", "--run-as", "nobody"])
+
+    assert "It runs the kernels of /etc/kernel-supervisor/kernels.toml" in capsys.readouterr().out
+    written = [path for path in (home / "system").rglob("*") if path.is_file()]
+    assert [home / "system/kernel-supervisor.service.d/install.conf"] == written
+    packaged.write_text("[Service]\n")
+    assert 0 == main(["systemd", "install"]), "another's is no reason to have none"
+    assert Unit().text(systemd.program()) == (home / "system/kernel-supervisor.service").read_text()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli.unit import Unit, command, drop_in_text, literal, quoted, units
+from supervisor.cli.unit import Unit, command, drop_in_text, literal, quoted, timeout_text, units
 from tests.cli.tools import ROOT
 
 UNITS = [Unit(for_user, instance) for for_user in (False, True) for instance in (None, "team")]
@@ -121,6 +121,16 @@ def test_what_is_chosen_for_one_service_is_a_drop_in() -> None:
     assert "" == drop_in_text(None, None)
     text = drop_in_text("alice", "/srv/my 100%.toml")
     assert 'User=alice\nEnvironment="KERNEL_SUPERVISOR_CONFIG=/srv/my 100%%.toml"\n' in text
+
+
+@SHIPPED
+def test_a_stop_that_the_unit_gives_no_time_for_is_a_drop_in_that_an_edit_goes_before(unit: Unit) -> None:
+    enough = int(dict(directives(unit))["TimeoutStopSec"])
+
+    assert "" == timeout_text(enough - 30)
+    assert f"\nTimeoutStopSec={enough + 1}\n" in timeout_text(enough - 29.5)
+    assert "TimeoutStopSec=1000000030\n" in timeout_text(1e308)
+    assert unit.timeout.name < "override.conf"
 
 
 def test_the_last_drop_in_by_name_says_which_account_it_is(
