@@ -57,6 +57,7 @@ UNTESTED = {
     "core/events": "types",
     "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
+    "kernel/handle": "told with the runs that it is of",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
     "kernel/aftermath": "told with kernels that start warm",
     "kernel/spares": "told with kernels that start warm",

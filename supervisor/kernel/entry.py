@@ -40,11 +40,13 @@ from supervisor.kernel.aftermath import Aftermath
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
+from supervisor.kernel.handle import Handle, LocalHandle
 from supervisor.kernel.holder import holder
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, Launcher, describe_failure, interrupt_mode
 from supervisor.kernel.line import Context
-from supervisor.kernel.run import Handle, OutputOfRun, Run
+from supervisor.kernel.local import LocalKernel
+from supervisor.kernel.run import OutputOfRun, Run
 from supervisor.kernel.spares import Spares
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
@@ -178,7 +180,7 @@ class Entry:
             report(SpawnFailed(self.name, effect.generation, failure))
             return
         self._is_there(run)
-        report(Spawned(self.name, effect.generation, run.process, run.begun))
+        report(Spawned(self.name, effect.generation, run.handle.identity, run.begun))
         run.watch()
 
     async def _holder(self, taken: PortTaken) -> str:
@@ -221,15 +223,16 @@ class Entry:
         run.startup = ("", "") if way.is_prepared else way.startup
         return run
 
-    async def _begun(self, process: ProcessId, handle: Handle, wanted: Launching, report: Report) -> Run:
+    async def _begun(self, process: ProcessId, kernel: LocalKernel, wanted: Launching, report: Report) -> Run:
         confinement = await self._confine(wanted.run, process, wanted.mark, wanted.config)
-        return self._run(wanted.run, process, handle, wanted.mark, wanted.config, confinement, report)
+        handle = LocalHandle(process, kernel, confinement, wanted.mark)
+        return self._run(wanted.run, handle, wanted.mark, wanted.config, report)
 
     async def _run_popen(self, popen: subprocess.Popen[bytes], wanted: Launching, report: Report) -> Run:
         try:
-            handle = KernelManager(popen, kernel_id=self.name)
-            process = handle.process or identify(popen.pid)
-            return await self._begun(process, handle, wanted, report)
+            kernel = KernelManager(popen, kernel_id=self.name)
+            process = kernel.process or identify(popen.pid)
+            return await self._begun(process, kernel, wanted, report)
         except BaseException:
             # Out of descriptors, say.  What nobody can watch must not live on.
             os.killpg(popen.pid, signal.SIGKILL)
@@ -240,8 +243,8 @@ class Entry:
         """It waits until it is watched, and ends if that fails."""
         try:
             process = identify(forked.pid)
-            handle = AdoptedKernel(process, kernel_id=self.name)
-            run = await self._begun(process, handle, wanted, report)
+            kernel = AdoptedKernel(process, kernel_id=self.name)
+            run = await self._begun(process, kernel, wanted, report)
             forked.go()  # one that was parked has gone on already
             return run
         except BaseException:
@@ -369,10 +372,9 @@ class Entry:
             # Not the effect's settings: others may have come into force meanwhile.
             config = self.config or effect.config
             try:
-                handle = AdoptedKernel(effect.process, kernel_id=self.name)
-                run = self._run(
-                    effect.generation, effect.process, handle, the_mark, config, confinement, report
-                )
+                kernel = AdoptedKernel(effect.process, kernel_id=self.name)
+                handle = LocalHandle(effect.process, kernel, confinement, the_mark)
+                run = self._run(effect.generation, handle, the_mark, config, report)
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
                 return None
@@ -409,22 +411,15 @@ class Entry:
             log.warning("cannot tell how kernel %s is interrupted, by message it is: %s", self.name, error)
 
     def _run(
-        self,
-        generation: int,
-        process: ProcessId,
-        handle: Handle,
-        the_mark: str,
-        config: KernelConfig,
-        confinement: Confinement,
-        report: Report,
+        self, generation: int, handle: Handle, the_mark: str, config: KernelConfig, report: Report
     ) -> Run:
         assert self.connection.address is not None, "a run has an address before it has a process"
         output = OutputOfRun(self.output, self._output_from or Position(), self.connection.address.key)
         channel = Channel(
             self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
         )
-        settled = (the_mark, config, confinement, self._pending, self._aftermath)
-        run = Run(self.name, generation, process, handle, self.connection, channel, output, *settled, report)
+        settled = (the_mark, config, self._pending, self._aftermath)
+        run = Run(self.name, generation, handle, self.connection, channel, output, *settled, report)
         run.spec_mode = self._spec_mode or run.spec_mode
         return run
 
@@ -494,13 +489,13 @@ class Entry:
         self.config = config
         if self.run is not None:
             self.run.apply(config)
-            await self._launching.begin(self.run.confinement.limit, config)
+            await self._launching.begin(self.run.handle.limit, config)
             self.tell_limits()
 
     def tell_limits(self) -> None:
         """A limit that is not in force, and what is used if it comes near its limit."""
         if self.run is not None:
-            refused = self.run.confinement.refused
+            refused = self.run.handle.refused
             self._trouble(f"limits of {self.name}", f"{self.name}: {refused}" if refused else None)
             self.run.tell_pressed()
 

@@ -14,24 +14,20 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Noted, Ready
-from supervisor.core.model import Begun, Cause, Check, Executing, Exit, ProcessId
+from supervisor.core.model import Begun, Cause, Check, Executing, Exit
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.aftermath import Aftermath, executing_of, left_of
 from supervisor.kernel.channel import Channel
-from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import Connection
+from supervisor.kernel.handle import Handle
 from supervisor.kernel.holder import holder
 from supervisor.kernel.monitor import Monitor
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
-from supervisor.process.exit import OomWatch, describe_exit
-from supervisor.process.group import continue_group, end_group, marked_processes, signal_group, signal_process
-from supervisor.process.identity import catches, is_running
 from supervisor.records.places import connect_command
-from supervisor.records.record import MARK_VARIABLE
 from supervisor.settings.config import KernelConfig
 
 log = logging.getLogger(__name__)
@@ -47,24 +43,8 @@ LONGEST_PATIENCE = 600.0
 # Lines that are told of what it wrote last, and within which the stack of a crash is looked for.
 _TAIL_LINES = 20
 _CRASH_LINES = 400
-# The signal at which a prepared kernel writes the stacks of its threads (warm/inside/app), and how often
-# and how long after one another (seconds) they are looked for.
-DUMP = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
+# How often and how long after one another (seconds) the stacks that it is to write are looked for.
 _LOOKS, _LOOK_INTERVAL = 20, 0.05
-
-
-class Handle(Protocol):
-    """What a run needs of its process: ours or adopted, both are a ``KernelManagerABC``."""
-
-    @property
-    def returncode(self) -> int | None:
-        """How it ended, as ``Popen.returncode``; ``None`` if that is not known."""
-
-    async def wait(self) -> bool:
-        """Return False once it has ended."""
-
-    async def cleanup(self) -> None:
-        """Let go of what is held for the process."""
 
 
 @dataclass(frozen=True)
@@ -111,34 +91,29 @@ class Run:
         self,
         kernel: str,
         generation: int,
-        process: ProcessId,
         handle: Handle,
         connection: Connection,
         channel: Channel,
         output: OutputOfRun,
         mark: str,
         config: KernelConfig,
-        confinement: Confinement,
         pending: Path,
         aftermath: Aftermath,
         report: Report,
     ) -> None:
         self.generation = generation
-        self.process = process
+        self.handle = handle
         # What the kernelspec says.  As long as nobody knows: a kernel that does not take
         # messages ignores one, but SIGINT ends a JVM.
         self.spec_mode = "message"
         # As the kernel itself says; "" until it has been asked.
         self.language = ""
         self._kernel = kernel
-        self._handle = handle
         self._connection = connection
         self._output = output
         self._mark = mark
         self._reading = Lane(f"last words of kernel {kernel}")
         self._report = report
-        self._oom = OomWatch(process)
-        self.confinement = confinement
         self._is_pressed = False
         self._channel = channel
         self._monitor: Monitor | None = None
@@ -212,7 +187,7 @@ class Run:
     def _start_monitor(self) -> None:
         self._ready, config = True, self._config
         self._monitor = Monitor(
-            self._channel, config.heartbeat, config.probe, self._missed, self._answered, self.process
+            self._channel, config.heartbeat, config.probe, self._missed, self._answered, self.handle.beats
         )
         self._monitor.start()
 
@@ -238,11 +213,11 @@ class Run:
 
     async def stacks(self) -> tuple[str, ...]:
         """The Python stacks of its threads, innermost first; nothing of a kernel that does not tell them."""
-        if DUMP is None or self.is_over or not catches(self.process, DUMP):
+        if self.is_over or not self.handle.tells_stacks:
             return ()
         try:
             begin = await self._reading.do(self._output.file.position, patience=TAIL_PATIENCE)
-            signal_process(self.process, DUMP)
+            self.handle.dump_stacks()
             since, lines = OutputOfRun(self._output.file, begin, self._output.key), list[str]()
             for _ in range(_LOOKS):
                 await asyncio.sleep(_LOOK_INTERVAL)
@@ -260,36 +235,27 @@ class Run:
     async def _watch_end(self) -> None:
         await self._wait_end()
         self.is_over = True
-        # The count goes with the cgroup.
-        is_oom = self._oom.struck(self._handle.returncode)
         at, uptime = time.time(), time.monotonic() - self._since
         # First the ports: children in the group hold them, and the next run needs them.
-        await self._end_group()
+        await self.handle.end(self._config)
         self.close()
         self._hold_ports()
-        ended = await self._told_end(is_oom)
+        ended = await self._told_end()
         self._aftermath.end(ended, at, uptime)
         self._report(Exited(self._kernel, self.generation, ended))
-        await self._handle.cleanup()
+        await self.handle.cleanup()
         await self._tell_escaped()
 
     async def _wait_end(self) -> None:
         while True:
             try:
-                await self._handle.wait()
+                await self.handle.wait()
             except OSError as error:
                 # Out of descriptors, say.  Whoever gave up here would never hear of its end.
                 log.warning("cannot watch kernel %s yet: %s", self._kernel, error)
                 await asyncio.sleep(WATCH_INTERVAL)
             else:
                 return
-
-    async def _end_group(self) -> None:
-        try:
-            await begin(self.confinement.end, self._config)
-            await end_group(self.process)
-        except OSError as error:
-            log.warning("cannot end what kernel %s has left behind: %s", self._kernel, error)
 
     def _hold_ports(self) -> None:
         """Those of an adopted kernel could not be held while it listened."""
@@ -299,16 +265,16 @@ class Run:
             except OSError:
                 pass  # somebody has one already, which the next launch tells
 
-    async def _told_end(self, is_oom: bool) -> Exit:
+    async def _told_end(self) -> Exit:
         try:
-            ended = self._describe_end(await self._tail(), is_oom)
+            ended = self._describe_end(await self._tail())
             if ended.cause is Cause.PORT_TAKEN:
                 return await self._with_holder(ended)
             return await self._with_left(ended)
         except Exception:
             # A death that cannot be explained is still a death: without this fact it would never come back.
             log.exception("cannot tell how kernel %s ended", self._kernel)
-            return describe_exit(self._handle.returncode)
+            return self.handle.describe(())
 
     async def _with_left(self, ended: Exit) -> Exit:
         """Its end with what it left on record, if its disk gives that."""
@@ -326,10 +292,8 @@ class Run:
         except (Hanging, OSError) as error:
             return (f"(the output cannot be read: {error})",)
 
-    def _describe_end(self, tail: tuple[str, ...], is_oom: bool) -> Exit:
-        ended = describe_exit(self._handle.returncode, oom=is_oom, output_tail=tail)
-        if ended.cause is Cause.OOM and str(self.confinement.memory):
-            ended = replace(ended, detail=f"memory: {self.confinement.memory}")
+    def _describe_end(self, tail: tuple[str, ...]) -> Exit:
+        ended = self.handle.describe(tail)
         if self._failed_startup:
             detail = self._failed_startup[-1]
             return replace(ended, cause=Cause.STARTUP, detail=detail, output_tail=self._failed_startup)
@@ -348,9 +312,7 @@ class Run:
         return replace(ended, detail=f"{ended.detail}{who}")
 
     async def _tell_escaped(self) -> None:
-        escaped = await begin(marked_processes, MARK_VARIABLE, self._mark)
-        if escaped:
-            pids = tuple(process.pid for process in escaped)
+        if pids := await self.handle.left():
             self._report(Escaped(self._kernel, self.generation, pids))
 
     async def wait_told(self) -> None:
@@ -359,17 +321,12 @@ class Run:
             await asyncio.wait(set(self._tasks))
 
     def look(self) -> None:
-        """See what it uses; for a thread.
-
-        If it is alive at this moment, what the OOM killer did until now explains no later death.
-        """
-        self._oom.renew(lambda: not self.is_over and is_running(self.process))
-        if not self.is_over:
-            self.confinement.look(self._config)
+        """See what it uses; for a thread."""
+        self.handle.look(self._config, lambda: self.is_over)
 
     def tell_pressed(self) -> None:
         """Tell once, until it uses less again, that it comes near its limit of memory."""
-        pressed = self.confinement.pressed
+        pressed = self.handle.pressed
         if pressed is not None and not self._is_pressed:
             fields = {"used": pressed[0], "limit": pressed[1]}
             self._report(Noted(self._kernel, self.generation, "kernel.pressed", fields))
@@ -384,8 +341,7 @@ class Run:
     async def ask_to_exit(self, *, restart: bool, interrupt: bool = True) -> None:
         """Send a ``shutdown_request``, after an ``interrupt`` if it is busy; the answer proves nothing."""
         try:
-            # A stopped process hears nothing, not even SIGTERM.
-            continue_group(self.process)
+            self.handle.wake()
             # The queue of the shell channel is served before a late shutdown is noticed by some kernels.
             if interrupt and self._ready and await self._channel.is_busy():
                 await self.interrupt()
@@ -401,13 +357,8 @@ class Run:
             self.signal(signal.SIGINT)
 
     def signal(self, signum: int) -> None:
-        """Signal the group; a run that has ended already is no error.  SIGKILL is for all that is its."""
-        if signum == signal.SIGKILL:
-            self.confinement.kill(self._config)
-        try:
-            signal_group(self.process, signum)
-        except ProcessLookupError:
-            pass
+        """Signal all of it; a run that has ended already is no error."""
+        self.handle.signal(signum, self._config)
 
     def watch_idle(self) -> None:
         """Report once when it executes nothing."""

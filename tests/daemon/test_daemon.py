@@ -322,11 +322,11 @@ async def test_what_cannot_be_ended_does_not_hold_up_the_exit_for_ever(
     kernels = made.supervision.runner.state.kernels
     await until(lambda: type(made.supervision.kernel("a").phase).__name__ == "Running")
     pid = made.supervision.kernel("a").phase.process.pid  # type: ignore[union-attr]
-    handle = made.supervision.host.entry("a").run._handle  # type: ignore[union-attr]
+    kernel = made.supervision.host.entry("a").run.handle.kernel  # type: ignore[union-attr]
     monkeypatch.setattr("supervisor.supervision.supervision.LAST_PATIENCE", 0.1)
     # As of a process in an uninterruptible wait: no signal has an effect.
     for name in ("signal_group", "continue_group"):
-        monkeypatch.setattr(f"supervisor.kernel.run.{name}", lambda *_: None)
+        monkeypatch.setattr(f"supervisor.kernel.handle.{name}", lambda *_: None)
     monkeypatch.setattr("supervisor.kernel.channel.Channel.shutdown_request", _never)
 
     made.stop()
@@ -334,7 +334,7 @@ async def test_what_cannot_be_ended_does_not_hold_up_the_exit_for_ever(
 
     assert ["a"] == list(kernels)
     os.kill(pid, signal.SIGKILL)
-    handle.kernel.wait(DEADLINE)  # type: ignore[attr-defined]
+    kernel.kernel.wait(DEADLINE)  # type: ignore[attr-defined]
     record = json.loads((bench.directory / "state/kernels/a.json").read_bytes())
     assert pid == record["process"]["pid"]
     assert (bench.directory / "state" / LAST_GOOD).exists()

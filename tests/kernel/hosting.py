@@ -13,8 +13,8 @@ from supervisor.core.actions import Adopt, Effect, Spawn
 from supervisor.core.events import Exited, Fact, Ready, Spawned, SpawnFailed
 from supervisor.core.model import Kernel, Running, Starting, State, Want
 from supervisor.kernel.entry import Entry
+from supervisor.kernel.handle import LocalHandle
 from supervisor.kernel.host import Host
-from supervisor.kernel.run import Handle
 from supervisor.kernel.subproc import KernelManager
 from supervisor.records.places import Places
 from supervisor.records.record import Record, RecordStore
@@ -41,7 +41,7 @@ class Hosting:
         self.host = Host(self.places, self.store, lambda key, text: self.troubles.append((key, text)))
         self.host.open()
         self.pids: list[int] = []
-        self.left: list[Handle] = []
+        self.left: list[object] = []
 
     def entry(self, name: str = "a") -> Entry:
         return self.host.entry(name)
@@ -126,7 +126,8 @@ class Hosting:
     async def leave(self) -> None:
         """As a supervisor that detaches."""
         # What a test leaves behind is reaped by the test.
-        self.left += [entry.run._handle for entry in self.entries() if entry.run is not None]
+        handles = [entry.run.handle for entry in self.entries() if entry.run is not None]
+        self.left += [handle.kernel for handle in handles if isinstance(handle, LocalHandle)]
         await asyncio.wait_for(self.host.flush(), DEADLINE)
         self.host.close()
 

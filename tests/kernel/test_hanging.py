@@ -22,6 +22,7 @@ from supervisor.kernel import entry as entries
 from supervisor.kernel import line as lines
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import CHANNELS
+from supervisor.process.exit import OomWatch
 from supervisor.settings.config import KernelConfig, OutputConfig, PortsConfig
 from tests.kernel.hosting import Hosting, config, take_over
 from tests.kernels.using import mini
@@ -415,7 +416,7 @@ async def test_what_the_oom_killer_did_to_a_run_that_is_over_is_not_taken_for_it
     run = hosting.entry().run
     assert run is not None
     asked: list[bool] = []
-    monkeypatch.setattr(run._oom, "renew", lambda is_alive: asked.append(is_alive()))
+    monkeypatch.setattr(OomWatch, "renew", lambda _, is_alive: asked.append(is_alive()))
 
     run.look()
     os.kill(spawned.process.pid, 9)

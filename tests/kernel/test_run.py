@@ -15,6 +15,7 @@ import pytest
 from supervisor.core.actions import Apply, SignalGroup
 from supervisor.core.events import Answered, Escaped, Exited, Missed, Ready, Spawned
 from supervisor.core.model import Cause, Check
+from supervisor.kernel import handle as handles
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import Address
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
@@ -135,7 +136,7 @@ async def test_an_end_is_told_though_what_is_left_behind_cannot_be_looked_for(
     async def fail(process: object) -> bool:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(runs, "end_group", fail)
+    monkeypatch.setattr(handles, "end_group", fail)
 
     await hosting.kill(await hosting.spawn(config()))
 

@@ -334,7 +334,7 @@ async def test_leaving_ends_although_a_kernel_does_not(
     monkeypatch.setattr("supervisor.supervision.supervision.LAST_PATIENCE", 0.1)
     # As of a process in an uninterruptible wait: no signal has an effect.
     for name in ("signal_group", "continue_group"):
-        monkeypatch.setattr(f"supervisor.kernel.run.{name}", lambda *_: None)
+        monkeypatch.setattr(f"supervisor.kernel.handle.{name}", lambda *_: None)
     monkeypatch.setattr("supervisor.kernel.channel.Channel.shutdown_request", _never)
     stubborn = KernelConfig(name="a", argv=tuple(MINI), stop_timeout=0.0)
 

@@ -28,7 +28,8 @@ from supervisor.core.model import (
     Want,
     process_of,
 )
-from supervisor.kernel import run as runs
+from supervisor.kernel import handle as handles
+from supervisor.kernel.handle import LocalHandle
 from supervisor.kernel.subproc import KernelManager
 from supervisor.settings.config import Config, KernelConfig
 from supervisor.supervision.supervision import OrderRefused, Supervision, outcome
@@ -78,7 +79,8 @@ class Bench:
         await asyncio.wait_for(self.supervision.close(), DEADLINE)
         self.supervision.unlock()
         # What it leaves running is reaped by the test.
-        self.left += [entry.run._handle for entry in entries if entry.run is not None]
+        handles = [entry.run.handle for entry in entries if entry.run is not None]
+        self.left += [handle.kernel for handle in handles if isinstance(handle, LocalHandle)]
         self.supervision = None
 
     async def running(self, name: str = "a") -> Kernel:
@@ -195,9 +197,9 @@ async def test_a_launch_under_way_at_the_end_is_on_record_before_it(
 async def test_children_that_left_are_named_before_an_orderly_stop_is_over(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marked = runs.marked_processes
+    marked = handles.marked_processes
     # As on a machine with very many processes.
-    monkeypatch.setattr(runs, "marked_processes", lambda *a: (time.sleep(0.2), marked(*a))[1])
+    monkeypatch.setattr(handles, "marked_processes", lambda *a: (time.sleep(0.2), marked(*a))[1])
     supervision = await bench.open(KernelConfig(name="a", argv=WITH_CHILD, stop_timeout=0.0))
     output = supervision.places.output_file("a")
     await until(lambda: output.exists() and output.read_text().endswith("\n"))

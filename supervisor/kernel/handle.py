@@ -1,0 +1,173 @@
+"""What a run is made of, wherever it is: the handle that a launcher gives.
+
+Owns the contract, and its first keeper: a process of this machine with its group, its cgroup
+and its mark.  Reports nothing and decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from supervisor.core.model import Cause, Exit, ProcessId
+from supervisor.disk.off_loop import begin
+from supervisor.kernel.confinement import Confinement
+from supervisor.kernel.local import LocalKernel
+from supervisor.process.exit import OomWatch, describe_exit
+from supervisor.process.group import continue_group, end_group, marked_processes, signal_group, signal_process
+from supervisor.process.identity import catches, is_running
+from supervisor.records.record import MARK_VARIABLE
+from supervisor.settings.config import KernelConfig
+
+log = logging.getLogger(__name__)
+
+# The signal at which a prepared kernel writes the stacks of its threads (warm/inside/app).
+DUMP = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
+
+
+class Handle(Protocol):
+    """One run, as whoever watches it has it: born alive, ends once."""
+
+    @property
+    def identity(self) -> ProcessId:
+        """What it is beyond doubt, also for the next supervisor."""
+
+    @property
+    def beats(self) -> ProcessId | None:
+        """Whose doings tell when there is reason to ask the kernel; ``None``: nobody's."""
+
+    @property
+    def refused(self) -> str:
+        """Which of its limits is not in force, and why."""
+
+    @property
+    def pressed(self) -> tuple[int, int] | None:
+        """The bytes that it uses and may use, while it comes near its limit."""
+
+    async def wait(self) -> None:
+        """Return once it has ended; what fails with OSError is tried again."""
+
+    async def end(self, config: KernelConfig) -> None:
+        """After its end: end what it has left behind, which holds what the next run needs."""
+
+    def describe(self, output_tail: tuple[str, ...]) -> Exit:
+        """How it ended, after ``end``."""
+
+    async def left(self) -> tuple[int, ...]:
+        """The processes of it that live on, after ``end``."""
+
+    async def cleanup(self) -> None:
+        """Let go of what is held for it."""
+
+    def signal(self, signum: int, config: KernelConfig) -> None:
+        """Signal all of it; one that has ended is no error.  SIGKILL is for all that is its."""
+
+    def wake(self) -> None:
+        """Let it go on if it is stopped.  Raises ProcessLookupError once it has ended."""
+
+    @property
+    def tells_stacks(self) -> bool:
+        """Whether it writes the stacks of its threads when it is told to."""
+
+    def dump_stacks(self) -> None:
+        """Have it write them to its output."""
+
+    def limit(self, config: KernelConfig) -> None:
+        """Put the limits of these settings in force; for a thread."""
+
+    def too_low(self, config: KernelConfig) -> str:
+        """Which limit of these settings would not be put in force at present, and why."""
+
+    def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
+        """See what it uses; for a thread."""
+
+
+class LocalHandle:
+    """A process of this machine, ours or adopted, with its cgroup; ``mark`` is in its environment."""
+
+    def __init__(self, process: ProcessId, kernel: LocalKernel, confinement: Confinement, mark: str) -> None:
+        self.identity = self.beats = process
+        self.kernel = kernel
+        self._confinement = confinement
+        self._mark = mark
+        self._oom = OomWatch(process)
+        self._is_oom = False
+
+    @property
+    def refused(self) -> str:
+        """Which of its limits is not in force, and why."""
+        return self._confinement.refused
+
+    @property
+    def pressed(self) -> tuple[int, int] | None:
+        """The bytes that it uses and may use, while it comes near its limit."""
+        return self._confinement.pressed
+
+    async def wait(self) -> None:
+        """Return once it has ended."""
+        await self.kernel.wait()
+
+    async def end(self, config: KernelConfig) -> None:
+        """End what is in its group and, as its settings say, in its cgroup."""
+        # The count goes with the cgroup.
+        self._is_oom = self._oom.struck(self.kernel.returncode)
+        try:
+            await begin(self._confinement.end, config)
+            await end_group(self.identity)
+        except OSError as error:
+            log.warning("cannot end what kernel %s has left behind: %s", self.kernel.kernel_id, error)
+
+    def describe(self, output_tail: tuple[str, ...]) -> Exit:
+        """How it ended, and what it used if that was too much."""
+        ended = describe_exit(self.kernel.returncode, oom=self._is_oom, output_tail=output_tail)
+        if ended.cause is Cause.OOM and (memory := str(self._confinement.memory)):
+            return replace(ended, detail=f"memory: {memory}")
+        return ended
+
+    async def left(self) -> tuple[int, ...]:
+        """Those that carry its mark."""
+        return tuple(process.pid for process in await begin(marked_processes, MARK_VARIABLE, self._mark))
+
+    async def cleanup(self) -> None:
+        """Let its pidfd go."""
+        await self.kernel.cleanup()
+
+    def signal(self, signum: int, config: KernelConfig) -> None:
+        """Signal the group; by SIGKILL all that is in its cgroup, as its settings say."""
+        if signum == signal.SIGKILL:
+            self._confinement.kill(config)
+        try:
+            signal_group(self.identity, signum)
+        except ProcessLookupError:
+            pass
+
+    def wake(self) -> None:
+        """Let the group go on: a stopped process hears nothing, not even SIGTERM."""
+        continue_group(self.identity)
+
+    @property
+    def tells_stacks(self) -> bool:
+        """Whether it is prepared, and catches the signal."""
+        return DUMP is not None and catches(self.identity, DUMP)
+
+    def dump_stacks(self) -> None:
+        """Send it the signal."""
+        assert DUMP is not None, "asked of what tells its stacks"
+        signal_process(self.identity, DUMP)
+
+    def limit(self, config: KernelConfig) -> None:
+        """Those of its cgroup."""
+        self._confinement.limit(config)
+
+    def too_low(self, config: KernelConfig) -> str:
+        """Those of its cgroup that are below what it uses."""
+        return self._confinement.too_low(config)
+
+    def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
+        """If it is alive at this moment, what the OOM killer did until now explains no later death."""
+        self._oom.renew(lambda: not is_over() and is_running(self.identity))
+        if not is_over():
+            self._confinement.look(config)
