@@ -169,9 +169,9 @@ def _one_kernel(state: State, event: Event, now: float) -> Decision:
 
 def _told_aside(event: Escaped | Noted) -> Action:
     """What is told whatever has become of the kernel since."""
-    if isinstance(event, Noted):
-        return say(Kernel(event.kernel, None, Want.DOWN), event.event, **event.fields)
     past = Kernel(event.kernel, None, Want.DOWN, generation=event.generation)
+    if isinstance(event, Noted):
+        return say(past, event.event, **event.fields)
     return say(past, "kernel.escaped", pids=list(event.pids))
 
 

@@ -63,9 +63,10 @@ def test_a_kernel_that_became_silent_is_told_with_its_stacks() -> None:
 def test_what_happens_to_a_zygote_is_told_whatever_has_become_of_the_kernel() -> None:
     story = Story()
 
-    assert [] == story.tell(Noted("a", 1, "zygote.unfit", {"reason": "import x: ImportError"}))
+    assert [] == story.tell(Noted("a", 3, "zygote.unfit", {"reason": "import x: ImportError"}))
 
-    assert ("zygote.unfit", "warning") == (story.last_published[0].event, story.last_published[0].level)
+    told = story.last_published[0]
+    assert ("zygote.unfit", "warning", 3) == (told.event, told.level, told.generation)
 
 
 def test_a_start_up_loop_is_a_crash_loop() -> None:
