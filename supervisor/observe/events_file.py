@@ -124,12 +124,13 @@ class EventsFile:
         Reads the disk.  No less than the seconds since the epoch: the files may have been removed.
         """
         try:
-            last = next(replay(self.path, last=1), {}).get("seq")
+            # The very last may be the marker of lost ones, with all else torn off.
+            numbers = [event.get("seq") for event in replay(self.path, last=2)]
         except OSError:
-            last = None
+            numbers = []
+        last = max((number for number in numbers if isinstance(number, int)), default=0)
         # What waited for the disk in a supervisor that was killed had numbers too, and was seen by followers.
-        known = last + 2 * self._max_waiting if isinstance(last, int) else 0
-        return max(known, int(time.time()))
+        return max(last + 2 * self._max_waiting, int(time.time()))
 
     def snapshot(self) -> Past:
         """What has happened until now; asks no disk."""
@@ -279,11 +280,14 @@ class _Wanted:
         self._event_mark = b"" if event is None else f'"{event}"'.encode()
 
     def is_past(self, line: bytes) -> bool:
-        """Whether this line, and so each before it, has a number that is too low."""
+        """Whether this line, and so each before it, has a number that is too low.
+
+        A torn line has none, and where some were lost the marker has none.
+        """
         if self._after is None:
             return False
         number = _SEQUENCE.search(line)  # no text of a kernel has it: the quotes in it are escaped
-        return number is None or int(number[1]) <= self._after
+        return number is not None and int(number[1]) <= self._after
 
     def event_of(self, line: bytes) -> dict[str, object] | None:
         if self._event_mark not in line or self.is_past(line):

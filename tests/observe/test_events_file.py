@@ -387,9 +387,21 @@ def test_events_after_a_number_are_told_across_files(tmp_path: Path, max_bytes: 
     assert [] == list(replay(file.path, after=16, kernels=["b"]))
 
 
+def test_a_line_without_a_number_hides_none_of_those_before_it(tmp_path: Path) -> None:
+    file = numbered(tmp_path / "e", 5, 6, 7)
+    with file.path.open("a") as written:
+        written.write('{"timestamp": "2026-01\n{"event": "events.dropped", "dropped": 2}\n')
+    numbered(tmp_path / "e", 10)
+
+    assert [6, 7, None, 10] == [event.get("seq") for event in replay(file.path, after=5)]
+
+
 def test_the_next_supervisor_goes_on_above_all_numbers(tmp_path: Path) -> None:
     assert time.time() - 60 < EventsFile(tmp_path / "e").last_sequence()
     far = int(time.time()) * 1000
     assert far < numbered(tmp_path / "e", far).last_sequence()
+    with (tmp_path / "e").open("a") as written:
+        written.write('{"event": "events.dropped", "dropped": 2}\n{"torn')
+    assert far < EventsFile(tmp_path / "e").last_sequence()
     (tmp_path / "e").write_text('{"seq": "no number"}\n')
     assert time.time() - 60 < EventsFile(tmp_path / "e").last_sequence()
