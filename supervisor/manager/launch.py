@@ -203,9 +203,9 @@ class ManagerLauncher(Launcher):
         launch = self._ordered
         tie = {} if launch.independent else {"JPY_PARENT_PID": str(os.getpid())}
         try:
-            with Pipes(launch.options) as pipes:
+            with Pipes(launch.options, output) as pipes:
                 self.popen = spawn(command, connection_file, output, {**tie, **mark}, pipes.options)
-                pipes.drain(self.popen, output)
+                pipes.give(self.popen)
             return self.popen
         except LaunchError as error:
             self.error = _as_builtin(error)

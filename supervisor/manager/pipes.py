@@ -27,7 +27,11 @@ class Drained(io.RawIOBase):
         self._unread = bytearray()
         self._has_ended = False
         self._changed = threading.Condition()
-        threading.Thread(target=self._drain, args=(reader, output), name="pipe", daemon=True).start()
+        try:
+            threading.Thread(target=self._drain, args=(reader, output), name="pipe", daemon=True).start()
+        except RuntimeError:
+            os.close(reader)
+            raise
 
     def readable(self) -> bool:
         """Yes."""
@@ -67,31 +71,39 @@ class Drained(io.RawIOBase):
 
 
 class Pipes:
-    """The pipes of one launch: a context manager, within which there is something to launch with them."""
+    """The pipes of one launch: a context manager, within which there is something to launch with them.
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    All that can fail is done before there is a process.
+    """
+
+    def __init__(self, options: Mapping[str, Any], output: Path) -> None:
         self.options = dict(options)
-        self._readers: dict[str, int] = {}
+        self._output = output
+        self._files: dict[str, Any] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        for stream in ("stdout", "stderr"):
-            if self.options.get(stream) == subprocess.PIPE:
-                self._readers[stream], writer = os.pipe()
-                self._open.callback(os.close, writer)
-                self.options[stream] = writer
+        with self._open as undone:
+            for stream in ("stdout", "stderr"):
+                if self.options.get(stream) == subprocess.PIPE:
+                    reader, writer = os.pipe()
+                    undone.callback(os.close, writer)
+                    self._files[stream] = self._readable(reader)
+                    self.options[stream] = writer
+            self._open = undone.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
-        for reader in self._readers.values():
-            os.close(reader)
 
-    def drain(self, popen: subprocess.Popen[Any], output: Path) -> None:
-        """Have them emptied into ``output``, and give ``popen`` files to read from, as ``Popen`` would."""
+    def _readable(self, reader: int) -> Any:
+        """What is emptied from now on into ``output``, as a file of the kind that ``Popen`` would make."""
         words = {name: self.options[name] for name in ("encoding", "errors") if self.options.get(name)}
+        file = io.BufferedReader(Drained(reader, self._output))
         is_text = words or self.options.get("text") or self.options.get("universal_newlines")
-        while self._readers:
-            stream, reader = self._readers.popitem()
-            file = io.BufferedReader(Drained(reader, output))
-            setattr(popen, stream, io.TextIOWrapper(file, **words) if is_text else file)
+        return io.TextIOWrapper(file, **words) if is_text else file
+
+    def give(self, popen: subprocess.Popen[Any]) -> None:
+        """Have it read from these files."""
+        for stream, file in self._files.items():
+            setattr(popen, stream, file)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
 from supervisor.manager import pipes
@@ -91,3 +92,28 @@ def test_a_launch_that_fails_leaves_no_pipe(make: Make) -> None:
             manager.start_kernel(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     assert before == descriptors()
+
+
+def no_thread(thread: threading.Thread) -> None:
+    """As ``start`` of a pipe's thread where no more are to be had."""
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_pipes_that_cannot_be_emptied_leave_no_process_and_no_pipe(
+    make: Make, monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+) -> None:
+    manager = make(kernel_cmd=writing(1))
+    before = descriptors()
+    start = threading.Thread.start
+    if is_full:
+        monkeypatch.setattr(
+            threading.Thread, "start", lambda self: (no_thread if self.name == "pipe" else start)(self)
+        )
+
+    with pytest.raises(RuntimeError if is_full else LookupError):
+        manager.start_kernel(stdout=subprocess.PIPE, **({} if is_full else {"encoding": "no-such"}))
+
+    commands = [child.cmdline() for child in psutil.Process().children()]
+    assert [] == [command for command in commands if manager.connection_file in command]
+    wait_for(lambda: before == descriptors())
