@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
+
+from supervisor.disk.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,6 @@ class Remembered:
         content = json.dumps({"views": self.views, "sessions": self.sessions})
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._file.parent, suffix=".tmp", delete=False) as file:
-                file.write(content)
-            Path(file.name).replace(self._file)
+            write_atomically(self._file, content.encode())
         except OSError as error:
             log.warning("cannot write %s, a restart of this server will lose sessions: %s", self._file, error)

@@ -21,6 +21,7 @@ from typing import Any
 
 from supervisor.control.client import STATUS_PATH, Client
 from supervisor.control.lookup import lead
+from supervisor.disk.files import write_atomically
 
 Fields = dict[str, Any]
 
@@ -209,9 +210,7 @@ def _kernelspecs(arguments: Namespace) -> int:
 
 def _write(file: Path, content: Fields) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(file)
+    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode(), mode=0o644)
 
 
 # A server of its own
