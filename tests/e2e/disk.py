@@ -1,4 +1,8 @@
-"""A file system of its own, in a file, to be frozen, filled and had again."""
+"""A file system of its own, in a file, to be frozen, filled and had again.
+
+It is thawed and unmounted whatever becomes of us: on one that stays frozen every process that
+comes by hangs for good.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from pathlib import Path
 
 from tests.waiting import DEADLINE
 
+# Waits until nobody can write to its standard input any more.
+_GUARD = 'read -r _; fsfreeze --unfreeze "$0"; umount --lazy "$0"'
+
 
 class NoDisk(Exception):
     """None is to be had here; says why."""
@@ -17,11 +24,12 @@ class NoDisk(Exception):
 class Disk:
     """It freezes as one does of which a snapshot is taken.  Raises NoDisk."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "image") -> None:
         if os.geteuid() != 0 or not all(map(shutil.which, ("mkfs.ext4", "mount", "fsfreeze"))):
             raise NoDisk("mounting and freezing a file system takes root, mkfs.ext4 and fsfreeze")
-        self.image = directory / "image"
+        self.image = directory / name
         self.mounted: Path | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         with self.image.open("wb") as image:
             image.truncate(64 << 20)
         _run("mkfs.ext4", "-q", "-m", "0", str(self.image))
@@ -34,6 +42,14 @@ class Disk:
         except subprocess.CalledProcessError as error:
             raise NoDisk(f"no loop device is to be had: {error.stderr.decode().strip()}") from None
         self.mounted = place
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, str(place)],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         place.chmod(0o700)
         if (place / "lost+found").exists():
             (place / "lost+found").rmdir()
@@ -62,9 +78,9 @@ class Disk:
 
     def close(self) -> None:
         self.ease()
-        if self.mounted is not None:
-            subprocess.run(["umount", "--lazy", str(self.mounted)], capture_output=True, check=False)
-            self.mounted = None
+        if self._guard is not None:
+            self._guard.communicate(timeout=DEADLINE)
+        self.mounted = self._guard = None
 
     @property
     def _ballast(self) -> Path:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import Scene
+from tests.e2e.daemon import ROOT, Scene
 from tests.e2e.disk import Disk, NoDisk
+from tests.waiting import wait_for
 
 STOP_TIMEOUT = 2.0
 # What an exit may take beyond the longest stop_timeout, in seconds, and what a busy machine may add.
@@ -81,6 +84,10 @@ def test_while_a_disk_is_frozen_the_dead_are_told_and_restarted_and_nothing_is_m
 def test_a_frozen_disk_does_not_keep_the_daemon_from_leaving(scene: Scene, disk: Disk, place: str) -> None:
     begin(scene, disk, place)
     assert scene.daemon is not None
+    # A freeze in the middle of a write keeps the process until the thaw (docs/reliability.md).
+    for name in "ab":
+        scene.wait_event("kernel.ready", kernel=name)
+    scene.wait_recorded("a", "b")
     disk.freeze()
 
     scene.daemon.send_signal(signal.SIGTERM)
@@ -89,3 +96,22 @@ def test_a_frozen_disk_does_not_keep_the_daemon_from_leaving(scene: Scene, disk:
 
     assert [] == scene.leaders()
     disk.thaw()
+
+
+def test_a_disk_is_thawed_and_unmounted_when_who_froze_it_is_killed(tmp_path: Path, disk: Disk) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.e2e.disk import Disk\n"
+        f"disk = Disk(Path({str(tmp_path)!r}), 'other'); disk.mount(Path({str(tmp_path / 'place')!r}))\n"
+        "disk.freeze(); print('frozen', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as frozen:
+        assert frozen.stdout is not None
+        assert b"frozen\n" == frozen.stdout.readline()
+        assert (tmp_path / "place").is_mount()
+
+        frozen.kill()
+
+    wait_for(lambda: not (tmp_path / "place").is_mount(), "it is unmounted")
+    (tmp_path / "place" / "file").touch()

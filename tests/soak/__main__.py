@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ def table(soak: Soak, seed: int, took: float) -> str:
         *((f"{name.replace('_', ' ')}", str(count)) for name, count in sorted(soak.counts.items())),
         ("orders refused (undeclared kernel)", str(soak.refused)),
         ("longest answer to an order, ms", f"{1000 * soak.longest_answer:.0f}"),
+        ("longest status while disks were bad, ms", f"{1000 * soak.longest_status:.0f}"),
         ("daemons", str(events.get("daemon.started", 0))),
         (
             "kernels launched / ready / died",
@@ -61,6 +63,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--kernels", type=int, default=8)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # its end is the usual one
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     tell(f"soak: seed {seed}, {options.minutes:g} minutes, {options.kernels} kernels")
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
@@ -77,11 +80,9 @@ def main() -> int:
         )
         tell(f"soak: again: {again}")
         return 1
-    finally:
-        soak.close()
     tell(table(soak, seed, time.monotonic() - begin))
-    if soak.why_no_disk:
-        tell(f"soak: no disk was frozen or filled: {soak.why_no_disk}")
+    if soak.trouble.why_none:
+        tell(f"soak: no disk was frozen or filled: {soak.trouble.why_none}")
     shutil.rmtree(directory)
     return 0
 

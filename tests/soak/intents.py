@@ -58,6 +58,11 @@ class Intents:
         """Whether the kernel ends by itself again and again, so that it is never where it stays."""
         return "--exit-after" in self._kind(name)[0]
 
+    def is_off_disk(self, name: str) -> bool:
+        """Whether the kernel stays, and writes and binds nothing on a disk while it lives."""
+        options, keys = self._kind(name)
+        return not {"--exit-after", "--say"} & set(options) and "transport" not in keys
+
     def accept(self, verb: str, name: str) -> None:
         """An order was accepted."""
         if verb in ("stop", "kill"):

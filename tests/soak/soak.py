@@ -9,25 +9,29 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import zmq
 
 from supervisor.kernel import wire
 from supervisor.kernel.connection import Address
 from tests.e2e.daemon import Scene, View
-from tests.e2e.disk import Disk, NoDisk
 from tests.soak.intents import Intents
-from tests.soak.watch import Usage, Violated, Watch, environment_of
+from tests.soak.trouble import Trouble
+from tests.soak.watch import Usage, Violated, Watch, environment_of, missing_events
+from tests.waiting import DEADLINE, wait_for
 
 # For all kernels to be as was last wanted, in seconds: hangs are noticed, ladders climbed, on a busy machine.
-SETTLE = 90.0
+SETTLE = 3 * DEADLINE
 ACTS_BETWEEN_CHECKS = 40
+# What an exit may take, in seconds, and what a busy machine may add.
+LAST_PATIENCE = 5.0 + DEADLINE / 3
 LOST_OUTPUT = "is lost until its next launch"
 # What a daemon may hold more than at its first check; memory in MB.
 # The output of the kernel that ends by itself may be watched at one check and not at another.
@@ -47,18 +51,17 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.refused = 0
         self.longest_answer = 0.0
+        self.longest_status = 0.0
         self.usages: list[Usage] = []
-        # That of the state directory, if one may be mounted here, and until when there is trouble with it.
-        self.disk: Disk | None = None
-        self.why_no_disk = ""
-        self._trouble_until: float | None = None
+        self.trouble = Trouble(directory, self.scene.state_dir, self.scene.runtime_dir)
+        self._last_event = 0
 
     def run(self) -> None:
         """Soak.  Raises Violated."""
         self.intents.write(self.scene)
         begin = time.monotonic()
         try:
-            self._mount()
+            self.trouble.mount()
             self.scene.start()
             with self.watch:
                 while time.monotonic() < begin + self.seconds / 2:
@@ -70,35 +73,21 @@ class Soak:
                     self.check(census=True)
                 self._leave()
         finally:
-            if self.disk is not None:
-                self.disk.ease()
+            self.trouble.ease()
             self.scene.clean_up()
-
-    def _mount(self) -> None:
-        try:
-            self.disk = Disk(self.scene.directory)
-            self.disk.mount(self.scene.state_dir)
-        except NoDisk as reason:
-            self.disk, self.why_no_disk = None, str(reason)
-
-    def close(self) -> None:
-        """Let go of the disk; what is in the state directory stays there."""
-        if self.disk is not None:
-            copy, self.disk, disk = self.scene.directory / "copy", None, self.disk
-            shutil.copytree(self.scene.state_dir, copy, ignore=shutil.ignore_patterns("*.sock"))
-            disk.close()
-            self.scene.state_dir.rmdir()
-            copy.rename(self.scene.state_dir)
+            self.trouble.close()
 
     def _act(self, choices: list[tuple[Callable[[Soak], None], int]]) -> None:
-        acts, weights = zip(*choices, *(DISKS if self.disk else ()), strict=True)
+        acts, weights = zip(*choices, *(DISKS if self.trouble.is_possible else ()), strict=True)
         for _ in range(ACTS_BETWEEN_CHECKS):
             (act,) = self.random.choices(acts, weights)
             name = self.random.choice(self.intents.names)
             act(self, name)
             self.counts[act.__name__] += 1
             self._refuse_violations()
-            if self._trouble_until is not None and time.monotonic() > self._trouble_until:
+            if self.trouble.lasts:
+                self._ask_status()
+            if self.trouble.is_over:
                 self._ease()
             time.sleep(self.random.choice((0.0, 0.0, 0.02, 0.1, 0.3)))
         self.check()
@@ -205,28 +194,59 @@ class Soak:
         if answer.status != (422 if self.intents.is_bad else 200):
             raise Violated(f"reload: {answer.status} {answer.body}")
 
-    # What is done to the disk of the state directory
+    # What is done to the disks
 
     def freeze(self, _name: str) -> None:
         """For some seconds, in which all else goes on."""
-        self._trouble(Disk.freeze)
+        self.trouble.freeze(*self._which_and_how_long())
 
     def fill(self, _name: str) -> None:
-        self._trouble(Disk.fill)
+        self.trouble.fill(*self._which_and_how_long())
 
-    def _trouble(self, make: Callable[[Disk], None]) -> None:
-        assert self.disk is not None
+    def _which_and_how_long(self) -> tuple[tuple[int, ...], float]:
+        return self.random.choice(((0,), (0,), (1,), (0, 1))), self.random.choice((0.3, 1.0, 4.0, 8.0))
+
+    def death_on_ice(self, _name: str) -> None:
+        """While all is frozen: it is told, and the kernel restarted."""
+        name = self.random.choice(self.names_off_disk)
         self._ease()
-        make(self.disk)
-        self._trouble_until = time.monotonic() + self.random.choice((0.3, 1.0, 4.0, 8.0))
+        if name not in self.intents.up() or self.intents.is_bad:
+            return
+        before = self._settled(name, 0)
+        self.trouble.freeze((0, 1), 3 * SETTLE)
+        os.kill(before["pid"], signal.SIGKILL)
+        after = self._settled(name, before["generation"])
+        if after["last_death"] is None or after["pid"] == before["pid"]:
+            raise Violated(f"a death on a frozen disk was not told: {after}")
+        self._ease()
+
+    def _settled(self, name: str, generation: int) -> View:
+        def settled() -> View | None:
+            view = next(view for view in self._ask_status()["kernels"] if view["name"] == name)
+            return view if view["phase"] == "running" and view["generation"] > generation else None
+
+        found = wait_for(
+            settled, lambda: f"{name} runs after {generation}: {self.scene.kernel(name)}", SETTLE
+        )
+        assert found is not None
+        return found
+
+    def _ask_status(self) -> dict[str, Any]:
+        before = time.monotonic()
+        status = self.scene.status()
+        self.longest_status = max(self.longest_status, time.monotonic() - before)
+        return status
 
     def _ease(self) -> bool:
-        """End the trouble with the disk; whether there was any."""
-        there_was, self._trouble_until = self._trouble_until is not None, None
-        if self.disk is not None and there_was:
-            self.disk.ease()
-            self.counts["thaw or make room"] += 1
+        """End the trouble with the disks; whether there was any."""
+        there_was = self.trouble.ease()
+        self.counts["thaw or make room"] += there_was
         return there_was
+
+    @property
+    def names_off_disk(self) -> list[str]:
+        """The kernels that stay, and need no disk to live and to end."""
+        return [name for name in self.intents.names if self.intents.is_off_disk(name)]
 
     # What is done to the daemon
 
@@ -242,11 +262,31 @@ class Soak:
         self.scene.kill()
         return there_was
 
+    def detach_on_ice(self, name: str) -> None:
+        """It leaves while all is frozen; at the thaw if it was just writing."""
+        assert self.scene.daemon is not None
+        if self.trouble.is_possible:
+            self.trouble.freeze((0, 1), SETTLE)
+        self.scene.daemon.send_signal(signal.SIGUSR2)
+        try:
+            self.scene.daemon.wait(LAST_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.counts["left at the thaw"] += 1
+        is_forgetful = self._ease()
+        self._left("detach on ice")
+        self._begin_anew(name, is_forgetful=is_forgetful)
+
     def detach(self, name: str) -> None:
         is_forgetful = self._ease()
-        if (code := self.scene.stop(signal.SIGUSR2)) != 0:
-            raise Violated(f"detach: exit code {code}")
+        assert self.scene.daemon is not None
+        self.scene.daemon.send_signal(signal.SIGUSR2)
+        self._left("detach")
         self._begin_anew(name, is_forgetful=is_forgetful)
+
+    def _left(self, what: str) -> None:
+        assert self.scene.daemon is not None
+        if (code := self.scene.daemon.wait(SETTLE)) != 0:
+            raise Violated(f"{what}: exit code {code}: {self.scene.log_end()}")
 
     def kill_daemon_at_its_start(self, name: str) -> None:
         is_forgetful = self._kill()
@@ -294,14 +334,23 @@ class Soak:
         views = {view["name"]: view for view in status["kernels"]}
         processes = self.scene.processes()
         # What is launched onto a frozen disk writes to nowhere as long as it lives (docs/reliability.md).
-        degraded = [line for line in status["degraded"] if not (self.disk and line.endswith(LOST_OUTPUT))]
+        degraded = [
+            line
+            for line in status["degraded"]
+            if not (self.trouble.is_possible and line.endswith(LOST_OUTPUT))
+        ]
         wrong = [f"degraded: {line}" for line in degraded]
         for name in self.intents.names:
             leaders = [each.pid for each in processes if each.kernel == name and each.leads]
             if not self._is_as_wanted(name, views.get(name), leaders):
                 phase = views[name]["phase"] if name in views else "unknown"
                 wrong.append(f"{name} ({self.intents.of[name]}): {phase}, processes {leaders}")
-        return wrong or self._left_over()
+        return wrong or self._left_over() or self._missing_events()
+
+    def _missing_events(self) -> list[str]:
+        """What has been told and is not on disk, or not in order."""
+        missing, self._last_event = missing_events(self.scene, self._last_event)
+        return missing
 
     def _is_as_wanted(self, name: str, view: View | None, leaders: list[int]) -> bool:
         if name not in self.intents.declared():
@@ -362,6 +411,11 @@ STEADY: list[tuple[Callable[..., None], int]] = [
     (Soak.remove, 2),
     (Soak.spoil, 1),
 ]
-# Where the state directory has a file system of its own.
-DISKS: list[tuple[Callable[..., None], int]] = [(Soak.freeze, 2), (Soak.fill, 2)]
-DAEMONS: tuple[Callable[..., None], ...] = (Soak.kill_daemon, Soak.detach, Soak.kill_daemon_at_its_start)
+# Where the directories have file systems of their own.
+DISKS: list[tuple[Callable[..., None], int]] = [(Soak.freeze, 2), (Soak.fill, 2), (Soak.death_on_ice, 1)]
+DAEMONS: tuple[Callable[..., None], ...] = (
+    Soak.kill_daemon,
+    Soak.detach,
+    Soak.detach_on_ice,
+    Soak.kill_daemon_at_its_start,
+)

@@ -15,10 +15,7 @@ def test_after_random_orders_deaths_hangs_edits_and_dead_daemons_all_is_as_was_l
 ) -> None:
     soak = Soak(tmp_path, seed=7, kernels=8, seconds=15)
 
-    try:
-        soak.run()
-    finally:
-        soak.close()
+    soak.run()
 
     assert soak.counts["check"] >= 2
     assert soak.watch.looks > 10

@@ -9,9 +9,14 @@ import os
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from supervisor.control.client import Client
+from supervisor.control.follow import open_events
+from supervisor.observe.events_file import replay
 from tests.e2e.daemon import Marked, Scene
+from tests.waiting import DEADLINE
 
 INTERVAL = 0.05
 
@@ -83,6 +88,23 @@ class Watch:
                 known.append(content)
             if len(known) > 1 + self.removals[kernel]:
                 self._violate(f"the address of {kernel} has changed")
+
+
+def missing_events(scene: Scene, after: int) -> tuple[list[str], int]:
+    """What was told after this number and is not on disk, or not in order; and the last number there."""
+    with open_events(Client([scene.socket]), {"last": 1}) as connection:
+        told = next((event["seq"] for event in connection.lines(DEADLINE)), 0)
+    events = list(replay(scene.state_dir / "events.jsonl", after=after - 1))
+    numbers = [event["seq"] for event in events]
+    if not numbers or numbers[-1] < told:
+        return [f"events: {told} was told, the last on disk is {numbers[-1:]}"], after
+    for before, event in pairwise(events):
+        is_first = event["event"] == "daemon.started"
+        if not is_first and event["seq"] != before["seq"] + 1:
+            return [f"events: after {before} comes {event}"], after
+        if not is_first and event["timestamp"] < before["timestamp"]:
+            return [f"events: {event} is before {before}"], after
+    return [], numbers[-1]
 
 
 def start_time(pid: int) -> str | None:
