@@ -80,6 +80,12 @@ class PlanRequest(Request, frozen=True, kw_only=True):
 
     path: Annotated[str | None, Meta(description="absolute path; default: the daemon's own file")] = None
 
+    def __post_init__(self) -> None:
+        if self.path is not None and not _is_file_name(self.path):
+            raise RequestError(
+                400, f"path: {self.path!r} cannot be the name of a file", "send an absolute path"
+            )
+
 
 class ShutdownRequest(Request, frozen=True, kw_only=True):
     """Stop all kernels and exit."""
@@ -114,6 +120,21 @@ class EventsRequest(Request, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None, Meta(description="only those with a higher seq")
     ] = None
     brief: Annotated[bool, Meta(description="without the last lines of output")] = False
+
+    def __post_init__(self) -> None:
+        _ = self.began  # which is refused now
+
+    @property
+    def began(self) -> datetime | None:
+        """The instant ``since``.  Raises RequestError."""
+        if self.since is None:
+            return None
+        try:
+            found = datetime.fromisoformat(self.since)
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            hint = "an example: 2025-01-31T12:00:00Z"
+            raise RequestError(400, f"since: {self.since!r} is not an ISO 8601 instant", hint) from None
 
 
 Asked = TypeVar("Asked", bound=Request)
@@ -177,24 +198,8 @@ def signal_number(word: str | int) -> int:
     raise RequestError(400, f"{word!r} is not a signal", hint)
 
 
-def instant(text: str | None) -> str | None:
-    """An ISO 8601 instant with a zone; UTC where it names none.  Raises RequestError."""
-    if text is None:
-        return None
+def _is_file_name(path: str) -> bool:
     try:
-        found = datetime.fromisoformat(text)
-        return (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
-    except (ValueError, OverflowError):
-        hint = "an example: 2025-01-31T12:00:00Z"
-        raise RequestError(400, f"since: {text!r} is not an ISO 8601 instant", hint) from None
-
-
-def file_name(path: str | None) -> str | None:
-    """A path that can be one of a file.  Raises RequestError."""
-    try:
-        is_one = path is None or b"\0" not in os.fsencode(path)
+        return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
-        is_one = False
-    if not is_one:
-        raise RequestError(400, f"path: {path!r} cannot be the name of a file", "send an absolute path")
-    return path
+        return False

@@ -55,7 +55,7 @@ class Route:
 
 
 async def _status(steering: Steering, _: str, asked: requests.StatusRequest) -> Reply:
-    status = steering.status(list(asked.kernel) or None)
+    status = steering.status(asked.kernel)
     for view in status["kernels"] if asked.kernel else ():
         view["executing"] = await steering.executing(view["name"])
     return Reply(200, status)
@@ -82,7 +82,7 @@ async def _settings(steering: Steering, name: str, _: Request) -> Reply:
 
 
 async def _usage(steering: Steering, _: str, asked: requests.StatusRequest) -> Reply:
-    return Reply(200, {"usage": await steering.usage(list(asked.kernel) or None)})
+    return Reply(200, {"usage": await steering.usage(asked.kernel)})
 
 
 async def _usage_of_one(steering: Steering, name: str, _: Request) -> Reply:
@@ -94,7 +94,7 @@ async def _counts(steering: Steering, _: str, __: Request) -> Reply:
 
 
 async def _output(steering: Steering, name: str, asked: requests.OutputRequest) -> Reply:
-    return Reply(200, stream=steering.output(name, last=asked.last, follow=asked.follow))
+    return Reply(200, stream=steering.output(name, asked))
 
 
 async def _test_hook(steering: Steering, name: str, _: Request) -> Reply:
@@ -107,7 +107,7 @@ async def _reload(steering: Steering, _: str, __: Request) -> Reply:
 
 
 async def _plan(steering: Steering, _: str, asked: requests.PlanRequest) -> Reply:
-    return _of_file(await steering.plan(requests.file_name(asked.path)))
+    return _of_file(await steering.plan(asked.path))
 
 
 def _of_file(outcome: Fields) -> Reply:
@@ -120,16 +120,7 @@ def _of_file(outcome: Fields) -> Reply:
 
 
 async def _events(steering: Steering, _: str, asked: requests.EventsRequest) -> Reply:
-    stream = steering.events(
-        follow=asked.follow,
-        kernels=list(asked.kernel) or None,
-        event=asked.event,
-        since=requests.instant(asked.since),
-        last=asked.last,
-        after=asked.after,
-        brief=asked.brief,
-    )
-    return Reply(200, stream=stream)
+    return Reply(200, stream=steering.events(asked))
 
 
 async def _detach(steering: Steering, _: str, __: Request) -> Reply:

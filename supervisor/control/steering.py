@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
+from supervisor.control.requests import EventsRequest, OutputRequest
 from supervisor.core.events import Order
 
 Fields = dict[str, Any]
@@ -32,8 +33,8 @@ class Steering(Protocol):
 
     instance: str
 
-    def status(self, names: Sequence[str] | None) -> Fields:
-        """The state of the daemon, and views of these kernels (all for ``None``).
+    def status(self, names: Sequence[str]) -> Fields:
+        """The state of the daemon, and views of these kernels (of all where none is named).
 
         Keys: ``instance``, ``pid``, ``version``, ``started_at``, ``config``
         (``path``, ``loaded_at``, ``ahead_since``, ``mistakes``,
@@ -91,8 +92,8 @@ class Steering(Protocol):
         """
         ...
 
-    async def usage(self, names: Sequence[str] | None) -> dict[str, Fields]:
-        """What these kernels (all for ``None``) use, of those that have a process; measured now.
+    async def usage(self, names: Sequence[str]) -> dict[str, Fields]:
+        """What these kernels (all where none is named) use, of those that have a process; measured now.
 
         ``memory`` in bytes, ``is_exact`` (proportional, else resident), ``cpu_seconds``,
         ``core`` (the share of one at present), ``threads``, ``descriptors``, ``children``.
@@ -104,31 +105,20 @@ class Steering(Protocol):
         """How often things happened since the daemon started; what it uses itself is in ``daemon``."""
         ...
 
-    def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Sequence[Fields]]:
-        """What the kernel process wrote, as ``{"text"}``: the ``last`` lines, to ``follow`` what comes."""
+    def output(self, name: str, asked: OutputRequest) -> AsyncIterator[Sequence[Fields]]:
+        """What the kernel process wrote, as ``{"text"}``: its last lines, then what comes."""
         ...
 
     async def test_hook(self, label: str) -> Fields:
         """Run a hook with a sample event: ``{"ok", "message"}``."""
         ...
 
-    def events(
-        self,
-        *,
-        follow: bool,
-        kernels: Sequence[str] | None,
-        event: str | None,
-        since: str | None,
-        last: int | None,
-        after: int | None,
-        brief: bool,
-    ) -> AsyncIterator[Sequence[Fields]]:
+    def events(self, asked: EventsRequest) -> AsyncIterator[Sequence[Fields]]:
         """Replay past events, many at once, then, with ``follow``, tell each as it happens.
 
         Each has a number, ``seq``, which grows, also from one daemon to the next: those
-        ``after`` one come once each.  ``brief`` leaves out ``output_tail``.
-        ``since`` is an ISO 8601 instant with a zone.  The door stops asking
-        for more while its client does not read, so what piles up here must be
+        ``after`` one come once each.  ``brief`` leaves out ``output_tail``.  The door stops
+        asking for more while its client does not read, so what piles up here must be
         bounded; events lost that way are told by one ``stream.gap``.
         """
         ...

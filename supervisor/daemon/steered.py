@@ -13,7 +13,6 @@ import time
 from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import psutil
 
 from supervisor.control.lookup import is_same_file
+from supervisor.control.requests import EventsRequest, OutputRequest
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
 from supervisor.core.model import Kernel, launched_of, process_of
@@ -81,10 +81,10 @@ class SteeredDaemon:
         except KeyError:
             raise UnknownKernel(name, self.names()) from None
 
-    def _kernels(self, names: Sequence[str] | None) -> list[Kernel]:
-        return [self._kernel(name) for name in (self.names() if names is None else names)]
+    def _kernels(self, names: Sequence[str]) -> list[Kernel]:
+        return [self._kernel(name) for name in names or self.names()]
 
-    def status(self, names: Sequence[str] | None) -> Fields:
+    def status(self, names: Sequence[str]) -> Fields:
         """The daemon, its file, and its kernels."""
         file, supervision = self._daemon.file, self._supervision
         kernels = self._kernels(names)
@@ -180,7 +180,7 @@ class SteeredDaemon:
             if key != "name"
         ]  # fmt: skip
 
-    async def usage(self, names: Sequence[str] | None) -> dict[str, Fields]:
+    async def usage(self, names: Sequence[str]) -> dict[str, Fields]:
         """What kernels use, measured off the loop; one measure at a time."""
         kernels = self._kernels(names)
         roots = {kernel.name: process for kernel in kernels if (process := process_of(kernel)) is not None}
@@ -196,9 +196,9 @@ class SteeredDaemon:
         daemon = {"lag": lag, "memory": own.memory_info().rss, "descriptors": own.num_fds()}
         return {**self._supervision.counts.fields(), "daemon": daemon}
 
-    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[Sequence[Fields]]:
+    async def output(self, name: str, asked: OutputRequest) -> AsyncIterator[Sequence[Fields]]:
         """What the kernel process wrote; looked for off the loop, as long as somebody follows."""
-        reader = Reader(self._supervision.places.output_file(self._kernel(name).name), last)
+        reader = Reader(self._supervision.places.output_file(self._kernel(name).name), asked.last)
         lane = Lane(f"output of {name} for a reader")
         decoder = getincrementaldecoder("utf-8")("replace")
         try:
@@ -206,7 +206,7 @@ class SteeredDaemon:
                 data = await lane.do(reader.read)
                 if data:
                     yield [{"text": decoder.decode(data).replace("\0", "")}]
-                elif not follow:
+                elif not asked.follow:
                     return
                 else:
                     await asyncio.sleep(OUTPUT_INTERVAL)
@@ -223,36 +223,32 @@ class SteeredDaemon:
         wrong = await hooks.test(hook)
         return {"ok": wrong is None, "message": f"hook {label}: {wrong or 'ended well'}"}
 
-    async def events(
-        self,
-        *,
-        follow: bool,
-        kernels: Sequence[str] | None,
-        event: str | None,
-        since: str | None,
-        last: int | None,
-        after: int | None,
-        brief: bool,
-    ) -> AsyncIterator[Sequence[Fields]]:
+    async def events(self, asked: EventsRequest) -> AsyncIterator[Sequence[Fields]]:
         """Replay what is on disk, then follow."""
-        moment = datetime.fromisoformat(since) if since else None
-        wanted_kernels = set(kernels) if kernels is not None else None
+        kernels = asked.kernel or None
 
         def wanted(line: Mapping[str, object]) -> bool:
-            return (wanted_kernels is None or line.get("kernel") in wanted_kernels) and (
-                event is None or line.get("event") == event
+            return (kernels is None or line.get("kernel") in kernels) and (
+                asked.event in (None, line.get("event"))
             )
 
         # Nothing falls between the two, and nothing comes twice, because both happen before the loop goes on.
         past = self._supervision.events_file.snapshot()
-        subscription = self._supervision.stream.subscribe(wanted=wanted) if follow else None
+        subscription = self._supervision.stream.subscribe(wanted=wanted) if asked.follow else None
         try:
-            replay = partial(past.replay, kernels=kernels, event=event, since=moment, last=last, after=after)
+            replay = partial(
+                past.replay,
+                kernels=kernels,
+                event=asked.event,
+                since=asked.began,
+                last=asked.last,
+                after=asked.after,
+            )
             async for lines in _off_loop(replay):
-                yield list(map(_shortened, lines)) if brief else lines
+                yield list(map(_shortened, lines)) if asked.brief else lines
             if subscription is not None:
                 async for line in subscription:
-                    yield [_shortened(line) if brief else line]
+                    yield [_shortened(line) if asked.brief else line]
         finally:
             if subscription is not None:
                 subscription.close()

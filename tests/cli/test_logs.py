@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from supervisor.cli import program
+from supervisor.control.requests import EventsRequest
 from supervisor.wording import written
 from tests.cli.tools import Cli, begin, read_until, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering, sequence
@@ -195,7 +196,7 @@ def test_a_file_of_events_that_cannot_be_read_is_told_among_what_was_tried(
 class Stuck(FakeSteering):
     """Tells the past as far as a daemon does that hangs in the middle of it."""
 
-    async def events(self, **_: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    async def events(self, _: EventsRequest) -> AsyncIterator[list[dict[str, Any]]]:
         yield self.lines[:1]
         await asyncio.Event().wait()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.control.door import Door, Limits
+from supervisor.control.requests import EventsRequest, OutputRequest
 from supervisor.control.steering import UnknownKernel
 from supervisor.core import events
 from supervisor.version import __version__
@@ -97,7 +98,7 @@ class FakeSteering:
         self._view(name)
         return ["Thread 0x1 (most recent call first):", "  File x, line 1 in f"] if name == "analysis" else []
 
-    def status(self, names: Sequence[str] | None) -> dict[str, Any]:
+    def status(self, names: Sequence[str]) -> dict[str, Any]:
         self.looks += 1
         return {
             "instance": self.instance,
@@ -115,7 +116,7 @@ class FakeSteering:
             "events_file": str(self.tmp / "events.jsonl"),
             "cgroups": {"state": "tracking", "advice": self.cgroups_advice},
             "degraded": self.degraded,
-            "kernels": [self._view(name) for name in (self.names() if names is None else names)],
+            "kernels": [self._view(name) for name in names or self.names()],
         }
 
     async def order(self, order: events.Order, *, wait: bool, timeout: float | None) -> dict[str, Any]:
@@ -157,59 +158,40 @@ class FakeSteering:
         self._view(name)
         return [{"key": "restart", "value": '"always"', "origin": "built in"}]
 
-    async def usage(self, names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-        asked = self.names() if names is None else names
+    async def usage(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        asked = names or self.names()
         return {name: {"memory": 1 << 20, "threads": 1} for name in asked if self._view(name)}
 
     async def counts(self) -> dict[str, Any]:
         return {"kernels": {}, "daemon": {}}
 
-    async def output(self, name: str, *, last: int, follow: bool) -> AsyncIterator[list[dict[str, Any]]]:
+    async def output(self, name: str, asked: OutputRequest) -> AsyncIterator[list[dict[str, Any]]]:
         self._view(name)
         yield [{"text": "what it wrote"}]
 
     async def test_hook(self, label: str) -> dict[str, Any]:
         return {"ok": False, "message": f"no hook is called {label}"}
 
-    async def events(
-        self,
-        *,
-        follow: bool,
-        kernels: Sequence[str] | None,
-        event: str | None,
-        since: str | None,
-        last: int | None,
-        after: int | None,
-        brief: bool,
-    ) -> AsyncIterator[list[dict[str, Any]]]:
+    async def events(self, asked: EventsRequest) -> AsyncIterator[list[dict[str, Any]]]:
         self.followers += 1
         try:
-            began = datetime.fromisoformat(since).astimezone(UTC) if since else None
-            past = [line for line in self.lines if self._is_wanted(line, kernels, event, began, after)]
+            past = [line for line in self.lines if _is_wanted(line, asked)]
             sent = len(self.lines)
-            yield past if last is None else past[len(past) - last :]
+            yield past if asked.last is None else past[len(past) - asked.last :]
             while self.flood:
                 yield [
                     {"timestamp": stamp(), "event": "kernel.ready", "level": "info", "filler": "x" * 10_000}
                 ]
-            while follow:
+            while asked.follow:
                 async with self._told:
                     while len(self.lines) == sent:
                         await self._told.wait()
                 for line in self.lines[sent:]:
-                    if self._is_wanted(line, kernels, event, began, after):
+                    if _is_wanted(line, asked):
                         yield [line]
                 sent = len(self.lines)
         finally:
             self.followers -= 1
-
-    def _is_wanted(self, line, kernels, event, began, after) -> bool:  # type: ignore[no-untyped-def]
-        return (
-            (not kernels or line.get("kernel") in kernels)
-            and (event is None or line["event"] == event)
-            and (began is None or datetime.fromisoformat(line["timestamp"]) >= began)
-            and (after is None or line.get("seq", 0) > after)
-        )
 
     async def tell(self, **fields: Any) -> None:
         line = {"timestamp": stamp(), "seq": sequence(datetime.now(UTC)), "level": "info", **fields}
@@ -223,6 +205,15 @@ class FakeSteering:
 
     async def shutdown(self, *, now: bool) -> None:
         self.ended.append("shutdown now" if now else "shutdown")
+
+
+def _is_wanted(line: dict[str, Any], asked: EventsRequest) -> bool:
+    return (
+        (not asked.kernel or line.get("kernel") in asked.kernel)
+        and asked.event in (None, line["event"])
+        and (asked.began is None or datetime.fromisoformat(line["timestamp"]) >= asked.began)
+        and (asked.after is None or line.get("seq", 0) > asked.after)
+    )
 
 
 class FakeDaemon:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from supervisor.control.requests import EventsRequest
 from supervisor.daemon import steered
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.steered import SteeredDaemon
@@ -19,11 +20,6 @@ from supervisor.disk import off_loop
 from supervisor.observe.events_file import EventsFile
 from supervisor.observe.stream import EventStream
 from tests.waiting import DEADLINE, until
-
-ALL: dict[str, Any] = {
-    **dict.fromkeys(("kernels", "event", "since", "last", "after")),
-    "brief": False,
-}
 
 
 class Bench:
@@ -40,7 +36,7 @@ class Bench:
 
     async def events(self, *, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
         """The lines one by one; the daemon hands them on in batches."""
-        async with aclosing(self.steered.events(follow=follow, **ALL)) as batches:  # type: ignore[type-var]
+        async with aclosing(self.steered.events(EventsRequest(follow=follow))) as batches:  # type: ignore[type-var]
             async for lines in batches:
                 for line in lines:
                     yield line
