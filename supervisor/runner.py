@@ -55,7 +55,7 @@ class Runner:
         """``observers`` stays the caller's, who may add to it."""
         self.state = State()
         # The number of the last event: each has one more, also across supervisors.
-        self._sequence = sequence
+        self.sequence = sequence
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._observers = [] if observers is None else observers
@@ -73,8 +73,8 @@ class Runner:
 
     def tell(self, event: str, level: str, **fields: object) -> None:
         """Tell the observers of one event; the one place where its line is made."""
-        self._sequence += 1
-        line = {"timestamp": timestamp(), "seq": self._sequence, "level": level, "event": event, **fields}
+        self.sequence += 1
+        line = {"timestamp": timestamp(), "seq": self.sequence, "level": level, "event": event, **fields}
         for observer in self._observers:
             try:
                 observer(line)

@@ -39,7 +39,8 @@ class Steering(Protocol):
         Keys: ``instance``, ``pid``, ``version``, ``started_at``, ``config``
         (``path``, ``loaded_at``, ``ahead_since``, ``mistakes``,
         ``last_good_in_use``), ``state_dir``, ``events_file``, ``cgroups``
-        (``state``, ``advice``), ``degraded``, ``kernels`` (views, as in docs/api.md).  Raises UnknownKernel.
+        (``state``, ``advice``), ``seq`` (the number of the last event), ``degraded``,
+        ``kernels`` (views, as in docs/api.md).  Raises UnknownKernel.
         """
         ...
 

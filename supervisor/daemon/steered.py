@@ -106,6 +106,7 @@ class SteeredDaemon:
             "state_dir": str(supervision.places.state_dir),
             "events_file": str(supervision.events_file.path),
             "cgroups": {"state": supervision.cgroups.level.value, "advice": supervision.cgroups.advice},
+            "seq": supervision.runner.sequence,
             "degraded": supervision.degraded(),
             "kernels": [supervision.view(kernel) for kernel in kernels],
         }

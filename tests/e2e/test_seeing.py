@@ -91,6 +91,16 @@ def test_output_is_told_and_followed(scene: Scene) -> None:
         assert "three\n" == next(lines)["text"]
 
 
+def test_a_status_tells_which_events_are_in_it(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+
+    before = asked(scene, "/v1/status")["seq"]
+    assert scene.events()[-1]["seq"] == before
+    scene.order("restart", "a")
+    assert before < asked(scene, "/v1/status")["seq"] == scene.events()[-1]["seq"]
+
+
 def test_events_of_any_length_arrive_whole(scene: Scene) -> None:
     scene.write(scene.mini("a", autostart="false"))
     scene.state_dir.mkdir(0o700)
