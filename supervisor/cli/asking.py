@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
 from supervisor.cli.exits import FAILED, USAGE, Quit
-from supervisor.control.client import Answer, Client, target
+from supervisor.control.client import QUICK_TIMEOUT, Answer, Client, target
 from supervisor.control.lookup import Lead, lead
 
 View = dict[str, Any]
@@ -31,6 +31,14 @@ def client_of(arguments: Namespace) -> Client:
 def get(client: Client, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Ask for something that the daemon knows.  Raises Quit where it refuses."""
     answer = client.ask("GET", target(path, query))
+    if answer.is_error:
+        refuse(answer)
+    return answer.body
+
+
+def post(client: Client, path: str, timeout: float | None = QUICK_TIMEOUT) -> dict[str, Any]:
+    """Have something done that needs no more words.  Raises Quit where the daemon refuses."""
+    answer = client.ask("POST", target(path), {}, timeout=timeout)
     if answer.is_error:
         refuse(answer)
     return answer.body
@@ -76,8 +84,13 @@ def one(client: Client, name: str) -> View:
     return found[0]
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name may mean several kernels."""
+    return any(sign in name for sign in "*?[")
+
+
 def _is_named(pattern: str) -> str:
-    return f"matches {pattern!r}" if any(sign in pattern for sign in "*?[") else f"is named {pattern!r}"
+    return f"matches {pattern!r}" if is_pattern(pattern) else f"is named {pattern!r}"
 
 
 def _instead(pattern: str, known: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from supervisor.cli import words
 from supervisor.cli.asking import client_of, get, refuse
 from supervisor.cli.exits import DONE, FAILED, Quit
-from supervisor.cli.screen import Transient, complain, say, say_json
+from supervisor.cli.screen import Transient, complain, tell
 from supervisor.control.client import (
     QUICK_TIMEOUT,
     STATUS_PATH,
@@ -44,7 +44,8 @@ def _end(arguments: Namespace, path: str, fields: dict[str, Any], done: str) -> 
     with client.connect() as connection:
         daemon = _Daemon(connection, client)
         try:
-            if not _ask(connection, path, fields, daemon) or arguments.no_wait:
+            _ask(connection, path, fields, daemon)
+            if arguments.no_wait:
                 done = "the daemon is on its way out"
             else:
                 daemon.wait_gone(transient)
@@ -55,26 +56,22 @@ def _end(arguments: Namespace, path: str, fields: dict[str, Any], done: str) -> 
         finally:
             daemon.close()
     transient.clear()
-    if arguments.json:
-        say_json({"ok": True, "message": done})
-    else:
-        say(done)
+    tell({"ok": True, "message": done}, [done], as_json=arguments.json)
     return DONE
 
 
-def _ask(connection: Connection, path: str, fields: dict[str, Any], daemon: _Daemon) -> bool:
-    """Give the order; whether the daemon's end is to be waited for."""
+def _ask(connection: Connection, path: str, fields: dict[str, Any], daemon: _Daemon) -> None:
+    """Give the order."""
     try:
         answer = connection.ask("POST", path, fields, timeout=QUICK_TIMEOUT)
     except Broken:
         if daemon.is_gone():
-            return True  # it was quicker than its answer
+            return  # it was quicker than its answer
         raise
     except Unresponsive:
         raise Quit(FAILED, "the daemon has not answered yet; the order stands", "see status") from None
     if answer.is_error:
         refuse(answer)
-    return True
 
 
 class _Daemon:

@@ -7,7 +7,7 @@ from argparse import Namespace
 from supervisor.cli import words
 from supervisor.cli.asking import View, chosen, client_of, get
 from supervisor.cli.exits import DONE, FAILED
-from supervisor.cli.screen import say, say_json
+from supervisor.cli.screen import tell
 from supervisor.wording import one_line
 
 
@@ -15,11 +15,8 @@ def health(arguments: Namespace) -> int:
     """Tell what is not well; nothing where all is."""
     views = chosen(get(client_of(arguments), "/v1/status")["kernels"], arguments.names or ["*"])
     ill = {str(view["name"]): wrong for view in views if (wrong := wrong_with(view))}
-    if arguments.json:
-        say_json({"ok": not ill, "wrong": ill})
-    else:
-        for name, wrong in ill.items():
-            say(one_line(f"{name}: {wrong}"))
+    lines = (one_line(f"{name}: {wrong}") for name, wrong in ill.items())
+    tell({"ok": not ill, "wrong": ill}, lines, as_json=arguments.json)
     return FAILED if ill else DONE
 
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from supervisor.cli.asking import client_of, refuse
+from supervisor.cli.asking import client_of, post
 from supervisor.cli.exits import DONE
-from supervisor.cli.screen import say, say_json
-from supervisor.control.client import target
+from supervisor.cli.screen import tell
 from supervisor.wording import one_line
 
 
 def hooks(arguments: Namespace) -> int:
     """Have a hook run, and tell how it went; it may take as long as its time-out."""
-    path = target(f"/v1/hooks/{arguments.name}/test")
-    answer = client_of(arguments).ask("POST", path, {}, timeout=None)
-    if answer.is_error:
-        refuse(answer)
-    if arguments.json:
-        say_json(answer.body)
-    else:
-        say(one_line(str(answer.body["message"])))
+    told = post(client_of(arguments), f"/v1/hooks/{arguments.name}/test", timeout=None)
+    tell(told, [one_line(str(told["message"]))], as_json=arguments.json)
     return DONE

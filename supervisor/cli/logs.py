@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from supervisor.cli.asking import chosen, get, lead_of, refuse
+from supervisor.cli.asking import chosen, get, is_pattern, lead_of, refuse
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
-from supervisor.cli.screen import complain, has_colour, json_text, say, say_json, size
+from supervisor.cli.screen import complain, has_colour, json_text, say, size, tell
 from supervisor.control.client import (
     QUICK_TIMEOUT,
     Broken,
@@ -60,12 +60,10 @@ def _summarise(events: Iterator[Event], *, as_json: bool) -> int:
     from supervisor.cli.summary import summarise, table
 
     found = summarise(events)
-    if as_json:
-        say_json({name: summary.fields() for name, summary in found.items()})
-        return DONE
     terminal = size(sys.stdout)
-    for line in table(found, terminal[0] if terminal else None, colours=has_colour(sys.stdout)):
-        say(line)
+    fields = {name: summary.fields() for name, summary in found.items()}
+    lines = table(found, terminal[0] if terminal else None, colours=has_colour(sys.stdout))
+    tell(fields, lines, as_json=as_json)
     return DONE
 
 
@@ -74,7 +72,7 @@ class _Wanted:
 
     def __init__(self, arguments: Namespace) -> None:
         self.patterns: list[str] = arguments.names
-        self.has_patterns = any(map(_is_pattern, self.patterns))
+        self.has_patterns = any(map(is_pattern, self.patterns))
         # Names that the daemon does not know, and of which nothing was told.
         self.unknown: set[str] = set()
         self.follow: bool = arguments.follow
@@ -104,7 +102,7 @@ class _Wanted:
             try:
                 names += [str(view["name"]) for view in chosen(views, [pattern])]
             except Quit as unknown:
-                if _is_pattern(pattern) and not self.follow:
+                if is_pattern(pattern) and not self.follow:
                     raise
                 complain(one_line(f"{unknown.message} now: {unknown.hint}"))
                 names.append(pattern)
@@ -133,10 +131,6 @@ class _Wanted:
         return not self.patterns or any(
             fnmatchcase(str(event.get("kernel", "")), pattern) for pattern in self.patterns
         )
-
-
-def _is_pattern(name: str) -> bool:
-    return any(sign in name for sign in "*?[")
 
 
 class _Printer:

@@ -10,7 +10,7 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -91,6 +91,15 @@ def json_text(value: object, indent: int | None = None) -> str:
 def say_json(value: object) -> None:
     """Write one JSON value, on one line in a pipe, indented for a person."""
     say(json_text(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def tell(value: object, lines: Iterable[str], *, as_json: bool) -> None:
+    """Write an answer: the value for programs, or these lines for people."""
+    if as_json:
+        say_json(value)
+    else:
+        for line in lines:
+            say(line)
 
 
 def accept_all() -> None:

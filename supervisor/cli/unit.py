@@ -112,6 +112,12 @@ class Unit:
         return pattern.findall("\n".join(texts))
 
 
+def serving(words: tuple[str, ...]) -> str:
+    """The unit of the Jupyter server that these words begin.  Raises ValueError, as ``quoted`` does."""
+    shipped = units() / "user" / f"{NAME}-serve.service"
+    return shipped.read_text("utf-8").replace(f"{PROGRAM} serve", command(words))
+
+
 def read(path: Path) -> str | None:
     """The text of a regular file, ``None`` if it is none."""
     try:

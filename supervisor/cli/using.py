@@ -7,9 +7,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from supervisor.cli.asking import View, client_of, get, one, refuse
+from supervisor.cli.asking import View, client_of, get, one, post
 from supervisor.cli.exits import DONE, FAILED, Quit
-from supervisor.cli.screen import say, say_json
+from supervisor.cli.screen import say, say_json, tell
 from supervisor.control.client import Client
 from supervisor.wording import one_line
 
@@ -30,14 +30,8 @@ def stacks(arguments: Namespace) -> int:
     """Print what the threads of the kernel do."""
     client = client_of(arguments)
     view = one(client, arguments.name)
-    answer = client.ask("POST", f"/v1/kernels/{view['name']}/stacks", {})
-    if answer.is_error:
-        refuse(answer)
-    if arguments.json:
-        say_json(answer.body)
-    else:
-        for line in answer.body["stacks"]:
-            say(one_line(line))
+    found = post(client, f"/v1/kernels/{view['name']}/stacks")
+    tell(found, map(one_line, found["stacks"]), as_json=arguments.json)
     return DONE
 
 
