@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from supervisor.process.identity import read_stat
+from supervisor.process.identity import children, read_stat
 
 
 def is_first() -> bool:
@@ -22,25 +22,13 @@ def reap_orphans(ours: Collection[int], seen: Collection[int]) -> set[int]:
     ``ours`` are processes that somebody waits for.  Another is left until it was ``seen``
     at an earlier look: whoever has started it may not have come to it yet.
     """
-    ended = {pid for pid in _children() if pid not in ours and _has_ended(pid)}
+    ended = {pid for pid in children(os.getpid()) if pid not in ours and _has_ended(pid)}
     for pid in ended.intersection(seen):
         try:
             os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             pass  # somebody has, meanwhile
     return ended.difference(seen)
-
-
-def _children() -> set[int]:
-    """Our children, whichever of our threads started or inherited them (proc(5))."""
-    found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):  # noqa: PTH208
-        try:
-            with open(f"/proc/self/task/{task}/children", "rb") as file:  # noqa: PTH123
-                found.update(map(int, file.read().split()))
-        except OSError:
-            continue  # that thread has ended, or this system does not tell
-    return found
 
 
 def _has_ended(pid: int) -> bool:

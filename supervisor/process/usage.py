@@ -7,14 +7,14 @@ large processes for tenths of a second.  Signals and decides nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import psutil
 
 from supervisor.core.model import ProcessId
-from supervisor.process.identity import is_running
+from supervisor.process.identity import LINUX, children, is_running
 
 # A share of a core is that since the last measure, if it is not older or younger than this, in seconds.
 _OLDEST = 60.0
@@ -55,8 +55,7 @@ class Meter:
         if any(not _YOUNGEST <= now - self._last.get(root, (0.0, 0.0))[0] <= _OLDEST for root in alive):
             self._last |= _processor_times(alive)
             time.sleep(_YOUNGEST)
-        trees = _trees(alive)
-        found = {root: usage for root in alive if (usage := self._of(root, trees[root])) is not None}
+        found = {root: usage for root in alive if (usage := self._of(root, _tree(root))) is not None}
         self._last = {root: last for root, last in self._last.items() if now - last[0] <= _OLDEST}
         self._last |= {root: (time.monotonic(), usage.cpu_seconds) for root, usage in found.items()}
         return found
@@ -84,27 +83,26 @@ class Meter:
 
 def _processor_times(roots: Iterable[ProcessId]) -> dict[ProcessId, tuple[float, float]]:
     found = {}
-    for root, tree in _trees(roots).items():
-        times = [spent for process in tree if (spent := _spent(process)) is not None]
+    for root in roots:
+        times = [spent for process in _tree(root) if (spent := _spent(process)) is not None]
         found[root] = (time.monotonic(), sum(times))
     return found
 
 
-def _trees(roots: Iterable[ProcessId]) -> Mapping[ProcessId, list[psutil.Process]]:
-    """Each process with its descendants, by one look at all processes of the machine."""
-    below: dict[int, list[psutil.Process]] = {}
-    processes: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            processes[process.pid] = process
-            below.setdefault(process.ppid(), []).append(process)
-    trees: dict[ProcessId, list[psutil.Process]] = {}
-    for root in roots:
-        tree = [processes[root.pid]] if root.pid in processes else []
-        for process in tree:  # which grows meanwhile
-            tree += below.get(process.pid, ())
-        trees[root] = tree
-    return trees
+def _tree(root: ProcessId) -> list[psutil.Process]:
+    """A process with its descendants."""
+    tree: list[psutil.Process] = []
+    pids = [root.pid]
+    for pid in pids:  # which grow meanwhile
+        with suppress(psutil.Error, OSError):
+            tree.append(psutil.Process(pid))
+            pids += _below(pid)
+    return tree
+
+
+def _below(pid: int) -> Iterable[int]:
+    """The children of a process, of which psutil tells by a look at all processes of the machine."""
+    return children(pid) if LINUX else [child.pid for child in psutil.Process(pid).children()]
 
 
 def _spent(process: psutil.Process) -> float | None:
