@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +44,7 @@ IDLE_PATIENCE = 0.3
 UP_PATIENCE = 30.0
 LAST_WORDS_PATIENCE = 0.5
 
+_LASTING = ("execute_request", "comm_msg")  # those that may take long are on record
 _UNTRACKED = ("kernel_info_request", "comm_info_request", "interrupt_request", "")
 
 
@@ -97,7 +99,8 @@ class Run:
     def __init__(self, kernel: SupervisedKernel, generation: int) -> None:
         self.generation = generation
         self.is_heard = asyncio.Event()
-        self.executing: set[str] = set()
+        # The requests that it executes, and since when, in seconds since the epoch.
+        self.executing: dict[str, float] = {}
         self._kernel = kernel
         self._session = kernel.session
         self.iopub = kernel.connect_iopub()
@@ -152,10 +155,12 @@ class Run:
             return
         self._kernel.note_activity()
         if state == "busy":
-            self.executing.add(request)
+            self.executing.setdefault(request, time.time())
         elif state == "idle":
-            self.executing.discard(request)
+            self.executing.pop(request, None)
         if state in ("busy", "idle"):
+            if asked in _LASTING and self._kernel.recorder is not None:
+                self._kernel.recorder.hear(request, state)
             self._kernel.execution_state = "busy" if self.executing else "idle"
 
     def close(self) -> None:
@@ -332,12 +337,17 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.up.set()
             self._each(lambda page: page.begin_run())
         self.take(self.view)
+        if self.execution_state == "busy" and not run.executing:
+            await self.refresh()  # the daemon may know since when
 
     def _let_go(self, run: Run) -> None:
         """The run is over: every page is told why, and whoever waits for an answer gets one."""
         run.close()
         self.run = None
         self.up.clear()
+        if self.recorder is not None:
+            for request in run.executing:
+                self.recorder.hear(request, "idle")
         died = death_of(self.view, run.generation) is not None
         self.execution_state = state = _state_of(self.view["phase"])
         told = how_it_ended(self.view, run.generation)
@@ -366,6 +376,18 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.run = None
 
     # What the kernel tells.
+
+    async def busy(self, since: float) -> list[tuple[float, float]]:
+        """From when to when it executed, of what went on after ``since``; in seconds since the epoch.
+
+        As far as it is known: a server heard it, or the daemon tells the cell.  What goes on ends now.
+        """
+        known = await self.recorder.spans(since) if self.recorder is not None else []
+        if self.run is None or self.execution_state != "busy":
+            return known
+        cell = self.view.get("executing")
+        told = [datetime.fromisoformat(cell["since"]).timestamp()] if cell else []
+        return known + [(begun, time.time()) for begun in list(self.run.executing.values()) or told]
 
     def note_activity(self) -> None:
         """Somebody uses it."""

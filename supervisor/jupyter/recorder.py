@@ -26,6 +26,7 @@ T = TypeVar("T")
 BATCH_INTERVAL = 0.2
 BUSY_TIMEOUT = 2.0
 MOST_REQUESTS = 1000
+MOST_EXECUTIONS = 5000
 _SCHEMA = """
 PRAGMA auto_vacuum = FULL;
 PRAGMA journal_mode = WAL;
@@ -38,7 +39,15 @@ CREATE INDEX IF NOT EXISTS by_time ON message (at);
 CREATE TABLE IF NOT EXISTS request (
     id TEXT PRIMARY KEY, at REAL, session TEXT, cell TEXT, header TEXT, code TEXT, ended INTEGER
 );
+CREATE TABLE IF NOT EXISTS execution (request TEXT PRIMARY KEY, begun REAL, ended REAL);
+CREATE INDEX IF NOT EXISTS by_begin ON execution (begun);
 """
+# Whoever hears the end writes it, be it another server than the one that heard the beginning.
+_HEARD = {
+    "busy": "INSERT INTO execution (begun, request) VALUES (?, ?) ON CONFLICT DO NOTHING",
+    "idle": "UPDATE execution SET ended = ? WHERE request = ? AND ended IS NULL",
+}
+_LONGEST_ID = 64
 
 
 class Message(NamedTuple):
@@ -70,6 +79,15 @@ class Request(NamedTuple):
     at: float = 0.0
 
 
+class Batch(NamedTuple):
+    """What is written at once: requests, messages, what was answered, and what was heard of executions."""
+
+    requests: Sequence[Request] = ()
+    messages: Sequence[Message] = ()
+    ended: Sequence[str] = ()
+    heard: Sequence[tuple[str, float, str]] = ()
+
+
 class Recorder:
     """Records one kernel.  ``max_bytes`` of 0: nothing; ``max_age`` in seconds."""
 
@@ -80,6 +98,7 @@ class Recorder:
         self._batch: list[Message] = []
         self._requests: list[Request] = []
         self._ended: list[str] = []
+        self._heard: list[tuple[str, float, str]] = []
         self._size = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._failing = False
@@ -108,6 +127,12 @@ class Recorder:
             self._ended.append(request)
             self._set_alarm()
 
+    def hear(self, request: str, state: str) -> None:
+        """Record that the execution of a request has begun ("busy"), or is over ("idle")."""
+        if self.max_bytes:
+            self._heard.append((state, time.time(), request[:_LONGEST_ID]))
+            self._set_alarm()
+
     def _set_alarm(self) -> None:
         if self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_later(BATCH_INTERVAL, self._write_soon)
@@ -116,16 +141,16 @@ class Recorder:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        batch = (self._requests, self._batch, self._ended)
-        self._requests, self._batch, self._ended, self._size = [], [], [], 0
-        return asyncio.get_running_loop().run_in_executor(self._threads, self._write, *batch)
+        batch = Batch(self._requests, self._batch, self._ended, self._heard)
+        self._requests, self._batch, self._ended, self._heard, self._size = [], [], [], [], 0
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._write, batch)
 
-    def _write(self, requests: list[Request], messages: list[Message], ended: list[str]) -> None:
-        self._untrimmed += sum(len(part) for message in messages for part in message.parts)
+    def _write(self, batch: Batch) -> None:
+        self._untrimmed += sum(len(part) for message in batch.messages for part in message.parts)
         room = None
         if self._untrimmed >= self.max_bytes // 8:  # not each time: it reads the whole index
             self._untrimmed, room = 0, self.max_bytes * 7 // 8
-        self._guarded(lambda database: write(database, requests, messages, ended, room, self.max_age), None)
+        self._guarded(lambda database: write(database, batch, room, self.max_age), None)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What the work comes to with the file, which is kept open; in the thread."""
@@ -154,6 +179,10 @@ class Recorder:
     async def executions(self, cells: Container[str]) -> list[tuple[Request, list[Message]]]:
         """The last that was executed of each of these cells, with what came of it."""
         return await self._read(lambda database: list(executions(database, cells)), [])
+
+    async def spans(self, since: float) -> list[tuple[float, float]]:
+        """From when to when it executed, of what ended after ``since``; in seconds since the epoch."""
+        return await self._read(lambda database: spans(database, since), [])
 
     async def _read(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         if not self.max_bytes:
@@ -189,25 +218,21 @@ def connect(file: Path) -> sqlite3.Connection:
     return database
 
 
-def write(
-    database: sqlite3.Connection,
-    requests: Sequence[Request],
-    messages: Sequence[Message],
-    ended: Sequence[str],
-    max_bytes: int | None,
-    max_age: float,
-) -> None:
+def write(database: sqlite3.Connection, batch: Batch, max_bytes: int | None, max_age: float) -> None:
     """Write a batch, and drop the oldest beyond the bounds.  Raises sqlite3.Error."""
-    asked = [(r.id, r.at, r.session, r.cell, json.dumps(r.header), r.code) for r in requests]
+    asked = [(r.id, r.at, r.session, r.cell, json.dumps(r.header), r.code) for r in batch.requests]
     database.executemany("INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, 0)", asked)
     database.executemany(
         "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [_row(message) for message in messages],
+        [_row(message) for message in batch.messages],
     )
-    database.executemany("UPDATE request SET ended = 1 WHERE id = ?", [(id_,) for id_ in ended])
+    database.executemany("UPDATE request SET ended = 1 WHERE id = ?", [(id_,) for id_ in batch.ended])
+    for state, at, request in batch.heard:
+        database.execute(_HEARD[state], (at, request))
     oldest = (time.time() - max_age,)
     database.execute("DELETE FROM message WHERE at < ?", oldest)
     database.execute("DELETE FROM request WHERE at < ?", oldest)
+    database.execute("DELETE FROM execution WHERE begun < ?", oldest)
     if max_bytes is not None:
         database.execute(
             "DELETE FROM message WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
@@ -217,6 +242,11 @@ def write(
         database.execute(
             "DELETE FROM request WHERE id NOT IN (SELECT id FROM request ORDER BY at DESC LIMIT ?)",
             (MOST_REQUESTS,),
+        )
+        database.execute(
+            "DELETE FROM execution WHERE begun <="
+            " (SELECT begun FROM execution ORDER BY begun DESC LIMIT 1 OFFSET ?)",
+            (MOST_EXECUTIONS,),
         )
 
 
@@ -280,3 +310,11 @@ def executions(
             (request.id,),
         )
         yield request, [_message(one) for one in told]
+
+
+def spans(database: sqlite3.Connection, since: float) -> list[tuple[float, float]]:
+    """The executions that ended after ``since``, whose begin was heard as well.  Raises sqlite3.Error."""
+    found = database.execute(
+        "SELECT begun, ended FROM execution WHERE ended > ? AND ended >= begun ORDER BY begun", (since,)
+    )
+    return found.fetchall()

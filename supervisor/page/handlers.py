@@ -50,6 +50,7 @@ def rules(
         (below, web.RedirectHandler, {"url": f"{below}/", "permanent": False}),
         (f"{below}/", PageHandler, {"has_lab": has_lab}),
         (f"{below}/notebook", NotebookHandler, {}),
+        (f"{below}/busy", BusyHandler, {}),
         (f"{below}/metrics", MetricsHandler, shared),
         (f"{below}/static/(.*)", StaticHandler, {"path": str(STATIC)}),
         (f"{below}/v1/(.*)", DoorHandler, shared),
@@ -195,6 +196,26 @@ class NotebookHandler(APIHandler):
             path=path, name=path, type="notebook", kernel_name=spec, kernel_id=kernel
         )
         return str(path)
+
+
+class BusyHandler(APIHandler):
+    """When kernels executed, as far as this server, or one before it, has heard."""
+
+    auth_resource = "kernels"
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with spans, as pairs of instants in seconds, of each ``kernel`` after ``since``."""
+        try:
+            since = float(self.get_argument("since", "0"))
+        except ValueError:
+            raise web.HTTPError(400, reason="since is a number of seconds") from None
+        known = self.kernel_manager.supervised
+        asked = [known[name] for name in self.get_arguments("kernel") if name in known]
+        spans = await asyncio.gather(*(kernel.busy(since) for kernel in asked))
+        names = [kernel.kernel_name for kernel in asked]
+        self.finish(json.dumps({"busy": dict(zip(names, spans, strict=True))}))
 
 
 class MetricsHandler(_DaemonHandler):

@@ -30,6 +30,25 @@ def test_kernels_are_listed_by_name_before_use_and_the_notebook_runs_in_the_daem
     assert str(lab.scene.kernel("analysis")["pid"]) == page.run("import os; print(os.getpid())")
 
 
+def test_the_page_of_kernels_opens_a_notebook_on_that_very_kernel_and_the_same_one_again(
+    page: Page, lab: Server
+) -> None:
+    kernels, opened = page.browser_page, []
+    kernels.goto(f"{lab.url}/supervisor/?token={lab.token}#/kernel/robot")
+    for _ in range(2):
+        with kernels.expect_popup() as popup:
+            kernels.get_by_role("button", name="Open in JupyterLab").click()
+        page.browser_page = popup.value
+        page.wait_connected()
+
+        assert lab.scene.kernel("robot")["id"] == page.state()["id"]
+        assert str(lab.scene.kernel("robot")["pid"]) == page.run("import os; print(os.getpid())")
+        opened.append(popup.value.evaluate("window.jupyterapp.shell.currentWidget.context.path"))
+    kernels.close()
+
+    assert ["robot.ipynb"] * 2 == opened
+
+
 def test_notebook_7_runs_on_the_living_kernel(page: Page, lab: Server) -> None:
     lab.notebook("seven.ipynb", "analysis", "import os; print('pid', os.getpid())")
     shown = page.browser_page

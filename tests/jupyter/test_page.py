@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,13 +18,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from supervisor.wording import CAUSES, written
-from tests.e2e.daemon import ROOT, Scene
+from tests.e2e.daemon import ROOT, Scene, send
 from tests.jupyter.lab import PAGE_DEADLINE, Server
 from tests.waiting import wait_for
 
 HOSTILE = (
     "<img src=x onerror=alert(1)></script><script>document.title='owned'</script>\u202egnp.exe\x1b[31m&amp;"
 )
+TRAINING = "for epoch in range(40):\n    train(model, batches)"
 PICTURES = os.environ.get("PICTURES")  # a directory: where the pictures of the documents are put
 
 
@@ -56,7 +58,10 @@ def past() -> list[dict[str, Any]]:
     lines = ["epoch 11  loss 0.3121", "epoch 12  loss 0.2987", "allocating batch buffer (4.0 MB) …"]
     of_b = [
         (55, {"event": "kernel.ready", "kernel": "b", "took": 0.7}),
-        (40, {**trained, "output_tail": lines}),
+        (
+            40,
+            {**trained, "output_tail": lines, "executing": {"count": 3, "since": ago(52), "code": TRAINING}},
+        ),
         (39, {"event": "kernel.ready", "kernel": "b", "took": 0.7}),
         (24, {**trained, "output_tail": lines}),
         (23, {"event": "kernel.ready", "kernel": "b", "took": 0.7}),
@@ -160,6 +165,99 @@ def test_the_timeline_is_that_of_the_history(look: Look) -> None:
     assert "Nothing earlier in view" == page.locator("#said").inner_text()
 
 
+def test_the_past_changes_nothing_of_what_is_so(look: Look, served: Server) -> None:
+    page = look.open()
+
+    for name in ("a", "b"):
+        kernel = served.scene.kernel(name)
+        seen = page.evaluate(f"page.model.kernels.get('{name}').view")
+        for key in ("phase", "pid", "generation", "restarts", "last_death", "since"):
+            assert kernel[key] == seen[key], (name, key)
+    assert "b" == page.locator(".rows .row a").first.inner_text(), "the worst first"
+
+
+def test_what_it_executed_as_it_died_is_told_and_a_busy_band(look: Look) -> None:
+    page = look.open("#/kernel/b")
+
+    expect(page.locator(".history")).to_contain_text("was executing In [3] for 12 min: for epoch in")
+    assert [12 * 60] == page.evaluate(
+        "page.model.kernels.get('b').busy.map(({ at, to }) => Math.round((to - at) / 1000))"
+    )
+    lane = page.locator("canvas.lane")
+    assert "busy for 12 min in view" in (lane.get_attribute("aria-label") or "")
+    lane.focus()
+    for _ in range(20):
+        lane.press("ArrowLeft")
+    expect(page.locator("#tip")).to_contain_text("running for 15 min")
+    expect(page.locator("#tip")).to_contain_text("busy for 12 min of it")
+    expect(page.locator(".legend")).to_contain_text("busy, where it is known")
+
+
+# Whether the lane is drawn above the thin line of a kernel that runs, at an instant.
+IS_THICK = """(at) => {
+  const lane = document.querySelector('canvas.lane'), { start, end } = page.window();
+  const x = ((at - start) / (end - start)) * lane.width, y = (Math.round(56 * 0.66) - 3) * devicePixelRatio;
+  return lane.getContext('2d').getImageData(x, y, 1, 1).data[3] > 0;
+}"""
+
+
+def test_what_it_executes_is_a_busy_band_also_after_a_reload_and_a_new_server(
+    look: Look, served: Server
+) -> None:
+    def spans() -> list[list[float]]:
+        page.evaluate("page.measure()")
+        found = page.evaluate("page.model.kernels.get('a').busy.map(({ at, to }) => [at, to])")
+        return list(found)
+
+    begun = time.time() * 1000
+    served.scene.execute("a", "import time; time.sleep(3)")
+    ended = time.time() * 1000
+    page = look.open("#/kernel/a")
+    wait_for(spans, deadline=PAGE_DEADLINE)
+    [[at, to]] = spans()
+    assert begun <= at <= to - 3000 <= ended
+    page.get_by_role("button", name="10 min").click()
+    assert page.evaluate(IS_THICK, (at + to) / 2)
+    assert not page.evaluate(IS_THICK, at - 4000), "where nothing is known, nothing is shown"
+
+    with served.scene.client("a") as client:
+        send(client, "time.sleep(60)")
+        wait_for(lambda: 2 == len(spans()), "it goes on", PAGE_DEADLINE)
+        served.end()
+        served.start_with_token(served.scene.directory / "token")
+        served.wait_listed("a")
+        page.goto("about:blank")
+        page = look.open("#/kernel/a")
+        wait_for(spans, deadline=PAGE_DEADLINE)
+        assert 1 == len(spans()), "this server has not heard that it goes on"
+        served.scene.order("interrupt", "a")
+        wait_for(lambda: 2 == len(spans()), "its begin was on record", PAGE_DEADLINE)
+
+    assert at == spans()[0][0]
+
+
+def test_a_death_ends_what_was_executed(look: Look, served: Server) -> None:
+    page = look.open("#/kernel/a")
+    before = served.scene.kernel("a")
+    known = len(served.ask("GET", "/supervisor/busy?kernel=a")[1]["busy"]["a"])
+    with served.scene.client("a") as client:
+        send(client, "import time; time.sleep(60)")
+        wait_for(lambda: len(served.ask("GET", "/supervisor/busy?kernel=a")[1]["busy"]["a"]) > known)
+
+        os.kill(before["pid"], signal.SIGKILL)
+        served.scene.wait_running("a", after=before["generation"])
+
+    died = datetime.fromisoformat(served.scene.events("kernel.died", kernel="a")[-1]["timestamp"])
+    [_, ended] = served.ask("GET", "/supervisor/busy?kernel=a")[1]["busy"]["a"][-1]
+    assert 2.0 > abs(ended - died.timestamp())
+    assert page.evaluate("page.model.kernels.get('a').deaths.length") > 1
+
+
+def test_busy_is_asked_for_in_numbers_and_of_kernels_that_there_are(served: Server) -> None:
+    assert 400 == served.ask("GET", "/supervisor/busy?kernel=a&since=yesterday")[0]
+    assert (200, {"busy": {}}) == served.ask("GET", "/supervisor/busy?kernel=nobody")
+
+
 def test_a_kernel_tells_its_deaths_its_settings_and_its_output(look: Look, served: Server) -> None:
     log = served.scene.state_dir / "output" / "a.log"
     with log.open("a") as output:
@@ -226,7 +324,7 @@ def refused(served: Server, path: str, body: bytes | None = None, **headers: str
 
 
 def test_nobody_without_the_token_sees_or_orders_anything(look: Look, served: Server) -> None:
-    for path in ("v1/status", "v1/events", "metrics"):
+    for path in ("v1/status", "v1/events", "metrics", "busy?kernel=a"):
         assert 403 == refused(served, path), path
     assert 403 == refused(served, "v1/kernels/a/restart", b"{}")
     assert 403 == refused(served, "v1/status", Authorization="token wrong")

@@ -58,21 +58,15 @@ export const announce = (text) => { byId('said').textContent = text; };
 
 export const kernelHash = (name) => `#/kernel/${encodeURIComponent(name)}`;
 export const kernelLink = (name) => make('a', { href: kernelHash(name) }, make('bdi', {}, plain(name)));
-export const pane = (title, note, ...inner) => make('div', { class: 'pane' }, make('h2', {}, title, note && make('small', {}, note)), ...inner);
 
 /** A text with a button that copies it. */
 export function copyable(text, label) {
   const shown = make('code', {}, plain(text));
   const button = make('button', { type: 'button', class: 'copy', 'aria-label': `Copy: ${label}` }, 'Copy');
-  button.addEventListener('click', async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = 'Copied';
-      announce(`${label} copied`);
-    } catch { // no permission, or no secure context: then by hand
-      getSelection().selectAllChildren(shown);
-      button.textContent = 'Press Ctrl+C';
-    }
+  button.addEventListener('click', () => {
+    getSelection().selectAllChildren(shown);
+    button.textContent = document.execCommand('copy') ? 'Copied' : 'Press Ctrl+C'; // navigator.clipboard is not there without https
+    announce(`${label}: ${button.textContent}`);
     setTimeout(() => { button.textContent = 'Copy'; }, 1500);
   });
   return make('div', { class: 'copyable' }, shown, button);

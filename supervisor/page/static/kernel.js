@@ -1,8 +1,7 @@
 // One kernel: what is so, why it died each time, what it wrote, how it is set, how to connect, orders.
 import { byId, copyable, icon, instance, make, slot, whenChanged } from './dom.js';
-import { drawAxis, drawCurve, Lane, mark, prepare } from './lane.js';
-import { complete } from './list.js';
-import { bytes, capital, CHECKS, count, how, moment, plain, shape, short, span, why } from './words.js';
+import { drawAxis, drawCurve, Lane } from './lane.js';
+import { bytes, capital, CHECKS, count, executed, how, moment, plain, shape, short, span, why } from './words.js';
 
 const ORDERS = {
   stopped: ['start'], failed: ['reset'], backoff: ['reset', 'stop'], starting: ['stop', 'kill'], stopping: ['kill'], gone: [],
@@ -12,11 +11,10 @@ const LABELS = { start: 'Start', reset: 'Try again' };
 const SHOWN = 12, AXIS = 30, LANE = 56, CURVE = [190, 30], HOUR = 3600e3, MOST_OUTPUT = 200_000;
 
 export class KernelView {
-  constructor(app, name) {
-    Object.assign(this, { app, name, stop: new AbortController(), words: new Map() });
-    this.kernel = app.model.kernels.get(name);
-    if (!this.kernel) {
-      this.element = make('p', { class: 'empty' }, `No kernel is named “${plain(name)}”. `, make('a', { href: '#/' }, 'All kernels'));
+  constructor(app, kernel) {
+    Object.assign(this, { app, kernel, name: kernel?.name, stop: new AbortController(), words: new Map() });
+    if (!kernel) {
+      this.element = make('p', { class: 'empty' }, 'There is no such kernel. ', make('a', { href: '#/' }, 'All kernels'));
       return;
     }
     Object.assign(this, instance('kernel-view'));
@@ -26,9 +24,7 @@ export class KernelView {
     this.lane = new Lane(app, this.kernel, LANE);
     this.place.append(this.lane.canvas);
     this.ways.append(...this.connect());
-    complete(this.element, app);
     new ResizeObserver(() => app.redraw()).observe(this.element);
-    document.title = `${plain(name)} · Kernel Supervisor`;
     this.load();
   }
 
@@ -42,19 +38,20 @@ export class KernelView {
   async load() {
     const { app } = this, path = `kernels/${encodeURIComponent(this.name)}`;
     app.source.ask(`${path}/settings`).then(({ settings }) => this.writeSettings(settings), () => {});
-    for (let text = ''; !this.stop.signal.aborted;) {
-      const wanted = text ? 'last=0&follow=1' : 'last=200&follow=1';
-      await app.source.lines(`${path}/output?${wanted}`, (line) => { text = (text + line.text).slice(-MOST_OUTPUT); }, () => this.writeOutput(text), this.stop).catch(() => {});
+    while (!this.stop.signal.aborted) {
+      let text = '';
+      await app.source.lines(`${path}/output?last=200&follow=1`, (line) => { text = (text + line.text).slice(-MOST_OUTPUT); }, () => this.writeOutput(text), this.stop).catch(() => {});
       await new Promise((resolve) => { setTimeout(resolve, 2000); });
     }
   }
 
   close() { this.stop.abort(); }
   sees(kernel) { return kernel === this.kernel; }
-  seen() { return this.kernel ? [this.name] : []; }
+  seen() { return this.kernel ? [this.kernel] : []; }
 
   update(now, changed) {
     const { kernel, app } = this;
+    if ((app.asked() ?? kernel) !== kernel) return app.route(); // it has come, or come again
     if (!kernel) return;
     kernel.judge(now);
     const { view } = kernel, signs = [kernel.icon, kernel.deaths.length, kernel.bands.length, view.pid, view.pending, app.isAway];
@@ -68,7 +65,7 @@ export class KernelView {
   draw() {
     const width = this.lane.canvas.clientWidth;
     if (!width) return;
-    drawAxis(this.axis, this.app.model.edits, this.app.window(), width, AXIS);
+    drawAxis(this.axis, this.app.window(), width, AXIS);
     this.lane.draw(width);
   }
 
@@ -120,14 +117,12 @@ export class KernelView {
   }
 
   death({ item: { at, event }, like }, now, isOpen) {
-    const glyph = make('canvas', { 'aria-hidden': 'true' }), tail = event.output_tail ?? [], { executing } = event;
-    mark(prepare(glyph, 14, 14), shape(event), 7, 7);
+    const tail = event.output_tail ?? [], { executing } = event;
     const run = [`Run ${event.generation}`, event.uptime != null && ` lasted ${span(event.uptime)}`, event.pid && `, pid ${event.pid}`, event.detail && `. ${plain(event.detail)}`];
-    const head = executing ? [`was executing ${plain(executing.label)} for ${span(executing.seconds)}: `, make('code', {}, plain(executing.code))] : tail.length === 1 ? 'last line' : `last ${tail.length} lines`;
+    const head = executing ? [`${executed(at, executing)}: `, make('code', {}, plain(executing.code))] : tail.length === 1 ? 'last line' : `last ${tail.length} lines`;
     const words = (executing || tail.length > 0) && make('details', { open: isOpen }, make('summary', {}, head), tail.length > 0 && make('pre', { class: 'tail', tabindex: '0', 'aria-label': 'Last lines' }, plain(tail.join('\n'))));
-    const same = like.length > 0 && make('details', {}, make('summary', {}, `the same ${count(like.length, 'time')} before, since ${moment(like.at(-1).at, now)}`),
-      make('ul', { class: 'small' }, like.map((other) => make('li', {}, `${moment(other.at, now)}${other.event.uptime != null ? `, after ${span(other.event.uptime)}` : ''}`))));
-    return make('li', {}, glyph, make('div', {}, make('b', {}, capital(how(event))), ' ', when(at, event, now), make('p', { class: 'small' }, run.filter(Boolean).join('')), words, same));
+    const same = like.length > 0 && make('p', { class: 'small' }, `The same ${count(like.length, 'time')} before, since ${moment(like.at(-1).at, now)}`);
+    return make('li', {}, icon(shape(event)), make('div', {}, make('b', {}, capital(how(event))), ' ', when(at, event, now), make('p', { class: 'small' }, run.filter(Boolean).join('')), words, same));
   }
 
   other({ at, event }, now) {

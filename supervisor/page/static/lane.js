@@ -1,8 +1,7 @@
 // The timeline of one kernel on a small canvas: bands, marks of deaths, lines of edits; and what is where on it.
 import { announce, byId, make } from './dom.js';
-import { cause, count, day, edited, how, minute, moment, plain, shape, span, time } from './words.js';
+import { cause, count, day, edited, executed, how, minute, moment, plain, shape, span, time } from './words.js';
 
-export const SPANS = [['10 min', 600e3], ['1 h', 3600e3], ['6 h', 21600e3], ['24 h', 86400e3], ['7 d', 604800e3], ['30 d', 2592000e3]];
 const STEPS = [1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 432000].map((s) => s * 1000);
 const ILL = new Set(['failed', 'unresponsive', 'backoff']);
 const SLACK = 6; // pixels within which a pointer means a thing
@@ -15,16 +14,6 @@ export function readInk() {
     ink[name] = style.getPropertyValue(`--${name}`).trim();
   }
   ink.font = `10.5px ${style.getPropertyValue('--sans')}`;
-  const tile = document.createElement('canvas');
-  tile.width = tile.height = 6;
-  const pen = tile.getContext('2d');
-  pen.fillStyle = ink.warn;
-  pen.fillRect(0, 0, 6, 6);
-  pen.strokeStyle = ink.surface;
-  pen.lineWidth = 1.6;
-  for (const shift of [-6, 0, 6]) { pen.moveTo(shift - 1, 7); pen.lineTo(shift + 7, -1); }
-  pen.stroke();
-  ink.hatch = pen.createPattern(tile, 'repeat');
 }
 
 /** Makes the canvas so large, in the pixels of the screen, and clears it. */
@@ -59,13 +48,13 @@ export class Lane {
     const middle = Math.round(height * 0.66), until = Math.min(end, known), deaths = kernel.recent(end, end - start);
     this.width = width;
     for (const { at, event } of this.app.model.edits) if (at >= start && at <= end) drawEdit(pen, Math.round(place(at)), height, event.event);
+    const seen = kernel.bands.slice(bandAt(kernel.bands, start)), bands = seen.map(({ at, state }, i) => ({ at, state, to: seen[i + 1]?.at ?? until }));
     // What is ill is drawn last and never thinner than 3 px, so that short trouble does not vanish.
-    for (const ill of [false, true]) {
-      for (let i = bandAt(kernel.bands, start), drawn = -1; i < kernel.bands.length && kernel.bands[i].at < until; i++) {
-        const { at, state } = kernel.bands[i];
-        if (ILL.has(state) !== ill || state === 'gone') continue;
-        const from = Math.max(0, place(at)), to = place(Math.min(until, kernel.bands[i + 1]?.at ?? until)), wide = Math.max(ill ? 3 : 1, to - from);
-        if (from + wide <= drawn) continue; // thousands of runs within a pixel are one
+    for (const [layer, least] of [[bands.filter(({ state }) => !ILL.has(state)), 1], [kernel.busy, 1], [bands.filter(({ state }) => ILL.has(state)), 3]]) {
+      let drawn = -1;
+      for (const { at, to, state = 'busy' } of layer) {
+        const from = Math.max(0, place(at)), wide = Math.max(least, place(Math.min(until, to)) - from);
+        if (to < start || at >= until || from + wide <= drawn) continue; // thousands within a pixel are one
         drawBand(pen, state, from, middle, wide);
         drawn = Math.round(from) + wide;
       }
@@ -73,7 +62,8 @@ export class Lane {
     pen.fillStyle = ink.line;
     for (let x = place(until) + 4; x < Math.min(width, place(view.now)) && end > until + 1000; x += 6) pen.fillRect(x, middle - 0.5, 2, 1);
     drawDeaths(pen, kernel.deaths, view, place, width, middle);
-    canvas.setAttribute('aria-label', `Timeline${this.label}: ${kernel.state}; ${deaths ? count(deaths, 'death') : 'no death'} in view. Arrow keys step through what happened.`);
+    const busy = kernel.busyIn(start, end), told = [kernel.state, deaths ? count(deaths, 'death') : 'no death', busy && `busy for ${span(busy / 1000)}`];
+    canvas.setAttribute('aria-label', `Timeline${this.label}: ${told.filter(Boolean).join(', ')} in view. Arrow keys step through what happened.`);
   }
 
   /** Tells what is at a place, in a box beside it; returns the words. */
@@ -100,8 +90,8 @@ export class Lane {
 }
 
 const BANDS = { // parts of the height around the middle, the colour, and the gaps of a dashed one
-  running: [[[-2, 4]], 'ok'], unresponsive: [[[-6, 12]], 'hatch'], failed: [[[-6, 12]], 'bad'], stopped: [[[-0.75, 1.5]], 'off'],
-  stopping: [[[-1.5, 3]], 'off'], starting: [[[-3, 1], [2, 1]], 'start'], backoff: [[[-2, 4]], 'warn', 5],
+  running: [[[-2, 4]], 'ok'], busy: [[[-4, 8]], 'ok'], unresponsive: [[[-6, 12]], 'warn', 5], failed: [[[-6, 12]], 'bad'], stopped: [[[-0.75, 1.5]], 'off'],
+  stopping: [[[-1.5, 3]], 'off'], starting: [[[-3, 1], [2, 1]], 'start'], backoff: [[[-2, 4]], 'warn', 5], gone: [[]],
 };
 function drawBand(pen, state, x, middle, wide) {
   const [parts, colour, step = Infinity] = BANDS[state] ?? BANDS.stopped;
@@ -125,50 +115,38 @@ function drawDeaths(pen, deaths, { start, end }, place, width, middle) {
     if (last && x - last.x < 11) Object.assign(last, { event, number: last.number + 1 });
     else marks.push({ x, event, number: 1 });
   }
-  drawLabels(pen, marks, width, middle - 14);
   for (const { x, event } of marks) mark(pen, shape(event), x, middle);
+  drawLabels(pen, marks, width, middle - 14);
 }
 
-/** Labels from the newest to the oldest, as far as there is room; near ones of one cause share one: "SIGKILL ×4". */
+/** Labels from the newest to the oldest, as far as there is room. */
 function drawLabels(pen, marks, width, y) {
   Object.assign(pen, { font: ink.font, textBaseline: 'middle', fillStyle: ink.text, strokeStyle: ink.surface, lineWidth: 4, lineJoin: 'round' });
   let free = width;
-  for (let i = marks.length - 1; i >= 0;) {
-    const text = cause(marks[i].event);
-    let number = 0, first = i;
-    for (let j = i; j >= 0 && cause(marks[j].event) === text && (j === i || marks[j + 1].x - marks[j].x < 80); j--) {
-      number += marks[j].number;
-      first = j;
-    }
-    const label = number > 1 ? `${text} ×${number}` : text, wide = pen.measureText(label).width;
-    const left = Math.min(marks[first].x - 5, free - wide);
-    if (left >= 0 && left + wide > marks[first].x - 30) {
-      pen.strokeText(label, left, y);
-      pen.fillText(label, left, y);
-      free = left - 8;
-    }
-    i = first - 1;
+  for (const { x, event, number } of marks.reverse()) {
+    const label = number > 1 ? `${cause(event)} ×${number}` : cause(event), wide = pen.measureText(label).width;
+    const left = Math.min(x - 5, free - wide);
+    if (left < 0 || left + wide < x - 30) continue;
+    pen.strokeText(label, left, y);
+    pen.fillText(label, left, y);
+    free = left - 8;
   }
 }
 
-const SHAPES = { // points around the middle
-  crash: [[0, -5.5], [5.5, 4.5], [-5.5, 4.5]], full: [[0, -6], [6, 0], [0, 6], [-6, 0]], exit: [[-4, -4], [4, -4], [4, 4], [-4, 4]],
-};
-/** One shape for each kind of cause; a rim in the colour of the ground lifts it off its band. */
-export function mark(pen, kind, x, y) {
-  pen.beginPath();
-  if (kind === 'wait') pen.arc(x, y, 4.5, 0, 7);
-  else if (kind === 'kill') for (const way of [-1, 1]) { pen.moveTo(x - 4.5, y - 4.5 * way); pen.lineTo(x + 4.5, y + 4.5 * way); }
-  else { SHAPES[kind].forEach(([dx, dy]) => pen.lineTo(x + dx, y + dy)); pen.closePath(); }
-  Object.assign(pen, { strokeStyle: ink.surface, lineWidth: kind === 'kill' ? 6 : 3.5, lineCap: 'round' });
-  pen.stroke();
-  Object.assign(pen, { strokeStyle: ink.bad, lineWidth: 2.3, fillStyle: kind === 'wait' ? ink.surface : ink.bad });
-  if (kind !== 'kill') pen.fill();
-  if (kind === 'wait' || kind === 'kill') pen.stroke();
-  pen.lineCap = 'butt';
+/** The symbol of its kind of cause; a rim in the colour of the ground lifts it off its band. */
+function mark(pen, kind, x, y) {
+  const path = new Path2D(byId(`i-${kind}`).firstElementChild.getAttribute('d'));
+  pen.save();
+  pen.translate(x, y);
+  for (const [colour, lineWidth] of [['surface', 5.5], ['bad', 2]]) {
+    Object.assign(pen, { strokeStyle: ink[colour], fillStyle: kind === 'wait' ? ink.surface : ink.bad, lineWidth });
+    pen.fill(path);
+    pen.stroke(path);
+  }
+  pen.restore();
 }
 
-export function drawAxis(canvas, edits, view, width, height) {
+export function drawAxis(canvas, view, width, height) {
   const pen = prepare(canvas, width, height), { start, end } = view, scale = width / (end - start);
   const step = STEPS.find((span) => span * scale >= (width < 420 ? 62 : 84)) ?? STEPS.at(-1);
   const zone = new Date(end).getTimezoneOffset() * 60e3;
@@ -183,25 +161,14 @@ export function drawAxis(canvas, edits, view, width, height) {
     pen.fillStyle = ink.muted;
     if (x + pen.measureText(label).width + 4 < width) pen.fillText(label, x + 4, height - 9);
   }
-  for (const { at, event } of edits) {
-    if (at < start || at > end || !event.event.startsWith('config')) continue;
-    const x = Math.round((at - start) * scale);
-    pen.fillStyle = event.event === 'config.rejected' ? ink.bad : ink.edit;
-    pen.beginPath();
-    for (const [dx, y] of [[-4, 0], [5, 0], [0.5, 7]]) pen.lineTo(x + dx, y);
-    pen.fill();
-  }
 }
 
-/** Memory over time; a calm kernel has a line, only what moves has a body. */
+/** Memory over time. */
 export function drawCurve(svg, usage, width, height) {
   if (usage.length < 2) return;
-  const all = usage.map((sample) => sample.memory), most = Math.max(...all) || 1, flat = Math.min(...all) > most * 0.9;
-  const first = usage[0].at, length = usage.at(-1).at - first || 1, top = most * (flat ? 2 : 1.08);
-  const points = usage.map((sample) => [((sample.at - first) / length) * (width - 2) + 1, height - 1 - (sample.memory / top) * (height - 3)]);
-  const line = points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join('L');
-  svg.firstChild.setAttribute('d', flat ? '' : `M${line}L${width - 1} ${height}L1 ${height}z`);
-  svg.lastChild.setAttribute('d', `M${line}`);
+  const most = Math.max(...usage.map(({ memory }) => memory)) || 1, first = usage[0].at, length = usage.at(-1).at - first || 1;
+  const points = usage.map(({ at, memory }) => `${(((at - first) / length) * (width - 2) + 1).toFixed(1)} ${(height - 1 - (memory / most) * (height - 3)).toFixed(1)}`);
+  svg.firstChild.setAttribute('d', `M${points.join('L')}`);
 }
 
 const nearest = (list, at, slack) => list.reduce((best, one) => {
@@ -219,7 +186,7 @@ export function tellAt(kernel, edits, view, width, x) {
     return { at: death.at, bad: true, lines: [
       `${moment(death.at, now)}  ${how(event)}`,
       event.uptime != null && `after ${span(event.uptime)}, ${run(event) || 'run unknown'}`,
-      event.executing && `while executing ${plain(event.executing.label)}  ${plain(event.executing.code)}`,
+      event.executing && `${executed(death.at, event.executing)}: ${plain(event.executing.code)}`,
       event.output_tail?.length && `last line: ${plain(event.output_tail.at(-1)).trim()}`,
       near > 1 && `${count(near, 'death')} here: zoom in to tell them apart`,
     ].filter(Boolean) };
@@ -228,6 +195,8 @@ export function tellAt(kernel, edits, view, width, x) {
   if (edit) return { at: edit.at, lines: [`${moment(edit.at, now)}  ${edited(edit.event)}`, ...(edit.event.mistakes ?? []).slice(0, 3).map(plain)] };
   const index = bandAt(kernel.bands, at), band = kernel.bands[index], next = kernel.bands[index + 1]?.at;
   if (!band || band.at > at) return { at, lines: [`${moment(at, now)}  nothing is known of then`] };
+  const busy = kernel.busy.findLast((one) => one.at <= at + slack && one.to >= at - slack), all = kernel.busyIn(band.at, next ?? now);
+  const work = busy ? `busy for ${span((busy.to - busy.at) / 1000)}: ${moment(busy.at, now)} → ${moment(busy.to, now)}` : all && `busy for ${span(all / 1000)} of it`;
   const lines = [`${band.state} for ${span(((next ?? now) - band.at) / 1000)}`, `${moment(band.at, now)} → ${next ? moment(next, now) : 'now'}`];
-  return { at: band.at, lines: [...lines, run(band.event)].filter(Boolean) };
+  return { at: band.at, lines: [...lines, work, run(band.event)].filter(Boolean) };
 }

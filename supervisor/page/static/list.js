@@ -1,6 +1,6 @@
 // All kernels: the verdict, the filter, and one row a kernel whose middle is its timeline.
 import { become, icon, instance, kernelHash, kernelLink, make, slot, whenChanged } from './dom.js';
-import { drawAxis, drawCurve, Lane, SPANS } from './lane.js';
+import { drawAxis, drawCurve, Lane } from './lane.js';
 import { bytes, cause, count, plain, short, why } from './words.js';
 
 const ORDERS = {
@@ -10,7 +10,7 @@ const ORDERS = {
   memory: (kernel) => -(kernel.usage.at(-1)?.memory ?? 0),
   restarts: (kernel) => -kernel.view.restarts,
 };
-const HEIGHT = 40, AXIS = 30, CURVE = [72, 22], HOUR = 3600e3;
+const HEIGHT = 40, AXIS = 30, CURVE = [72, 22];
 const CLICK = 6; // pixels: less is no drag
 const RESTING = 4000; // rows are put in order at most so often, and never under a pointer
 
@@ -19,27 +19,18 @@ export class List {
     this.app = app;
     this.rows = new Map();
     this.width = 0;
-    this.group = 'all';
     this.arranged = 0;
     this.verdict = whenChanged((...told) => this.writeVerdict(...told));
     Object.assign(this, instance('list-view'));
-    this.filter.addEventListener('input', () => this.arrange());
-    this.order.addEventListener('change', () => this.arrange());
-    this.chips.addEventListener('click', ({ target }) => { if (target.closest('.chip')) this.choose(target.closest('.chip').dataset.group); });
+    this.form.addEventListener('input', () => this.arrange());
     // What is out of view is only marked, and has no canvas.
     this.sight = new IntersectionObserver((entries) => entries.forEach(({ target: { row }, isIntersecting }) => {
       row.isSeen = isIntersecting;
       if (row.isSeen) this.paint(row); else row.lane.canvas.width = 0;
+      if (row.isSeen && !row.kernel.usage.length) app.measureSoon();
     }), { rootMargin: '120px' });
     new ResizeObserver(() => { this.width = 0; this.app.redraw(); }).observe(this.table);
     this.listen();
-    complete(this.element, app);
-  }
-
-  choose(group) {
-    this.group = group;
-    for (const chip of this.chips.children) chip.setAttribute('aria-pressed', String(chip.dataset.group === group));
-    this.arrange();
   }
 
   makeRow(kernel) {
@@ -57,12 +48,12 @@ export class List {
 
   /** Brings the rows in line with the model: which there are, and in which order. */
   arrange() {
-    const now = this.app.now(), all = this.app.model.all(now), text = this.filter.value.toLowerCase(), key = ORDERS[this.order.value];
+    const now = this.app.now(), all = this.app.model.all(now), { filter, order, group } = Object.fromEntries(new FormData(this.form));
     for (const [name, row] of this.rows) if (this.app.model.kernels.get(name) !== row.kernel) { row.element.remove(); this.rows.delete(name); }
     for (const kernel of all) if (!this.rows.has(kernel.name)) this.rows.set(kernel.name, this.makeRow(kernel));
     const searched = (kernel) => `${kernel.name} ${kernel.state} ${kernel.view.last_death ? cause(kernel.view.last_death) : ''}`.toLowerCase();
-    const shown = all.filter((kernel) => (this.group === 'all' || kernel.group === this.group) && searched(kernel).includes(text));
-    const keys = new Map(shown.map((kernel) => [kernel, key(kernel)]));
+    const shown = all.filter((kernel) => (group === 'all' || kernel.group === group) && searched(kernel).includes(filter.toLowerCase()));
+    const keys = new Map(shown.map((kernel) => [kernel, ORDERS[order](kernel)]));
     shown.sort((a, b) => (keys.get(a) < keys.get(b) ? -1 : Number(keys.get(a) > keys.get(b))));
     const wanted = shown.map((kernel) => this.rows.get(kernel.name).element), kept = new Set(wanted);
     for (const element of [...this.body.children]) if (!kept.has(element)) element.remove();
@@ -80,12 +71,12 @@ export class List {
       row.isStale ||= changed.has(row.kernel);
       if (row.isSeen && (row.isStale || this.app.isMoved || now - row.written > (row.kernel.state === 'backoff' ? 1000 : 5000))) this.paint(row);
     }
-    if (this.app.isMoved) drawAxis(this.axis, this.app.model.edits, this.app.window(), this.laneWidth(), AXIS);
+    if (this.app.isMoved) drawAxis(this.axis, this.app.window(), this.laneWidth(), AXIS);
     if (now - (this.judged ?? 0) > 1000) { this.judged = now; this.judge(all, now); }
   }
 
   sees(kernel) { return this.rows.get(kernel.name)?.isSeen ?? true; }
-  seen() { return [...this.rows.values()].filter((row) => row.isSeen).map((row) => row.kernel.name); }
+  seen() { return [...this.rows.values()].filter((row) => row.isSeen).map((row) => row.kernel); }
   laneWidth() { return (this.width ||= this.axis.parentNode.clientWidth); }
 
   paint(row) {
@@ -109,35 +100,26 @@ export class List {
   judge(all, now) {
     const numbers = { all: all.length, ill: 0, shaky: 0, well: 0, stopped: 0 };
     for (const kernel of all) numbers[kernel.group]++;
-    const shown = all.filter((kernel) => kernel.group === (numbers.ill ? 'ill' : 'shaky')).sort((a, b) => a.rank - b.rank);
+    const shown = all.filter(({ group }) => group === 'ill' || group === 'shaky').sort((a, b) => a.rank - b.rank);
     const told = new Map();
     for (const kernel of shown) {
       const text = why(kernel, now), key = kernel.icon + text;
       if (told.has(key)) told.get(key).like.push(kernel.name); else told.set(key, { kernel, text, like: [] });
     }
-    const shaky = numbers.ill ? all.filter((kernel) => kernel.group === 'shaky').map((kernel) => [kernel.name, `${cause(kernel.view.last_death ?? {})} ×${kernel.recent(now, HOUR)}`]) : [];
     const rows = [...told.values()];
-    this.verdict([numbers, this.app.isAway, shaky, rows.map(({ kernel, text, like }) => [kernel.name, kernel.icon, text, like])], numbers, rows, shaky);
+    this.verdict([numbers, rows.map(({ kernel, text, like }) => [kernel.name, kernel.icon, text, like])], numbers, rows);
   }
 
-  writeVerdict(numbers, rows, shaky) {
-    const was = this.app.isAway, most = innerWidth < 640 ? 3 : 7, { ill } = numbers;
-    for (const chip of this.chips.children) chip.lastChild.textContent = numbers[chip.dataset.group];
-    const calm = `${numbers.shaky ? 'No kernel' : 'All'} ${was ? 'was' : 'is'} ${numbers.shaky ? 'ill' : 'well'}`;
-    const title = ill ? `${count(ill, 'kernel')} ${was ? (ill > 1 ? 'were' : 'was') : ill > 1 ? 'are' : 'is'} ill` : numbers.all ? calm : 'No kernel is declared';
+  writeVerdict(numbers, rows) {
+    const most = innerWidth < 640 ? 3 : 7, { ill } = numbers;
+    for (const chip of this.chips.children) chip.lastChild.textContent = numbers[chip.firstChild.value];
+    const title = ill ? `${count(ill, 'kernel')} ill` : numbers.shaky ? 'No kernel ill' : numbers.all ? 'All well' : 'No kernel is declared';
     const others = [numbers.shaky && `${numbers.shaky} shaky`, `${numbers.well} well`, numbers.stopped && `${numbers.stopped} stopped`];
     this.title.replaceChildren(title, ' ', make('span', {}, others.filter(Boolean).join(', ')));
-    document.title = `${ill ? `(${ill} ill) ` : ''}Kernel Supervisor`;
     const items = rows.slice(0, most).map(({ kernel, text, like }) => make('li', { class: `is-${kernel.group}` }, icon(kernel.icon), kernelLink(kernel.name),
       make('span', { class: 'word' }, kernel.icon === 'shaky' ? 'shaky' : kernel.state), make('span', { class: 'why' }, text, like.length ? ` The same: ${like.slice(0, 4).map(plain).join(', ')}${like.length > 4 ? ` and ${like.length - 4} more` : ''}.` : '')));
-    if (shaky.length) {
-      const some = shaky.slice(0, most).map(([name, text]) => [kernelLink(name), ` ${text}  `]);
-      items.push(make('li', {}, icon('shaky'), make('span', {}, 'also'), make('span', { class: 'word' }, 'shaky'), make('span', { class: 'why' }, some, shaky.length > most ? `and ${shaky.length - most} more` : '')));
-    }
-    if (rows.length > most) {
-      const show = () => { this.choose(ill ? 'ill' : 'shaky'); this.table.scrollIntoView(); };
-      items.push(make('li', { class: 'more' }, make('button', { type: 'button', class: 'link', onclick: show }, `and ${rows.length - most} more`)));
-    }
+    const show = () => this.table.scrollIntoView();
+    if (rows.length > most) items.push(make('li', { class: 'more' }, make('button', { type: 'button', class: 'link', onclick: show }, `and ${rows.length - most} more`)));
     this.ills.replaceChildren(...items);
   }
 
@@ -179,18 +161,4 @@ export class List {
       next.lane.canvas.focus();
     });
   }
-}
-
-/** Fills in what views have in common: the buttons that choose the span of the timeline, and the legend. */
-export function complete(view, app) {
-  const { element, live, spans } = instance('zoom');
-  const buttons = SPANS.map(([label, span]) => make('button', { type: 'button', onclick: () => app.zoomTo(span) }, label));
-  live.addEventListener('click', () => app.zoomTo(app.span));
-  spans.append(...buttons);
-  app.onZoom(() => {
-    buttons.forEach((button, i) => button.setAttribute('aria-pressed', String(app.end == null && SPANS[i][1] === app.span)));
-    live.hidden = app.end == null;
-  });
-  view.querySelector('.zoom').replaceWith(element);
-  view.querySelector('.legend').replaceWith(instance('legend').element);
 }

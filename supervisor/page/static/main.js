@@ -1,8 +1,8 @@
 // The page: which view is shown, the clock, and one beat for all that changes.
-import { announce, byId, make } from './dom.js';
+import { announce, byId, instance, kernelHash, make } from './dom.js';
 import { FileView } from './file.js';
 import { KernelView } from './kernel.js';
-import { mark, prepare, readInk, SPANS } from './lane.js';
+import { readInk } from './lane.js';
 import { List } from './list.js';
 import { Model } from './model.js';
 import { Source } from './source.js';
@@ -10,21 +10,24 @@ import { count, plain, short, time } from './words.js';
 
 const BEAT = 200; // milliseconds: a change is seen within this, and twenty of them cost one drawing
 const MEASURING = 5000; // usage is asked for this often, of the kernels in view only
+const OVERLAP = 10e3; // what is asked for begins so much before what is known: two clocks tell of it
 
 class App {
   constructor() {
     this.model = new Model();
-    this.source = new Source({ status: (status) => this.status(status), event: (event) => this.event(event), caughtUp: () => this.caughtUp(), lost: (reason) => this.lost(reason) });
-    this.span = SPANS[1][1];
-    this.end = null; // null: the right edge is now
+    this.source = new Source(this);
     this.changed = new Set();
     this.isAway = true;
     this.awaySince = Date.now();
-    this.zoomed = [];
     this.hasLab = 'lab' in document.documentElement.dataset;
     readInk();
     this.list = new List(this);
     this.shown = this.list;
+    this.zoom = instance('zoom').element;
+    this.legend = instance('legend').element;
+    this.zoom.addEventListener('click', ({ target: { dataset } }) => { if (dataset.span != null) this.zoomTo(dataset.span * 1000 || this.span); });
+    this.zoomTo(3600e3);
+    document.querySelector('.skip').addEventListener('click', (event) => { event.preventDefault(); byId('main').focus(); });
     addEventListener('hashchange', () => this.route());
     addEventListener('keydown', (event) => this.key(event));
     for (const query of ['(prefers-color-scheme: dark)', '(forced-colors: active)']) matchMedia(query).addEventListener('change', () => this.recolour());
@@ -36,7 +39,6 @@ class App {
 
   now() { return this.source.now(); }
   seenAt() { return this.isAway ? this.awaySince : this.now(); } // what is told is of then
-  onZoom(tell) { this.zoomed.push(tell); tell(); }
 
   /** The part of time that is shown, and until when anything is known. */
   window() {
@@ -51,23 +53,21 @@ class App {
     byId('away').hidden = true;
     if (isFirst) this.route();
     this.redraw();
-    this.measure();
   }
 
   event(event) {
     const kernel = this.model.take(event);
     if (kernel) this.changed.add(kernel);
-    if (/^(config\.|daemon\.started|kernel\.removed)/.test(event.event)) this.refresh();
+    if (/^(config\.|daemon\.started|kernel\.removed|stream\.gap)/.test(event.event) && !this.model.isPast(event)) this.refresh();
     if (!kernel || this.shown.sees?.(kernel)) this.due ??= setTimeout(() => this.beat(), BEAT); // what is out of view waits for the clock
   }
 
-  /** The past is known, for the first time or again: all is judged and put in order at once. */
+  /** All that has come is read. Once that is the past, for the first time or again, all is judged and put in order. */
   caughtUp() {
-    if (this.isCurrent) return;
+    if (this.isCurrent || this.source.sequence < this.model.status.seq) return;
     this.isCurrent = true;
     for (const kernel of this.model.kernels.values()) this.changed.add(kernel);
     Object.assign(this.list, { judged: 0, arranged: 0 });
-    this.refresh();
     this.redraw();
   }
 
@@ -79,14 +79,19 @@ class App {
     }, BEAT);
   }
 
+  measureSoon() { this.measuring ??= setTimeout(() => this.measure(), BEAT); }
+
   async measure() {
-    const names = document.hidden || this.isAway ? [] : this.shown.seen?.() ?? [];
-    if (!names.length) return;
-    const { usage } = await this.source.ask(`usage?${names.map((name) => `kernel=${encodeURIComponent(name)}`).join('&')}`).catch(() => ({ usage: {} }));
-    for (const [name, sample] of Object.entries(usage)) {
-      const kernel = this.model.kernels.get(name);
-      kernel?.sample({ ...sample, at: this.now() });
-      if (kernel) this.changed.add(kernel);
+    this.measuring = null;
+    const kernels = document.hidden || this.isAway ? [] : this.shown.seen?.() ?? [];
+    if (!kernels.length) return;
+    const asked = kernels.map(({ name }) => `kernel=${encodeURIComponent(name)}`).join('&'), at = this.now() - OVERLAP;
+    const since = Math.min(at, ...kernels.map(({ heard }) => heard)) / 1000;
+    const [{ usage }, { busy }] = await Promise.all([`usage?${asked}`, `../busy?${asked}&since=${since}`].map((path) => this.source.ask(path).catch(() => ({}))));
+    for (const kernel of kernels) {
+      if (usage?.[kernel.name]) kernel.sample({ ...usage[kernel.name], at: this.now() });
+      if (busy?.[kernel.name]) kernel.hear(busy[kernel.name].map(([from, to]) => ({ at: from * 1000, to: to * 1000 })), at);
+      this.changed.add(kernel);
     }
     this.due ??= setTimeout(() => this.beat(), BEAT);
   }
@@ -106,27 +111,34 @@ class App {
   }
 
   redraw() { this.isStale = true; this.beat(); }
+
+  /** Shows so many milliseconds that end there; null: now. */
   zoomTo(span, end = null) {
     Object.assign(this, { span, end });
-    for (const tell of this.zoomed) tell();
+    const [live, spans] = this.zoom.children;
+    for (const button of spans.children) button.ariaPressed = String(end == null && button.dataset.span * 1000 === span);
+    live.hidden = end == null;
     this.redraw();
   }
 
   recolour() {
     readInk();
-    for (const canvas of document.querySelectorAll('canvas.key')) mark(prepare(canvas, 14, 14), canvas.dataset.mark, 7, 7);
     for (const row of this.list.rows.values()) row.isStale = true;
     this.redraw();
   }
 
+  /** The kernel that the address names. */
+  asked() { return [...this.model.kernels.values()].find(({ name }) => kernelHash(name) === location.hash); }
+
   route() {
-    const [, kind, name] = location.hash.match(/^#\/(kernel|file)\/?(.*)$/) ?? [];
+    const kind = location.hash.match(/^#\/(kernel|file)\b/)?.[1];
     const isFirst = !byId('main').firstElementChild;
     byId('tip').hidden = true;
     this.shown.close?.();
-    this.zoomed.length = 1; // the list's own
-    this.shown = kind === 'kernel' ? new KernelView(this, decodeURIComponent(name)) : kind === 'file' ? new FileView(this) : this.list;
+    this.shown = kind === 'kernel' ? new KernelView(this, this.asked()) : kind === 'file' ? new FileView(this) : this.list;
     byId('main').replaceChildren(this.shown.element);
+    this.shown.element.querySelector('.zoom-place')?.replaceChildren(this.zoom);
+    this.shown.element.querySelector('.legend-place')?.replaceChildren(this.legend);
     for (const [id, isCurrent] of [['to-kernels', kind !== 'file'], ['to-file', kind === 'file']]) byId(id).setAttribute('aria-current', isCurrent ? 'page' : 'false');
     if (!isFirst) { scrollTo(0, 0); byId('main').focus(); }
     this.recolour();
@@ -135,6 +147,8 @@ class App {
 
   frame(now) {
     const { status } = this.model, mistakes = status.config.mistakes?.length ?? 0, up = short((now - Date.parse(status.started_at)) / 1000);
+    const ill = this.model.all(now).filter(({ group }) => group === 'ill').length;
+    document.title = `${ill ? `(${ill} ill) ` : ''}${this.shown.name ? `${plain(this.shown.name)} · ` : ''}Kernel Supervisor`;
     byId('daemon').textContent = this.isAway ? 'no daemon' : `live · version ${status.version} · up ${up}`;
     byId('file-note').textContent = mistakes ? `⚠ ${count(mistakes, 'mistake')}` : '';
     byId('degraded').textContent = (status.degraded ?? []).map(plain).join(' · ');
@@ -142,13 +156,13 @@ class App {
   }
 
   /** The daemon answers no more: what is shown is marked as old, orders are closed; it is asked again by itself. */
-  lost(reason) {
+  lost(why) {
+    byId('away').dataset.why = why;
     if (!byId('away').hidden) return;
     if (!this.isAway) this.awaySince = this.now();
     this.isAway = true;
     this.isCurrent = false;
-    byId('away-why').textContent = this.model.status
-      ? `You see how it was at ${time(this.awaySince)}. Kernels that ran go on without it; nobody restarts one that dies.` : `${plain(reason)}.`;
+    if (this.model.status) byId('away-then').textContent = `You see how it was at ${time(this.awaySince)}.`;
     byId('away').hidden = false;
     this.changed = new Set(this.model.kernels.values());
     this.redraw();
@@ -174,11 +188,11 @@ class App {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId('ask').open || event.target.matches('input, select')) return;
-    const at = SPANS.findIndex(([, span]) => span >= this.span);
+    const spans = [...this.zoom.lastElementChild.children].map(({ dataset }) => dataset.span * 1000), at = spans.findIndex((span) => span >= this.span);
     const keys = {
       '/': () => { if (this.shown === this.list) { event.preventDefault(); this.list.filter.focus(); } },
-      '+': () => this.zoomTo(SPANS[Math.max(0, at - 1)][1], this.end),
-      '-': () => this.zoomTo(SPANS[Math.min(SPANS.length - 1, at + 1)][1], this.end),
+      '+': () => this.zoomTo(spans[Math.max(0, at - 1)], this.end),
+      '-': () => this.zoomTo(spans[Math.min(spans.length - 1, at + 1)], this.end),
       0: () => this.zoomTo(this.span),
       Escape: () => { if (this.shown !== this.list) location.hash = '#/'; },
     };

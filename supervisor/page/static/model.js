@@ -8,7 +8,7 @@ const NEXT = {
 };
 // From the worst to the best: the order of "worst first".
 const RANKS = ['failed', 'unresponsive', 'backoff', 'shaky', 'starting', 'stopping', 'running', 'stopped', 'gone'];
-const SAMPLES = 120;
+const SAMPLES = 120, EXECUTIONS = 5000; // the most that are kept
 
 export class Kernel {
   constructor(name) {
@@ -16,6 +16,8 @@ export class Kernel {
     this.view = { name, phase: 'stopped', restarts: 0, pending: [] };
     this.bands = []; // { at, state, event }: from `at` on it is in this state
     this.deaths = []; // { at, event }
+    this.busy = []; // { at, to }: it executed then, as far as is known
+    this.heard = 0; // until when that was asked
     this.usage = []; // samples: { at, memory, core, threads, descriptors, children }
     this.deaf = new Set(); // the checks that it does not answer
     this.judge(0);
@@ -26,10 +28,22 @@ export class Kernel {
   get born() { return Date.parse(this.view.since) || this.since; }
 
   /** How many deaths within the last `span` milliseconds. */
-  recent(now, span) {
-    let found = 0;
-    for (let i = this.deaths.length - 1; i >= 0 && this.deaths[i].at > now - span; i--) found++;
-    return found;
+  recent(now, span) { return this.deaths.length - 1 - this.deaths.findLastIndex(({ at }) => at <= now - span); }
+
+  /** For how many milliseconds of a part of time it executed. */
+  busyIn(start, end) { return this.busy.reduce((sum, { at, to }) => sum + Math.max(0, Math.min(to, end) - Math.max(at, start)), 0); }
+
+  /** Takes the spans in which it executed, up to `heard`; those that touch become one. */
+  hear(spans, heard) {
+    this.heard = heard;
+    if (!spans.length) return;
+    const all = [...this.busy, ...spans].sort((one, other) => one.at - other.at);
+    this.busy = [];
+    for (const { at, to } of all) {
+      const last = this.busy.at(-1);
+      if (last?.to >= at) last.to = Math.max(last.to, to); else this.busy.push({ at, to });
+    }
+    this.busy.splice(0, this.busy.length - EXECUTIONS);
   }
 
   /** Finds the group that it belongs to; "shaky" is one that dies and comes back. */
@@ -43,18 +57,20 @@ export class Kernel {
     else this.group = ['stopped', 'gone'].includes(state) ? 'stopped' : 'well';
   }
 
-  take(event, at) {
+  /** Takes an event; a past one changes the view no more. */
+  take(event, at, isPast) {
     let state = NEXT[event.event];
     if (event.event === 'kernel.restarting') state = event.delay > 0 ? 'backoff' : 'starting';
     if (event.event === 'kernel.died') {
       this.deaths.push({ at, event });
+      if (event.executing) this.busy.push({ at: Date.parse(event.executing.since), to: at });
       if (this.deaths[0].at < at - MONTH) this.deaths.shift();
     }
     if (!state) return;
     this.listen(event);
     if (event.event === 'kernel.responsive' && this.deaf.size) return; // one check is answered, the other not yet
     this.enter(state, at, event);
-    this.follow(event, at, state);
+    if (!isPast) this.follow(event, at, state);
   }
 
   listen(event) {
@@ -99,8 +115,6 @@ export class Model {
   /** What the daemon tells of the present is the truth; what it does not know any more is gone. */
   accept(status) {
     this.status = status;
-    const names = new Set(status.kernels.map((view) => view.name));
-    for (const name of this.kernels.keys()) if (!names.has(name)) this.kernels.delete(name);
     for (const view of status.kernels) Object.assign(this.kernel(view.name), { view, deaf: new Set(view.unanswered) });
     this.kernels = new Map(status.kernels.map((view) => [view.name, this.kernel(view.name)])); // in its order
   }
@@ -110,16 +124,17 @@ export class Model {
     return this.kernels.get(name);
   }
 
+  /** Whether the status has it in it already. */
+  isPast({ seq }) { return seq <= this.status.seq; }
+
   /** Takes an event; returns the kernel that it is about. */
   take(event) {
-    const at = Date.parse(event.timestamp);
-    if (event.kernel) {
-      const kernel = this.kernel(event.kernel);
-      kernel.take(event, at);
-      return kernel;
-    }
+    const at = Date.parse(event.timestamp), isPast = this.isPast(event);
     if (/^(config|daemon)\./.test(event.event)) this.edits.push({ at, event });
-    return null;
+    if (!event.kernel || (isPast && !this.kernels.has(event.kernel))) return null; // it has left the file
+    const kernel = this.kernel(event.kernel);
+    kernel.take(event, at, isPast);
+    return kernel;
   }
 
   /** All kernels, judged as of now. */

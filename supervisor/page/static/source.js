@@ -4,10 +4,12 @@
 const MONTH = 30 * 86400e3;
 const SILENCE = 30e3; // the server sends something every ten seconds
 const RETRY = 1000;
+// A browser has six connections to a server, for all of its tabs: one that is hidden has none.
+const shown = async () => { while (document.hidden) await new Promise((resolve) => { document.addEventListener('visibilitychange', resolve, { once: true }); }); };
 const cookie = (name) => document.cookie.split('; ').find((part) => part.startsWith(`${name}=`))?.slice(name.length + 1);
 
 export class Source {
-  /** `tell` has status(status), event(event), caughtUp(), lost(why): what becomes known. */
+  /** `tell` has status(status), event(event), caughtUp(), lost(why), a status of HTTP or 0: what becomes known. */
   constructor(tell) {
     this.tell = tell;
     this.sequence = null;
@@ -36,12 +38,13 @@ export class Source {
   /** Follows for ever; each failure is told, and tried again. */
   async follow() {
     for (;;) {
+      await shown();
       try {
         this.tell.status(await this.ask('status'));
         await this.stream();
-        this.tell.lost('the daemon ended the stream');
+        this.tell.lost(503); // the daemon ended it
       } catch (error) {
-        this.tell.lost(error.status === 403 ? 'this page may not ask: sign in again' : error.message);
+        if (!document.hidden) this.tell.lost(error.status ?? 0);
       }
       await new Promise((resolve) => { setTimeout(resolve, RETRY); });
     }
@@ -59,6 +62,8 @@ export class Source {
   async lines(path, take, quiet = () => {}, stop = new AbortController()) {
     const silence = new AbortController(); // ends this answer, and not what the caller does next
     let alarm;
+    await shown();
+    document.addEventListener('visibilitychange', () => silence.abort(), { signal: silence.signal });
     const wait = () => { clearTimeout(alarm); alarm = setTimeout(() => silence.abort(), SILENCE); };
     wait();
     try {
@@ -77,6 +82,7 @@ export class Source {
       }
     } finally {
       clearTimeout(alarm);
+      silence.abort();
     }
   }
 }

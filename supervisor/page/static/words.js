@@ -2,7 +2,6 @@
 // Pure: no elements, no clock.
 
 const UNITS = [['d', 86400, 'h', 3600], ['h', 3600, 'min', 60], ['min', 60, 's', 1]];
-const SHORT = [[172800, 86400, 'd'], [7200, 3600, 'h'], [120, 60, 'min']];
 // The cause of a death: in a column or at a mark, and as the end of a sentence about the kernel.
 export const CAUSES = {
   oom: ['out of memory', 'ran out of memory'],
@@ -13,12 +12,9 @@ export const CAUSES = {
 };
 export const CHECKS = { heartbeat: 'its heartbeat', probe: 'kernel_info on control' };
 
-const TIME = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-const MINUTE = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
-const DAY = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
-export const time = (at) => TIME.format(at);
-export const minute = (at) => MINUTE.format(at);
-export const day = (at) => DAY.format(at);
+export const { format: time } = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+export const { format: minute } = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
+export const { format: day } = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
 
 /** A moment as people write it: the time, and the day where it is not today. */
 export const moment = (at, now) => (day(at) === day(now) ? time(at) : `${day(at)}, ${minute(at)}`);
@@ -26,21 +22,17 @@ export const moment = (at, now) => (day(at) === day(now) ? time(at) : `${day(at)
 /** "5 s", "3 min", "2 h", "4 d": one unit, rounded down, as in `status`. */
 export function short(seconds) {
   if (seconds == null || Number.isNaN(seconds)) return '–';
-  const [, unit, word] = SHORT.find(([least]) => seconds >= least) ?? [0, 1, 's'];
-  return `${Math.max(0, Math.floor(seconds / unit))} ${word}`;
+  const [unit, length] = UNITS.find(([, length]) => seconds >= 2 * length) ?? ['s', 1];
+  return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
 }
 
 /** The two largest units: "0.41 s", "3 min 4 s", "3 h 2 min". */
 export function span(seconds) {
   if (seconds < 0.1) return `${Math.max(0, Math.round(seconds * 1000))} ms`;
   if (seconds < 9.95) return `${Number(seconds.toPrecision(2))} s`;
-  const whole = Math.round(seconds);
-  for (const [unit, length, smaller, part] of UNITS) {
-    if (whole < length) continue;
-    const rest = Math.floor((whole % length) / part);
-    return `${Math.floor(whole / length)} ${unit}${rest ? ` ${rest} ${smaller}` : ''}`;
-  }
-  return `${whole} s`;
+  const whole = Math.round(seconds), [unit, length, smaller, part] = UNITS.find(([, length]) => whole >= length) ?? ['s', 1];
+  const rest = Math.floor((whole % length) / part);
+  return `${Math.floor(whole / length)} ${unit}${rest ? ` ${rest} ${smaller}` : ''}`;
 }
 
 export function bytes(number) {
@@ -73,13 +65,12 @@ export function how(death) {
   return death.exit_code == null ? 'ended, and nobody knows how' : `exited with code ${death.exit_code}`;
 }
 
+/** What it did as it died. */
+export const executed = (at, { count, since }) => `was executing In [${count}] for ${span((at - Date.parse(since)) / 1000)}`;
+
+const SHAPES = { oom: 'full', unresponsive: 'wait', 'start-timeout': 'wait', crashed: 'crash' };
 /** Which mark a death has: one shape for each kind of cause. */
-export function shape(death) {
-  if (death.cause === 'oom') return 'full';
-  if (['unresponsive', 'start-timeout'].includes(death.cause)) return 'wait';
-  if (death.cause === 'crashed') return 'crash';
-  return death.signal ? 'kill' : 'exit';
-}
+export const shape = (death) => SHAPES[death.cause] ?? (death.signal ? 'kill' : 'exit');
 
 const lastLine = (death) => {
   const line = plain(death?.output_tail?.at(-1)).trim();
