@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from supervisor.observe.event_line import lost
@@ -32,11 +31,6 @@ class Subscription:
         self._dropped = 0
         self._ended = False
         self._changed = asyncio.Event()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether further events can come."""
-        return not self._ended
 
     def close(self) -> None:
         """Follow no longer; what waits can still be read.  Idempotent."""
@@ -76,9 +70,7 @@ class Subscription:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
 
 
