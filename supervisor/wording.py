@@ -19,6 +19,19 @@ CAUSES: Mapping[str, str] = {
 """The causes of an end that are more than its code or signal, as people read them."""
 
 
+def how_it_died(death: Mapping[str, object]) -> str:
+    """How a run ended, as an event or a view tells it: "killed by SIGKILL", "out of memory".
+
+    The cause before the signal by which it came: "not ready in time", not "killed by SIGKILL".
+    """
+    cause, signal, code = str(death.get("cause")), death.get("signal"), death.get("exit_code")
+    if signal:
+        how = f"{'crashed with' if cause == 'crashed' else 'killed by'} {signal}"
+    else:
+        how = "nobody knows how" if code is None else f"exited with code {code}"
+    return CAUSES.get(cause) or how
+
+
 def written(moment: datetime) -> str:
     """An instant in UTC as the log, the API and ``status`` have it: "2026-01-02T03:04:05.678Z"."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,29 +5,21 @@ Owns words and reading; asks nobody.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.connect import port_names
 
-from supervisor.wording import CAUSES
+from supervisor.disk.off_loop import begin
+from supervisor.wording import how_it_died
 
 Fields = dict[str, Any]
 
 
-def read_address(path: Path) -> Fields:
-    """What a connection file says.  Raises OSError and ValueError."""
-    content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a connection file")
-    return content
-
-
 async def connect(manager: Any, file: str) -> None:
-    """Have a client manager at the address in a connection file.  Raises OSError and ValueError."""
-    address = await asyncio.to_thread(read_address, Path(file))
+    """Have a client manager at the address in a connection file.  Raises OSError, TypeError, ValueError."""
+    address = dict(json.loads(await begin(Path(file).read_bytes)))
     for port in port_names:
         setattr(manager, port, 0)  # what is not 0 is kept
     manager.load_connection_info(address)
@@ -45,11 +37,7 @@ def how_it_ended(view: Fields, generation: int) -> str:
     if death is None:
         how = f"{name} was {'restarted' if phase not in ('stopped', 'failed') else 'stopped'}"
     else:
-        signal, code = death.get("signal"), death.get("exit_code")
-        what = f"killed by {signal}" if signal else f"exited with code {code}" if code is not None else ""
-        why = CAUSES.get(str(death.get("cause")), "")
-        words = ", ".join(part for part in (what, why, death.get("detail")) if part) or "nobody knows how"
-        how = f"{name} died: {words}"
+        how = ", ".join(filter(None, (f"{name} died: {how_it_died(death)}", death.get("detail"))))
     if phase == "failed":
         return f"{how}. It is not started again: {view.get('reason')}"
     if phase == "stopped":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from supervisor.wording import CAUSES, amount, one_line, signal_name, span
+from supervisor.wording import amount, how_it_died, one_line, signal_name, span
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _MISTAKES = 5  # so many are told in the sentence itself
@@ -88,6 +88,10 @@ class _Telling:
         ]
         return f" ({', '.join(known)})" if known else ""
 
+    def how(self) -> str:
+        self.told |= {"cause", "signal", "exit_code"}
+        return how_it_died(self._event)
+
     def because(self, name: str = "reason") -> str:
         return f": {self.text(name)}" if self.text(name) else ""
 
@@ -105,22 +109,10 @@ def _died(e: _Telling) -> str:
     away = " while no supervisor was there" if e.text("while_unsupervised") == "True" else ""
     if not e.text("pid") and not away:
         # What never was did not die.
-        how = "" if e.text("cause") in ("not-found", "unknown") else f": {_how(e)}"
+        how = "" if e.text("cause") in ("not-found", "unknown") else f": {e.how()}"
         return f"{e.text('kernel')} could not be launched{how}{e.run()}{e.because('detail')}"
     after = f" after {uptime}" if (uptime := e.seconds("uptime")) else ""
-    return f"{e.text('kernel')} died{away}: {_how(e)}{after}{e.run()}{e.because('detail')}"
-
-
-def _how(e: _Telling) -> str:
-    cause, signal, code = e.text("cause"), e.text("signal"), e.text("exit_code")
-    if signal:
-        how = f"{'crashed with' if cause == 'crashed' else 'killed by'} {signal}"
-    elif code:
-        how = f"exited with code {code}"
-    else:
-        how = ""
-    # The cause before the signal by which it came: "not ready in time", not "killed by SIGKILL".
-    return CAUSES.get(cause) or how or "nobody knows how"
+    return f"{e.text('kernel')} died{away}: {e.how()}{after}{e.run()}{e.because('detail')}"
 
 
 def _restarting(e: _Telling) -> str:
