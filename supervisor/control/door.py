@@ -84,7 +84,9 @@ class Door(HTTPServerConnectionDelegate):
         link: Path | None = None,
         limits: Limits | None = None,
         wait_disk: Callable[[Path], object] = lambda _directory: None,
+        bound: Bound | None = None,
     ) -> None:
+        """``bound``: its socket, where that was bound before the door was to open."""
         self.steering = steering
         self.path = path
         self.limits = limits or Limits()
@@ -95,12 +97,13 @@ class Door(HTTPServerConnectionDelegate):
         # Until the disk of a directory takes changes.
         self._wait_disk = wait_disk
         self._link: Link | None = None
-        self._bound: Bound | None = None
+        self._bound = bound
         self._server: _Server | None = None
 
     async def start(self) -> None:
         """Open the door.  Raises DoorError, whose text says why and what to do."""
-        self._bound = await bind(self.path)
+        if self._bound is None:
+            self._bound = await bind(self.path)
         if self._link_path is not None:
             self._link = Link.place(self._link_path, self.path)
         limits = self.limits

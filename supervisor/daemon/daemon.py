@@ -13,13 +13,13 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from supervisor.control.door import Door
-from supervisor.control.watch import FileWatch
+from supervisor.control.binding import Bound, bind
 from supervisor.core.events import Shutdown
 from supervisor.core.model import Stopping, process_of
 from supervisor.daemon.settings_file import (
@@ -39,13 +39,21 @@ from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
 from supervisor.version import __version__
 from supervisor.views import awaited, phase_name
 
+if TYPE_CHECKING:
+    from supervisor.control.door import Door
+    from supervisor.control.watch import FileWatch
+
 log = logging.getLogger(__name__)
+
+Serving = Callable[["Daemon", Bound], "tuple[Door, FileWatch]"]
 
 SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
 PROGRESS_INTERVAL = 5.0
 # How long an exit waits for the disk of what nobody needs any more, in seconds.
 LEAVING_PATIENCE = 1.0
+# How long the door is not opened yet because the first kernels are being launched, in seconds.
+LAUNCH_PATIENCE = 0.5
 # How long an orphan that has ended is left to whoever may wait for it, in seconds.
 REAP_INTERVAL = 5.0
 # Why nobody detaches there.
@@ -85,36 +93,48 @@ class Daemon:
 
     # From the first moment to the last
 
-    async def run(self, door: Door) -> int:
-        """From the lock to the last line of log; returns the exit code."""
+    async def run(self, socket: Path, serving: Serving) -> int:
+        """From the lock to the last line of log; returns the exit code.
+
+        ``serving`` makes the door behind the first launches: whoever calls at the socket before waits.
+        """
         self.supervision.lock()
         try:
-            return await self._supervise(door)
+            return await self._supervise(socket, serving)
         finally:
             self.supervision.unlock()
 
-    async def _supervise(self, door: Door) -> int:
+    async def _supervise(self, socket: Path, serving: Serving) -> int:
         supervision = self.supervision
         supervision.add_observer(EventLog())
         supervision.add_observer(self._notify_status)
         self._listen_to_signals()
         supervision.open()
+        close = AsyncExitStack()
         try:
-            self._tell_started(door.path)
+            self._tell_started(socket)
             await supervision.look_back()
             # Before anything is started: a socket that another daemon serves is a reason not to.
-            refuse_shared(door.path.parent, "socket")
-            await door.start()
+            refuse_shared(socket.parent, "socket")
+            bound = await bind(socket)
+            close.callback(bound.sock.close)
             supervision.take_up()
             if not self._farewell.done():
+                self._apply(supervision.config)
+                await supervision.runner.wait_effects(LAUNCH_PATIENCE)
+            door, watch = serving(self, bound)
+            close.push_async_callback(door.close)
+            await door.start()
+            if not self._farewell.done():
                 self._begin_to_serve()
+                self._begin(watch.run())
             return await self._leave(await self._farewell)
         finally:
             for task in self._tasks:
                 task.cancel()
             # Before the door: those who follow are to find our last words, and then the end.
             supervision.stream.close()
-            await door.close()
+            await close.aclose()
             await supervision.close()
 
     async def _reap_orphans(self) -> None:
@@ -132,13 +152,10 @@ class Daemon:
     def _begin_to_serve(self) -> None:
         if is_first():
             self._begin(self._reap_orphans())
-        self._apply(self.supervision.config)
         self.notifier.ready(self._status_line())
         self._begin(self._feed_watchdog())
         self._begin(self._reload_when_asked())
         self._begin(self._tell_stops())
-        runtime_dir, mend = self.supervision.places.runtime_dir, self.supervision.mend_soon
-        self._begin(FileWatch(self.file.files, self.reload_soon, runtime_dir, mend).run())
 
     def _tell_started(self, socket: Path) -> None:
         tell, places = self.supervision.runner.tell, self.supervision.places

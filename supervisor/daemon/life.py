@@ -12,12 +12,12 @@ import sys
 from argparse import Namespace
 from collections.abc import Set
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from supervisor.control.binding import Bound
 from supervisor.control.client import STATUS_PATH, Broken, Client, NoDaemon, Unresponsive
-from supervisor.control.door import Door
 from supervisor.control.lookup import (
     BadPath,
     default_socket,
@@ -29,7 +29,6 @@ from supervisor.control.lookup import (
 )
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.settings_file import SettingsFile
-from supervisor.daemon.steered import SteeredDaemon
 from supervisor.disk.canary import Canaries
 from supervisor.disk.lock import AlreadyLocked
 from supervisor.disk.privacy import UnsafeDirectory
@@ -39,6 +38,10 @@ from supervisor.process.descriptors import raise_limit
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError
 from supervisor.supervision.supervision import Supervision
+
+if TYPE_CHECKING:
+    from supervisor.control.door import Door
+    from supervisor.control.watch import FileWatch
 
 EXIT_CONFIG = 78
 ANSWER_TIMEOUT = 2.0
@@ -85,10 +88,12 @@ def live(named: Path, arguments: Namespace) -> int:
 
 
 async def _serve(file: SettingsFile, config: Config, supervision: Supervision, log: Log, socket: Path) -> int:
-    daemon = Daemon(file, config, supervision, log)
-    link = state_socket(supervision.places.state_dir)
-    door = Door(SteeredDaemon(daemon), socket, link=link, wait_disk=supervision.wait_disk)
-    return await daemon.run(door)
+    def serve(daemon: Daemon, bound: Bound) -> tuple[Door, FileWatch]:
+        from supervisor.daemon.serving import serving
+
+        return serving(daemon, bound)
+
+    return await Daemon(file, config, supervision, log).run(socket, serve)
 
 
 def who_runs(file: Path, ours: Set[Path]) -> str:

@@ -536,7 +536,8 @@ class Entry:
             log.warning("cannot remove the connection file of kernel %s: %s", self.name, error)
 
     def _answer_for_good(self) -> None:
-        """Have answered what the last run left: there is no next one."""
+        """Have answered what the last run left: there is no next one, and nothing is kept ready for it."""
+        self._equipment.warmth.leave(self.name)
         self._aftermath.settle(self._begin_stub())
 
     def _begin_stub(self) -> subprocess.Popen[bytes] | None:

@@ -177,6 +177,7 @@ class Host:
             entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
             with suppress(OSError):  # no thread is to be had
                 await begin(_look_at, [entry.run for entry in entries if entry.run is not None])
+                await begin(self._equipment.warmth.bury)
             for entry in entries:
                 entry.tell_limits()
 

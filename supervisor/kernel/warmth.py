@@ -29,6 +29,7 @@ CODE = 200
 FIRST_PATIENCE = 10.0
 LATER_PATIENCE = 1.0
 PARK_PATIENCE = 60.0
+FORKED = ("fork", "standby")
 # How long a spare may take to say that it takes its place: one that is stopped never does.
 TAKE_PATIENCE = 1.0
 # How long the stub answers where there is no next run, in seconds.
@@ -102,10 +103,13 @@ class Warmth:
 
     def __init__(self) -> None:
         self._zygotes = Zygotes(_spawn)
+        self._stubs: list[subprocess.Popen[bytes]] = []
 
     def way(self, wanted: Launching, tell: Tell) -> Way:
         """As warm as is wished and possible; waits for a zygote.  Raises LaunchError."""
         config, startup = wanted.config, startup_of(wanted.config)
+        if config.warm_start not in FORKED:
+            self.leave(config.name)
         if config.warm_start == "off":
             return Way(AS_EVER, startup)
         try:
@@ -146,7 +150,17 @@ class Warmth:
     def _zygote(self, wanted: Launching, parts: IPython, patience: float, tell: Tell) -> Zygote:
         command = wanted.command
         cause = cause_of(parts, environment(command, {}), command.cwd, wanted.config.preload)
-        return self._zygotes.get(cause, wanted.helper_mark + "zygote", patience, tell)
+        mark = wanted.helper_mark + "zygote"
+        return self._zygotes.get(wanted.config.name, cause, mark, patience, tell)
+
+    def leave(self, kernel: str) -> None:
+        """The kernel is not to be forked any more, until it is launched again."""
+        self._zygotes.leave(kernel)
+
+    def bury(self) -> None:
+        """Let go of the helpers that have ended."""
+        self._zygotes.bury()
+        self._stubs = [stub for stub in self._stubs if stub.poll() is None]
 
     def park(self, wanted: Launching, number: int, tell: Tell) -> Spare:
         """Begin a spare, which says on its cord when it is parked.  Raises NotWarm, LaunchError."""
@@ -186,11 +200,13 @@ class Warmth:
         argv = [*parts.python, LAUNCH, "stub", str(order)]
         env = environment(wanted.command, {MARK_VARIABLE: wanted.helper_mark + "stub"})
         try:
-            return _spawn(argv, env, wanted.command.cwd, order)
+            stub = _spawn(argv, env, wanted.command.cwd, order)
         except LaunchError:
             return None
         finally:
             os.close(order)
+        self._stubs = [*self._stubs, stub]
+        return stub
 
     def close(self) -> None:
         """End the zygotes; the kernels live on."""

@@ -173,19 +173,25 @@ class Zygotes:
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
         self._zygotes: dict[Cause, Zygote] = {}
+        # What each kernel's is for: what is nobody's any more is retired.
+        self._users: dict[str, Cause] = {}
         self._retired: list[Zygote] = []
         self._lock = threading.Lock()
 
-    def get(self, cause: Cause, mark: str, patience: float, tell: Tell) -> Zygote:
-        """One that can fork now, or within so many seconds; marked so if it is begun.  Raises NotWarm."""
+    def get(self, user: str, cause: Cause, mark: str, patience: float, tell: Tell) -> Zygote:
+        """One that can fork now, or within so many seconds; marked so if it is begun.  Raises NotWarm.
+
+        ``user`` is the kernel that wants it, and wants no other than this from now on.
+        """
         if sys.platform != "linux":
             raise NotWarm("forks are made on Linux only")
         for _ in range(2):
             with self._lock:
+                self._users[user] = cause
+                self._retire_idle()
                 found = self._zygotes.get(cause)
                 if found is None or self._is_over(found, tell):
                     found = self._zygotes[cause] = self._begin(cause, mark)
-                self._retired = [zygote for zygote in self._retired if zygote.is_alive]
             found.wait_fit(patience, tell)
             if found.stale() is None:
                 return found
@@ -199,10 +205,30 @@ class Zygotes:
             return True
         if (path := zygote.stale()) is not None:
             tell("zygote.retired", {"reason": f"changed: {path}"})
-            zygote.retire()
-            self._retired.append(zygote)
+            self._retire(zygote)
             return True
         return False
+
+    def leave(self, user: str) -> None:
+        """The kernel wants none any more."""
+        with self._lock:
+            if self._users.pop(user, None) is not None:
+                self._retire_idle()
+
+    def _retire_idle(self) -> None:
+        for cause in self._zygotes.keys() - set(self._users.values()):
+            self._retire(self._zygotes.pop(cause))
+
+    def _retire(self, zygote: Zygote) -> None:
+        zygote.retire()
+        self._retired.append(zygote)
+
+    def bury(self) -> None:
+        """Let go of those that have ended."""
+        with self._lock:
+            for zygote in [zygote for zygote in self._retired if not zygote.is_alive]:
+                zygote.kill()
+                self._retired.remove(zygote)
 
     def _begin(self, cause: Cause, mark: str) -> Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

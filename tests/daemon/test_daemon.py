@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from supervisor.control.client import Client, target
-from supervisor.control.door import Door
 from supervisor.control.watch import FileWatch
 from supervisor.daemon import daemon as daemons
 from supervisor.daemon.daemon import Daemon
+from supervisor.daemon.serving import serving
 from supervisor.daemon.settings_file import LAST_GOOD, Rejected, SettingsFile
 from supervisor.daemon.steered import SteeredDaemon
 from supervisor.observe.log import Log, configure
@@ -202,7 +202,7 @@ class Bench:
         return Daemon(file, config, supervision, logs)
 
     def begin(self, made: Daemon) -> asyncio.Task[int]:
-        task = asyncio.create_task(made.run(Door(SteeredDaemon(made), self.directory / "control.sock")))
+        task = asyncio.create_task(made.run(self.directory / "control.sock", serving))
         self.running.append(task)
         return task
 
@@ -258,7 +258,7 @@ def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
         async def run(self) -> None:
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(daemons, "FileWatch", Blind)
+    monkeypatch.setattr("supervisor.daemon.serving.FileWatch", Blind)
 
 
 def stopped(bench: Bench) -> list[str]:

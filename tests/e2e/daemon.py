@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from jupyter_client import BlockingKernelClient
 
 from supervisor.control.client import Answer, Client
-from supervisor.records.record import MARK_VARIABLE, marked_run
+from supervisor.records.record import MARK_VARIABLE, helper_mark, marked_run
 from tests.homes import FOREIGN
 from tests.waiting import DEADLINE, wait_for
 
@@ -247,23 +247,24 @@ class Scene:
         """The living processes of runs of these kernels, whoever knows of them."""
         return [
             found
-            for pid in (int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal())
-            if (found := self._marked(pid)) is not None and kernel in (None, found.kernel)
+            for pid, value in marks()
+            if (found := self._marked(pid, value)) is not None and kernel in (None, found.kernel)
         ]
+
+    def helpers(self, what: str = "") -> list[int]:
+        """The processes that a daemon has for itself, as "standby" and "zygote"."""
+        return [pid for pid, value in marks() if value.startswith(helper_mark(self.state_dir, what))]
 
     def leaders(self, kernel: str | None = None) -> list[int]:
         """The kernel processes themselves, without their children."""
         return [found.pid for found in self.processes(kernel) if found.leads]
 
-    def _marked(self, pid: int) -> Marked | None:
-        prefix = f"{MARK_VARIABLE}=".encode()
+    def _marked(self, pid: int, value: str) -> Marked | None:
+        run = marked_run(value, self.state_dir)
         try:
-            content = Path(f"/proc/{pid}/environ").read_bytes()
-            value = next(v for v in content.split(b"\0") if v.startswith(prefix)).decode()
-            run = marked_run(value[len(prefix) :], self.state_dir)
             return None if run is None else Marked(pid, *run, os.getsid(pid) == pid)
-        except (OSError, StopIteration, IndexError):
-            return None  # none, or somebody else's
+        except OSError:
+            return None  # it has ended
 
     def record(self, kernel: str) -> dict[str, Any]:
         """What is on record of a kernel; empty if nothing is."""
@@ -327,13 +328,27 @@ class Scene:
         wait_for(self._kill_all, f"nothing is left of {self.directory}")
 
     def _kill_all(self) -> bool:
-        left = self.processes()
-        for each in left:
+        left = [*self.helpers(), *(each.pid for each in self.processes())]
+        for pid in left:
             try:
-                os.kill(each.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         return not left
+
+
+def marks() -> Iterator[tuple[int, str]]:
+    """Each living process that is marked, by whomever, and its mark."""
+    prefix = f"{MARK_VARIABLE}=".encode()
+    for pid in (int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()):
+        try:
+            content = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        for value in content.split(b"\0"):
+            if value.startswith(prefix):
+                yield pid, value[len(prefix) :].decode(errors="replace")
+                break
 
 
 def weaken() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import time
 from pathlib import Path
@@ -204,6 +203,30 @@ def test_an_edited_module_is_new_in_the_next_run(scene: Scene) -> None:
     assert str(module) in scene.events("zygote.retired")[0]["reason"]
 
 
+def test_a_zygote_that_nobody_wants_any_more_ends(scene: Scene) -> None:
+    def write(kernels: int, edition: str) -> None:
+        tables = [warm(scene, "fork", name, preload='["json"]') for name in ("a", "b")[:kernels]]
+        scene.write(*(text.replace("env = {", f"env = {{ EDITION = '{edition}',") for text in tables))
+        scene.command("reload")
+
+    write(2, "1")
+    started(scene)
+    scene.wait_running("b")
+    (first,) = scene.helpers("zygote")
+
+    write(1, "1")  # the other kernel has it still
+    wait_for(lambda: not scene.kernel("b"), "b is forgotten")
+    assert [first] == scene.helpers("zygote")
+    before = scene.kernel("a")["generation"]
+    write(1, "2")
+    scene.wait_running("a", after=before)
+
+    wait_for(lambda: first not in scene.helpers("zygote"), "it has ended")
+    assert 1 == len(scene.helpers("zygote"))
+    scene.order("stop", "a")
+    wait_for(lambda: not scene.helpers("zygote"), "none is kept for what is stopped")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_zygote_that_is_killed_or_stopped_takes_no_kernel_with_it_nor_keeps_one_away(
     scene: Scene, signum: int
@@ -243,17 +266,8 @@ def test_forked_kernels_outlive_a_daemon_that_is_killed_and_its_zygote_does_not(
 
 
 def spares(scene: Scene) -> list[int]:
-    """The processes that are parked, by their marks."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        is_ours = os.fsencode(f"IPYTHONDIR={scene.directory}/ipython") in variables
-        if is_ours and any(re.match(rb"KERNEL_SUPERVISOR_RUN=\w+/\+standby/", v) for v in variables):
-            found.append(int(path.parent.name))
-    return found
+    """The processes that are parked."""
+    return scene.helpers("standby")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])

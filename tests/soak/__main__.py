@@ -1,4 +1,4 @@
-"""``python -m tests.soak [--minutes 10] [--seed N] [--kernels 8]``: soak, and tell how it was."""
+"""``python -m tests.soak [--minutes 10] [--seed N] [--kernels 12]``: soak, and tell how it was."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--kernels", type=int, default=8)
+    parser.add_argument("--kernels", type=int, default=12)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # its end is the usual one
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed

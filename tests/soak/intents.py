@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from tests.e2e.daemon import Scene
+from tests.e2e.daemon import IPYKERNEL, Scene, table
 
 CHECK = '{ interval = 0.5, misses = 4, action = "restart" }'
 BACKOFF = "{ initial = 0.0, next = 0.1, factor = 1.5, max = 1.0 }"
-# What makes one kernel unlike another: a slow start, deaf ears, another transport, a short life.
-Kind = tuple[tuple[str, ...], dict[str, str]]
+# What makes one kernel unlike another: a slow start, deaf ears, another transport, a short life; with
+# ``None`` for options it is an ipykernel.
+Kind = tuple[tuple[str, ...] | None, dict[str, str]]
 KINDS: tuple[Kind, ...] = (
     ((), {}),
     ((), {"transport": '"ipc"'}),
@@ -23,7 +24,10 @@ KINDS: tuple[Kind, ...] = (
     (("--say", "hello"), {"output": "{ max_bytes = 2000, backups = 1 }"}),
     ((), {"hold_ports": "false"}),
     (("--exit-after", "4", "--exit-code", "3"), {}),
+    *((None, {"warm_start": f'"{how}"'}) for how in ("off", "prepared", "fork", "standby")),
 )
+# Every fourth kernel is an ipykernel, as warm as this.
+WARMTH = ("off", "prepared", "fork", "standby")
 
 
 @dataclass
@@ -56,11 +60,13 @@ class Intents:
 
     def is_restless(self, name: str) -> bool:
         """Whether the kernel ends by itself again and again, so that it is never where it stays."""
-        return "--exit-after" in self._kind(name)[0]
+        return "--exit-after" in (self._kind(name)[0] or ())
 
     def is_off_disk(self, name: str) -> bool:
         """Whether the kernel stays, and writes and binds nothing on a disk while it lives."""
         options, keys = self._kind(name)
+        if options is None:  # it has its history and what is pending
+            return False
         return not {"--exit-after", "--say"} & set(options) and "transport" not in keys
 
     def accept(self, verb: str, name: str) -> None:
@@ -88,8 +94,10 @@ class Intents:
             "backoff": BACKOFF,
             "max_restarts": "0",
             "stop_timeout": "2.0",
-            "start_timeout": "10.0",
+            "start_timeout": "30.0",
             "restart_window": f"{100 + intent.live}",
-            "env": json.dumps({"SOAK_ROUND": str(intent.round)}).replace(":", " ="),
+            "env": f'{{ SOAK_ROUND = "{intent.round}", IPYTHONDIR = "ipython" }}',
         }
+        if options is None:
+            return table(name, argv=json.dumps(IPYKERNEL), **(shared | keys))
         return scene.mini(name, *options, **(shared | keys))

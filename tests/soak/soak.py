@@ -319,7 +319,7 @@ class Soak:
                 if not self.intents.of[name].is_declared:
                     self.remove(name)
         until = time.monotonic() + SETTLE
-        while wrong := self._wrong():
+        while wrong := self._wrong() or (self._unburied() if census else []):
             self._refuse_violations()
             if time.monotonic() > until:
                 raise Violated(f"not as was last wanted after {SETTLE:g} s: {'; '.join(wrong)}")
@@ -368,15 +368,20 @@ class Soak:
 
     def _left_over(self) -> list[str]:
         """Files that nobody needs."""
-        expected = {"lock", "control.sock", "events.jsonl", "last-good.toml", "kernels", "output"}
+        expected = {"lock", "control.sock", "events.jsonl", "last-good.toml", "kernels", "output", "pending"}
         expected |= {f"events.jsonl.{number}" for number in range(1, 6)}
         left = {path.name for path in self.scene.state_dir.iterdir()} - expected
         declared = set(self.intents.declared())
         records = {f"{name}.json{end}" for name in declared for end in ("", ".previous")}
         left |= {path.name for path in (self.scene.state_dir / "kernels").iterdir()} - records
+        left |= {path.name for path in self.scene.state_dir.glob("pending/*")} - set(self.intents.up())
         files = {path.name for path in self.scene.runtime_dir.iterdir()} - {"ipc"}
         wanted = {f"kernel-{name}.json" for name in self.intents.up()}
         return [f"left over: {name}" for name in sorted(left | (files ^ wanted))]
+
+    def _unburied(self) -> list[str]:
+        assert self.scene.daemon is not None
+        return ["a zombie"] * Usage.of(self.scene.daemon.pid).zombies
 
     def _measure(self) -> None:
         assert self.scene.daemon is not None
@@ -394,6 +399,8 @@ class Soak:
             raise Violated(f"SIGTERM: exit code {code}: {self.scene.log_end()}")
         if left := self.scene.processes():
             raise Violated(f"left after an orderly end: {left}")
+        # A stub answers for some seconds.
+        wait_for(lambda: not self.scene.helpers(), lambda: f"helpers end: {self.scene.helpers()}")
         files = [file.name for file in self.scene.runtime_dir.glob("kernel-*")]
         if files or (self.scene.state_dir / "last-good.toml").exists():
             raise Violated(f"files left after an orderly end: {files}")

@@ -13,7 +13,7 @@ from tests.soak.soak import Soak
 def test_after_random_orders_deaths_hangs_edits_and_dead_daemons_all_is_as_was_last_wanted(
     tmp_path: Path,
 ) -> None:
-    soak = Soak(tmp_path, seed=7, kernels=8, seconds=15)
+    soak = Soak(tmp_path, seed=7, kernels=12, seconds=15)
 
     soak.run()
 

@@ -118,7 +118,7 @@ class Kept:
 
     def _fork(self, order_fd: int, output: int, *, park: bool) -> Forked:
         cause = cause_of(self.parts, self.env, str(self.folder), self.preload)
-        zygote = self.zygotes.get(cause, "zygote", PATIENCE, self.note)
+        zygote = self.zygotes.get("a", cause, "zygote", PATIENCE, self.note)
         mark = "standby" if park else f"run/{self.run}"
         return zygote.fork(
             {"park": park, "mark": mark, "shown": self.argv, "words": self.parts.words}, output, order_fd
