@@ -1,0 +1,122 @@
+"""Runs of ``node.py`` here, as an engine would start them on another machine; and stock clients of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jupyter_client import BlockingKernelClient
+
+from supervisor.machines import node
+from supervisor.machines.relay import CHANNELS
+from tests.kernels.using import MINI
+from tests.waiting import DEADLINE, wait_for
+
+KEY = "0123456789abcdef"
+IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+
+class Job:
+    """A run directory and the process that a job would be."""
+
+    def __init__(self, directory: Path, argv: list[str] = MINI, **told: object) -> None:
+        directory.mkdir(mode=0o700)
+        self.directory = directory
+        self.environment = {**os.environ, "SLURM_SUBMIT_HOST": "127.0.0.1"}
+        names = {
+            "version": 1,
+            "mark": "m/a/1",
+            "key": KEY,
+            "signature_scheme": "hmac-sha256",
+            "kernel_name": "x",
+        }
+        run = {**names, "argv": argv, "env": {}, "output": str(directory / "output"), **told}
+        (directory / "run.json").write_text(json.dumps(run))
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the script; again for a second job of the same run."""
+        with (self.directory / "job.output").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, node.__file__, str(self.directory)],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return self.process
+
+    def file(self, name: str) -> dict[str, Any] | None:
+        """What is in one of the files of the run, if it is there."""
+        try:
+            content: dict[str, Any] = json.loads((self.directory / name).read_text())
+        except FileNotFoundError:
+            return None
+        return content
+
+    def place(self) -> dict[str, Any]:
+        """Where the kernel is, once it is anywhere."""
+        return wait_for(lambda: self.file("place.json"), lambda: f"a place: {self.file('end.json')}")
+
+    def target(self) -> tuple[tuple[str, int], ...]:
+        """The same for a relay."""
+        place = self.place()
+        return tuple((place["ip"], place[f"{channel}_port"]) for channel in CHANNELS)
+
+    def end(self) -> dict[str, Any]:
+        """How it ended, once the script has."""
+        self.process.wait(DEADLINE)
+        end = self.file("end.json")
+        assert end is not None
+        return end
+
+
+@contextmanager
+def running(directory: Path, argv: list[str] = MINI, **told: object) -> Iterator[Job]:
+    """A job that runs; nothing of it is left afterwards."""
+    job = Job(directory, argv, **told)
+    job.start()
+    try:
+        yield job
+    finally:
+        if (place := job.file("place.json")) is not None:
+            try:
+                os.killpg(place["pid"], signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if job.process.poll() is None:
+            job.process.terminate()
+        job.process.wait(DEADLINE)
+
+
+@contextmanager
+def client(target: tuple[tuple[str, int], ...]) -> Iterator[BlockingKernelClient]:
+    """A stock client of an address."""
+    made = BlockingKernelClient()
+    ports = {f"{channel}_port": port for channel, (_, port) in zip(CHANNELS, target, strict=True)}
+    made.load_connection_info(
+        {"ip": target[0][0], **ports, "transport": "tcp", "key": KEY, "signature_scheme": "hmac-sha256"}
+    )
+    made.start_channels()
+    try:
+        yield made
+    finally:
+        made.stop_channels()
+
+
+def value_of(client: BlockingKernelClient, code: str) -> str:
+    """All that a cell writes to its standard output."""
+    written: list[str] = []
+
+    def hear(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "stream":
+            written.append(message["content"]["text"])
+
+    client.execute_interactive(code, timeout=DEADLINE, output_hook=hear)
+    return "".join(written)
