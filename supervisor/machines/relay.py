@@ -198,7 +198,7 @@ class Address:
         self.relay, self.local = relay, local
         self.target: list[Target] | None = None
         self.doors = [Door(relay, place) for place in local]
-        self.moved_at, self.awaited = 0.0, 0
+        self.moved_at, self.awaited = 0.0, 1  # one, whom we know nothing of before we began
 
     def lead(self, target: list[Target] | None) -> None:
         """Lead there from now on, or nowhere."""
@@ -220,7 +220,7 @@ class Address:
             return (SOONEST if passed < SOONEST else LATEST) - passed
         self.doors[SHELL].let_in()
         self.relay.moving.discard(self)
-        self.awaited = 0
+        self.awaited = 1
         return 0.0
 
 
