@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 CONFIG ?= config/kernels.toml
 JUPYTER := .jupyter
 
-.PHONY: run lab test check lint bench soak test-ported test-warm test-systemd test-vm test-jupyter clean
+.PHONY: run lab test check lint bench soak test-ported test-warm test-slurm test-systemd test-vm test-jupyter clean
 
 run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
@@ -24,10 +24,10 @@ lab: $(JUPYTER)/.lab
 		--SupervisedKernels.configuration=$(abspath $(CONFIG)) $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slurm and not slow"
 
 check: lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slow" --cov=supervisor.core --cov-branch --cov-fail-under=100
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slurm and not slow" --cov=supervisor.core --cov-branch --cov-fail-under=100
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -47,6 +47,10 @@ test-ported: $(VENV)/.dev
 # WARM_PYTHONS: further interpreters with an ipykernel, separated by colons; WARM_ROUNDS: how often.
 test-warm: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/warm tests/e2e/test_warm.py
+
+# Kernels as jobs of a real Slurm, two nodes on this machine.
+test-slurm: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slurm -v tests/slurm
 
 test-systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -m systemd -v

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"core", "wording"},
     "views": {"core", "wording", "settings"},
     "warm": set(),
+    "machines": {"disk"},
     "cgroups": {"settings", "wording"},
     "kernel": {
         *("cgroups", "core", "disk", "output", "process", "records", "settings", "warm", "wording"),
