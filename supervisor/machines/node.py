@@ -9,6 +9,7 @@ The key is in files of mode 0600 only, never in an argument or in the environmen
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ VERSION = 1
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PASSED_ON = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "CONT")
 NOT_STARTED = 125
-ASK_TIMEOUT = 5.0  # seconds: before the engine kills what has not ended
+STATES = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
 
 
 class Run:
@@ -111,13 +112,10 @@ def main(directory: str) -> int:
         return NOT_STARTED
     run.put("place.json", **address, **identity(kernel.pid), cgroup=memory_cgroup(run.job))
     returncode = wait(kernel)
-    end = {"returncode": returncode, "signals": run.signals, "error": None}
-    end["oom"] = None if before is None else (oom_kills(run.job) or 0) - before
-    # At once, and again with what the engine knows: it may give us no time for that.
-    run.put("end.json", **end)
+    oom = None if before is None else (oom_kills(run.job) or 0) - before
+    state = state_at_end(run.job)
+    run.put("end.json", returncode=returncode, signals=run.signals, state=state, oom=oom, error=None)
     os.unlink(run.path("connection.json"))
-    if run.job and signal.SIGTERM in run.signals:
-        run.put("end.json", **end, **ask_engine(run.job))
     return returncode if returncode >= 0 else 128 - returncode
 
 
@@ -185,19 +183,18 @@ def oom_kills(job: Optional[str]) -> Optional[int]:
     return None
 
 
-def ask_engine(job: str) -> Fields:
-    """What Slurm says of this job now; it forgets it soon after."""
+def state_at_end(job: Optional[str]) -> Optional[str]:
+    """Why Slurm has ended this job, if it has: it soon forgets, but tells it in the output of the job."""
     try:
-        asked = subprocess.run(
-            ["scontrol", "show", "job", "--oneliner", job],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=ASK_TIMEOUT,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    said = dict(word.split("=", 1) for word in asked.stdout.decode(errors="replace").split() if "=" in word)
-    return {"state": said.get("JobState"), "reason": said.get("Reason")}
+        if not os.path.isfile("/proc/self/fd/2"):
+            return None
+        with open("/proc/self/fd/2", "rb") as file:
+            file.seek(-min(8192, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            said = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    found = re.findall(rf"JOB {job} ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]*[A-Z]))?", said)
+    return STATES.get(found[-1], "CANCELLED") if found else None
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ class Relays:
         if not self._known:
             return {}
         try:
-            process = await self._lane.do(_start, self._directory, self._mark)
+            process = await self._lane.do(_spawn, self._directory, self._mark)
             self._look_after(process.pid, process)
             self._tell("relay.started", {"pid": process.pid})
             return await self._say(list(self._known))
@@ -249,7 +249,7 @@ def _take_lock(directory: Path, mark: str, flags: int = 0) -> int:
     raise TimeoutError(f"{directory / LOCK}: whoever has it does not end: end it")
 
 
-def _start(directory: Path, mark: str) -> subprocess.Popen[bytes]:
+def _spawn(directory: Path, mark: str) -> subprocess.Popen[bytes]:
     """Start a relay, and return once it serves.  Raises OSError."""
     variable, _, value = mark.partition("=")
     with ExitStack() as left:

@@ -143,25 +143,26 @@ def test_the_ports_are_held_while_it_lives(tmp_path: Path) -> None:
                 other.bind((ip, port))
 
 
-def test_the_engine_is_asked_what_it_knows(tmp_path: Path) -> None:
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho JobId=42 JobState=TIMEOUT Reason=TimeLimit\n")
-    scontrol.chmod(0o755)
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("", None),
+        ("*** JOB 41 ON n1 CANCELLED AT 2026-11-30T18:51:43 ***", None),
+        ("*** JOB 42 ON n1 CANCELLED AT 2026-11-30T18:51:43 ***", "CANCELLED"),
+        ("*** JOB 42 ON n1 CANCELLED AT 2026-11-30T18:51:43 DUE TO TIME LIMIT ***", "TIMEOUT"),
+        ("*** JOB 42 ON n1 CANCELLED AT 2026-11-30T18:51:43 DUE TO PREEMPTION ***", "PREEMPTED"),
+        ("*** JOB 42 ON n1 CANCELLED AT 2026-11-30T18:51:43 DUE TO NODE FAILURE, SEE", "NODE_FAIL"),
+        ("*** JOB 42 ON n1 CANCELLED AT 2026-11-30T18:51:43 DUE TO SOMETHING NEW ***", "CANCELLED"),
+    ],
+)
+def test_why_slurm_has_ended_it_is_read_in_its_own_output(
+    tmp_path: Path, said: str, state: str | None
+) -> None:
     job = Job(tmp_path / "run", ["sleep", "600"])
-    job.environment |= {"SLURM_JOB_ID": "42", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    job.environment["SLURM_JOB_ID"] = "42"
     job.start()
     job.place()
+    (job.directory / "job.output").write_text(f"{'x' * 10_000}\nslurmstepd-n1: error: {said}\n")
     job.process.terminate()
 
-    end = job.end()
-    assert ("42", "TIMEOUT", "TimeLimit") == (end["job"], end["state"], end["reason"])
-
-
-def test_an_engine_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\nexec sleep 600\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(node, "ASK_TIMEOUT", 0.1)
-
-    assert {} == node.ask_engine("42")
+    assert ("42", state) == (job.end()["job"], job.end()["state"])

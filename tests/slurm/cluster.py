@@ -187,7 +187,13 @@ class Cluster:
     def run(self, *argv: str, timeout: float = DEADLINE) -> str:
         """What one of Slurm's commands says.  Raises CalledProcessError and TimeoutExpired."""
         done = subprocess.run(
-            argv, env=self.env, cwd=self.shared, capture_output=True, text=True, timeout=timeout, check=True
+            argv,
+            env=self.env,
+            cwd=self.shared,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+            check=True,
         )
         return done.stdout
 
