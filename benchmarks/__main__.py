@@ -1,6 +1,6 @@
 """Measures and prints: ``python -m benchmarks [--write] [--quick] [NAME…]``.
 
-Names: deaths, many, survival, decide, status, orders, warm; all of them without a name.
+Names: deaths, many, survival, decide, status, orders, warm, relay; all of them without a name.
 With ``--write``, docs/benchmarks.md and docs/benchmarks.svg are what was printed.
 """
 
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from benchmarks import answers, measures, report, warm
+from benchmarks import answers, measures, relaying, report, warm
 from benchmarks.contestants import ROOT
 from benchmarks.decide import decisions
 
@@ -108,6 +108,24 @@ class Run:
                 value = median(found[kind])
                 self.targets.append(report.ratio_below(told, value, bare, limit, report.MILLISECONDS))
 
+    def relay(self) -> None:
+        """What passes through the relay, beside the direct way, in the same run."""
+        place = self.directory / "relay"
+        place.mkdir()
+        found = relaying.costs(place, self.rounds(15))
+        above = median(found["echo"]["relay"]) - median(found["echo"]["direct"])
+        what = "an echo of the heartbeat through the relay, above the direct way"
+        self.targets.append(report.below(what, above, 50e-6, report.MICROSECONDS))
+        rate, gigabytes = median(found["rate"]["relay"]), report.Unit("GB/s", 1e-9, 2)
+        self.targets.append(report.above("through the relay", rate, 1e9, gigabytes))
+        for name, echoes in found["echo"].items():
+            told = (
+                f"{report.MICROSECONDS.tell(median(echoes))}, {gigabytes.tell(median(found['rate'][name]))}"
+            )
+            self.notes.append(f"An echo of the heartbeat, and bytes one way, {name}: {told}.")
+        cpu, memory = (median(found[name]["relay"]) for name in ("cpu", "memory"))
+        self.notes.append(f"The relay itself: {cpu:.2f} s of a core for a GB, {memory:.1f} MB (PSS).")
+
     def lines(self, command: str) -> list[str]:
         """The report."""
         blocks: list[list[str]] = []
@@ -133,6 +151,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "status": Run.status,
     "orders": Run.orders,
     "warm": Run.warm,
+    "relay": Run.relay,
 }
 
 

@@ -76,6 +76,11 @@ def below(what: str, value: float, limit: float, unit: Unit) -> Target:
     return Target(what, f"< {unit.tell(limit)}", unit.tell(value), value < limit)
 
 
+def above(what: str, value: float, limit: float, unit: Unit) -> Target:
+    """The value must be above the limit."""
+    return Target(what, f"> {unit.tell(limit)}", unit.tell(value), value > limit)
+
+
 def ratio_below(what: str, value: float, floor: float, limit: float, unit: Unit) -> Target:
     """The value must be less than so many times the floor, of the same run."""
     found = f"{value / floor:.2f} ({unit.tell(value)} / {unit.tell(floor)})"

@@ -26,8 +26,11 @@ class Submitted(Job):
 
     @property
     def state(self) -> str:
-        """What Slurm says of it."""
-        return self.cluster.run("squeue", "-h", "-t", "all", "-j", self.id, "-o", "%T").strip()
+        """What Slurm says of it; nothing of one that it has forgotten."""
+        states = dict(
+            line.split() for line in self.cluster.run("squeue", "-h", "-t", "all", "-o", "%i %T").splitlines()
+        )
+        return states.get(self.id, "")
 
     def ended(self, deadline: float = 60) -> tuple[str, int, str | None]:
         """Slurm's state, how the kernel ended, and the state that its own script knows."""
