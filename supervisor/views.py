@@ -91,6 +91,7 @@ def view(
         "next_start_at": clock.date(kernel.phase.until) if isinstance(kernel.phase, Backoff) else None,
         "stopping": _stopping(kernel.phase, clock) if isinstance(kernel.phase, Stopping) else None,
         "reason": kernel.phase.reason if isinstance(kernel.phase, Failed | Waiting) else "",
+        "user": config.user if config else None,
         "launch": launch_label(config) if config else "",
         "begun": _begun(kernel),
         "id": about.id,

@@ -21,7 +21,7 @@ from supervisor.cli import words
 from supervisor.cli.asking import View, client_of, get, one
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
 from supervisor.cli.screen import Shown, complain, has_colour, json_text, say
-from supervisor.cli.using import refuse_planted
+from supervisor.cli.using import refuse_closed, refuse_planted
 from supervisor.control.client import Broken, Client, NoDaemon, target
 from supervisor.wording import one_line
 
@@ -43,6 +43,7 @@ def execute(arguments: Namespace) -> int:
         hint = f"kernel-supervisor start {view['name']}"
         raise Quit(FAILED, f"{view['name']} is {view['phase']}, not running", hint)
     refuse_planted(client, view)
+    refuse_closed(view)
     with _interrupts() as interrupts, _channels(str(view["connection_file"])) as channels:
         watch = _Watch(client, view, interrupts, arguments.timeout)
         printer = (_JsonPrinter if arguments.json else _Printer)(is_raw=arguments.raw)

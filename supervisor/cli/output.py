@@ -5,40 +5,65 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from supervisor.cli.asking import lead_of, one
+from supervisor.cli.asking import lead_of, one, refuse
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import Shown
-from supervisor.control.client import Client, NoDaemon, OtherDaemon
+from supervisor.control.client import QUICK_TIMEOUT, Client, NoDaemon, OtherDaemon, target
 from supervisor.control.lookup import Lead
+
+# As many the daemon tells at most.
+MOST_LINES = 10_000
 
 
 def output(arguments: Namespace) -> int:
     """Print the last lines, and go on as they come."""
-    path = _file_of(lead_of(arguments), arguments.name)
+    found = lead_of(arguments)
+    path = _file_of(found, arguments.name)
     try:
-        _print(path, arguments)
+        _print(_read(path, arguments), arguments)
     except KeyboardInterrupt:
         pass  # that is how one stops following
     except BrokenPipeError:
         raise  # nobody reads; not the file's fault
+    except PermissionError:
+        # Another account's daemon, of which we may be an operator.
+        _print(_ask(Client(found=found), arguments), arguments)
     except OSError as error:
         raise Quit(FAILED, f"{path}: cannot be read: {error.strerror or error}") from None
     return DONE
 
 
-def _print(path: Path, arguments: Namespace) -> None:
-    from supervisor.output import file as files
-
-    lines, follow = arguments.lines, arguments.follow
+def _print(pieces: Iterable[bytes], arguments: Namespace) -> None:
     is_raw, shown = arguments.raw or not sys.stdout.isatty(), Shown()
-    for piece in files.follow(path, lines) if follow else [files.read(path, lines)]:
+    for piece in pieces:
         if is_raw:
             sys.stdout.buffer.write(piece)
         else:
-            sys.stdout.write(shown.of(piece, ends=not follow))
+            sys.stdout.write(shown.of(piece, ends=not arguments.follow))
         sys.stdout.flush()
+
+
+def _read(path: Path, arguments: Namespace) -> Iterable[bytes]:
+    from supervisor.output import file as files
+
+    lines = arguments.lines
+    return files.follow(path, lines) if arguments.follow else [files.read(path, lines)]
+
+
+def _ask(client: Client, arguments: Namespace) -> Iterator[bytes]:
+    """What the daemon tells of it."""
+    name = one(client, arguments.name)["name"]
+    last = MOST_LINES if arguments.lines is None else min(arguments.lines, MOST_LINES)
+    with client.connect() as connection:
+        query = {"last": last, "follow": arguments.follow}
+        connection.send("GET", target(f"/v1/kernels/{name}/output", query))
+        if (refused := connection.open_stream()) is not None:
+            refuse(refused)
+        for line in connection.lines(None if arguments.follow else QUICK_TIMEOUT):
+            yield str(line.get("text", "")).encode()
 
 
 def _file_of(found: Lead, name: str) -> Path:

@@ -11,6 +11,7 @@ from supervisor.cli.asking import View, client_of, get, one, post
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import say, say_json, tell
 from supervisor.control.client import Client
+from supervisor.process.account import uid_of
 from supervisor.wording import one_line
 
 
@@ -42,9 +43,27 @@ def refuse_planted(client: Client, view: View) -> None:
         owner = os.lstat(file).st_uid
     except OSError:
         return  # none is there, or not for us
-    if owner not in {0, os.geteuid(), client.uid}:
+    # Whose the kernel is, the daemon says.
+    if owner not in {0, os.geteuid(), client.uid, uid_of(view.get("user"))}:
         hint = "remove it, or choose another runtime_dir"
         raise Quit(FAILED, f"{file}: another user (uid {owner}) put it there", hint)
+
+
+def refuse_closed(view: View) -> None:
+    """Who may run code in a kernel has its account; others are told so, whatever they may ask the daemon."""
+    file = str(view["connection_file"])
+    try:
+        Path(file).stat()
+        is_closed = not os.access(file, os.R_OK)
+    except PermissionError:
+        is_closed = True
+    except OSError:
+        return  # none is there
+    if is_closed:
+        hint = (
+            f"only {view.get('user') or 'the account of the daemon'}, and root, may use {view['name']} itself"
+        )
+        raise Quit(FAILED, f"{file}: you may not read it", hint)
 
 
 def console(arguments: Namespace) -> int:
@@ -53,6 +72,7 @@ def console(arguments: Namespace) -> int:
     view = one(client, arguments.name)
     file = str(view["connection_file"])
     refuse_planted(client, view)
+    refuse_closed(view)
     # Not is_file(), which raises where the directory may not be entered.
     if not os.path.isfile(file):  # noqa: PTH113
         hint = f"start it: kernel-supervisor start {view['name']}"

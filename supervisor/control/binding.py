@@ -1,7 +1,7 @@
 """The socket file of the control door: bound, owned by us alone, removed when it is still ours.
 
-Owns the file and nothing that is said over it.  It is never open to others,
-not for a moment, and never taken from a daemon that answers on it.
+Owns the file and nothing that is said over it.  It is never open to others than whom it
+is opened to, not for a moment, and never taken from a daemon that answers on it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import glob
 import os
 import socket
 import stat
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.control.callers import Caller
 from supervisor.control.lookup import BadPath, short_name
+from supervisor.disk.privacy import let_in
 
 BACKLOG = 128
 _TURN_TRIES, _TURN_PAUSE = 40, 0.05
@@ -38,6 +39,25 @@ class Bound:
     device: int
     inode: int
 
+    def open_to(self, groups: frozenset[int]) -> str:
+        """Let these groups connect, and nobody else but us; what keeps them from it all the same, or "".
+
+        Raises OSError.
+        """
+        let_in(self.path, 6, groups=groups, anew=True)
+        if not groups:
+            return ""
+        directory = self.path.absolute().parent
+        there = directory.stat()
+        if there.st_uid == os.geteuid() and not there.st_mode & stat.S_IXOTH:
+            let_in(directory, 1, groups=groups)
+        closed = next((part for part in directory.parents if not part.stat().st_mode & stat.S_IXOTH), None)
+        return (
+            ""
+            if closed is None
+            else f"{closed} keeps others from {self.path}: chmod o+x it, or name another socket"
+        )
+
     def remove(self) -> None:
         """Stop listening, and remove the file unless another has taken its place."""
         self.sock.close()
@@ -47,15 +67,6 @@ class Bound:
                 self.path.unlink()
         except OSError:
             pass  # gone already, or the directory is
-
-
-def peer(sock: socket.socket) -> tuple[int, int] | None:
-    """The pid and uid of the process that connected (SO_PEERCRED, unix(7)); ``None``: not told here."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
-    return pid, uid
 
 
 async def bind(path: Path) -> Bound:
@@ -142,10 +153,10 @@ def _make_way(path: Path) -> None:
 
 def _who(probe: socket.socket) -> str:
     try:
-        found = peer(probe)
+        found = Caller.at(probe)
     except OSError:
         return ""
-    return f" (pid {found[0]})" if found and found[0] else ""
+    return f" (pid {found.pid})" if found and found.pid else ""
 
 
 @asynccontextmanager

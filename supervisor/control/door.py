@@ -1,4 +1,4 @@
-"""The control door: HTTP and JSON on a Unix socket, for processes of our own user.
+"""The control door: HTTP and JSON on a Unix socket, for processes of our own user, and of groups let in.
 
 Owns who may connect, the bounds of a connection (size, time, number), and the form of an
 answer.  What a request means is ``routes``.  tornado.web is not used: it is no shorter
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,8 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, StreamClosedError
 
-from supervisor.control.binding import Bound, DoorError, Link, bind, peer
+from supervisor.control.binding import Bound, DoorError, Link, bind
+from supervisor.control.callers import Caller, Circle, Role
 from supervisor.control.openapi import document
 from supervisor.control.requests import RequestError
 from supervisor.control.routes import DESCRIPTION_PATH, Reply, answer
@@ -92,6 +92,7 @@ class Door(HTTPServerConnectionDelegate):
         self.limits = limits or Limits()
         self.description = document()
         self.followers = 0
+        self.circle = Circle()
         self.exchanges: set[_Exchange] = set()
         self._link_path = link
         # Until the disk of a directory takes changes.
@@ -116,6 +117,28 @@ class Door(HTTPServerConnectionDelegate):
             body_timeout=limits.body_timeout,
         )
         self._server.receive(self, self._bound.sock)
+
+    async def let_in(self, circle: Circle) -> str:
+        """Let these groups in from now on, and no others; what keeps them from it, or "".  Raises OSError."""
+        has_groups = bool(circle.groups or self.circle.groups)
+        self.circle = circle
+        for exchange in list(self.exchanges):
+            exchange.part_unless_welcome()
+        if self._bound is None or not has_groups:
+            return ""
+        return await begin(self._bound.open_to, circle.groups)
+
+    def room_for(self, role: Role, most: int) -> int:
+        """Of so many places those that somebody may take: others never shut our own user out."""
+        return most if role is Role.OWNER else most // 2
+
+    async def role_of(self, caller: Caller | None) -> Role:
+        """What a caller is, at this moment."""
+        if (role := self.circle.role(caller)) is None:
+            assert caller is not None, "one that is not told has a role"
+            role = self.circle.role(await begin(caller.looked_up))
+        assert role is not None, "its groups are known"
+        return role
 
     def _remove_files(self, bound: Bound) -> None:
         self._wait_disk(bound.path.parent)
@@ -201,19 +224,22 @@ class _Server(HTTPServer):
             self._pause.cancel()
         asyncio.get_running_loop().remove_reader(self._sock)
 
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
+    def handle_stream(self, stream: IOStream, address: Any) -> None:  # noqa: ARG002 - tornado's signature
         """Serve a caller, or tell it why not."""
         try:
-            found = peer(stream.socket)
+            caller = Caller.at(stream.socket)
         except OSError:
             stream.close()
             return
-        if found is not None and found[1] not in {0, os.geteuid()}:
+        if (role := self._door.circle.role(caller)) is Role.STRANGER:
             self._turn_away(stream, 403, "this daemon belongs to another user")
-        elif len(self._connections) >= self._door.limits.connections:
+        elif len(self._connections) >= self._door.room_for(
+            role or Role.READER, self._door.limits.connections
+        ):
             self._turn_away(stream, 503, "too many connections")
         else:
-            super().handle_stream(stream, address)
+            # In the place of an address, which nobody has who calls at a socket file.
+            super().handle_stream(stream, caller)  # type: ignore[arg-type]
 
     def _turn_away(self, stream: IOStream, status: int, error: str) -> None:
         """Answer without having read: one send that fits into the socket's buffer, or nothing."""
@@ -237,6 +263,8 @@ class _Exchange(HTTPMessageDelegate):
     def __init__(self, door: Door, connection: HTTP1Connection) -> None:
         self._door = door
         self._connection = connection
+        self._caller: Caller | None = getattr(connection.context, "address", None)
+        self._role = Role.STRANGER
         self._line = RequestStartLine("", "", "")
         self._body = bytearray()
         self._answered = False
@@ -302,9 +330,11 @@ class _Exchange(HTTPMessageDelegate):
         try:
             if (method, target) == ("GET", DESCRIPTION_PATH):
                 return Reply(200, door.description)
-            if target.startswith("/v1/events") and door.followers >= door.limits.followers:
+            self._role = await door.role_of(self._caller)
+            room = door.room_for(self._role, door.limits.followers)
+            if target.startswith("/v1/events") and door.followers >= room:
                 raise RequestError(503, "too many clients follow already", "end one of them")
-            return await answer(door.steering, method, target, bytes(self._body))
+            return await answer(door.steering, method, target, bytes(self._body), self._role)
         except RequestError as error:
             return Reply(error.status, {"error": error.message, "hint": error.hint})
         except Exception:
@@ -370,6 +400,12 @@ class _Exchange(HTTPMessageDelegate):
     def _hung_up(self) -> None:
         """The client has gone: a stream ends with it, an order is carried out all the same."""
         if self._streaming:
+            self.part()
+
+    def part_unless_welcome(self) -> None:
+        """End a stream to somebody who is less than when it began."""
+        role = self._door.circle.role(self._caller)
+        if self._streaming and role is not None and role < self._role:
             self.part()
 
     def part(self) -> None:

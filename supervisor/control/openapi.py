@@ -26,7 +26,7 @@ _ERROR = {
 }
 _STATUS_TEXTS = {
     "400": "The request is not valid.",
-    "403": "Another user's process.",
+    "403": "Another user's process, or one that is let in for less.",
     "404": "No such path or kernel.",
     "405": "Not a method of this path.",
     "409": "The order was refused or came to nothing.",

@@ -10,10 +10,11 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from supervisor.control import requests
+from supervisor.control.callers import Role, stream_without_contents, without_contents
 from supervisor.control.requests import NoFields, OrderRequest, Request, RequestError
 from supervisor.control.steering import Fields, Steering, UnknownKernel
 from supervisor.core import events
@@ -34,13 +35,14 @@ Act = Callable[[Steering, str, Any], Awaitable[Reply]]
 
 @dataclass(frozen=True)
 class Route:
-    """One method on one path: ``{name}`` in it stands for a kernel."""
+    """One method on one path: ``{name}`` in it stands for a kernel; ``least`` is who may ask for it."""
 
     method: str
     path: str
     asked: type[Request]
     act: Act
     summary: str
+    least: Role = Role.OPERATOR
 
     @property
     def operation(self) -> str:
@@ -162,10 +164,12 @@ def _restart(name: str, asked: requests.RestartRequest) -> events.Order:
     return events.Restart(name, now=asked.now, new_ports=asked.new_ports)
 
 
+_KERNEL, _READER = "/v1/kernels/{name}", Role.READER
+
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v1/status", requests.StatusRequest, _status, "The daemon and its kernels."),
-    Route("GET", "/v1/kernels/{name}", NoFields, _kernel, "One kernel."),
-    Route("GET", "/v1/kernels/{name}/connection", NoFields, _connection, "Its address, without the key."),
+    Route("GET", "/v1/status", requests.StatusRequest, _status, "The daemon and its kernels.", _READER),
+    Route("GET", "/v1/kernels/{name}", NoFields, _kernel, "One kernel.", _READER),
+    Route("GET", f"{_KERNEL}/connection", NoFields, _connection, "Its address, without the key.", _READER),
     _order("start", "Want the kernel up.", lambda name, _: events.Start(name)),
     _order("stop", "Want it down.", _stop, requests.StopRequest),
     _order("restart", "Want a new run of it, at the same address.", _restart, requests.RestartRequest),
@@ -173,18 +177,18 @@ ROUTES: tuple[Route, ...] = (
     _order("kill", "Stop it with SIGKILL; it stays stopped.", lambda name, _: events.Stop(name, now=True)),
     _order("reset", "Clear its failures and start it.", lambda name, _: events.Reset(name)),
     _order("signal", "Send a signal to its process group.", _signal, requests.SignalRequest),
-    Route("POST", "/v1/kernels/{name}/stacks", NoFields, _stacks, "What its threads do at the moment."),
-    Route("GET", "/v1/kernels/{name}/settings", NoFields, _settings, "Its settings in force."),
-    Route("GET", "/v1/kernels/{name}/usage", NoFields, _usage_of_one, "Memory, processor, …"),
-    Route("GET", "/v1/kernels/{name}/output", requests.OutputRequest, _output, "What it wrote itself."),
-    Route("GET", "/v1/usage", requests.StatusRequest, _usage, "The usage of many kernels."),
-    Route("GET", "/v1/counts", NoFields, _counts, "How often things happened, for metrics."),
+    Route("POST", f"{_KERNEL}/stacks", NoFields, _stacks, "What its threads do at the moment."),
+    Route("GET", f"{_KERNEL}/settings", NoFields, _settings, "Its settings in force."),
+    Route("GET", f"{_KERNEL}/usage", NoFields, _usage_of_one, "Memory, processor, …", _READER),
+    Route("GET", f"{_KERNEL}/output", requests.OutputRequest, _output, "What it wrote itself."),
+    Route("GET", "/v1/usage", requests.StatusRequest, _usage, "The usage of many kernels.", _READER),
+    Route("GET", "/v1/counts", NoFields, _counts, "How often things happened, for metrics.", _READER),
     Route("POST", "/v1/hooks/{name}/test", NoFields, _test_hook, "A sample event to a hook."),
     Route("POST", "/v1/reload", NoFields, _reload, "Read the configuration now."),
     Route("POST", "/v1/plan", requests.PlanRequest, _plan, "What a reload would do; does nothing."),
-    Route("GET", "/v1/events", requests.EventsRequest, _events, "Lifecycle events, one JSON object a line."),
-    Route("POST", "/v1/detach", NoFields, _detach, "Exit; the kernels stay."),
-    Route("POST", "/v1/shutdown", requests.ShutdownRequest, _shutdown, "Stop all kernels, then exit."),
+    Route("GET", "/v1/events", requests.EventsRequest, _events, "Lifecycle events, one a line.", _READER),
+    Route("POST", "/v1/detach", NoFields, _detach, "Exit; the kernels stay.", Role.OWNER),
+    Route("POST", "/v1/shutdown", requests.ShutdownRequest, _shutdown, "Stop all, then exit.", Role.OWNER),
 )
 DESCRIPTION_PATH = "/v1/openapi.json"
 
@@ -213,8 +217,8 @@ def _near(path: str) -> str:
     return did_you_mean(path, known) or f"GET {DESCRIPTION_PATH} describes what there is"
 
 
-async def answer(steering: Steering, method: str, target: str, body: bytes) -> Reply:
-    """Carry out one request.  Raises RequestError."""
+async def answer(steering: Steering, method: str, target: str, body: bytes, role: Role = Role.OWNER) -> Reply:
+    """Carry out one request of somebody of this role.  Raises RequestError."""
     try:
         parts = urlsplit(target)
         query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=1000)
@@ -223,11 +227,25 @@ async def answer(steering: Steering, method: str, target: str, body: bytes) -> R
             400, f"the target is not valid: {error}", "ask for a path such as /v1/status"
         ) from None
     route, kernel = find(method, parts.path)
+    if role < route.least:
+        _refuse(f"{method} {parts.path}", route.least, role)
     asked = requests.parse(route.asked, query, body)
+    if role < Role.OWNER and getattr(asked, "path", None) is not None:
+        # It is read as the daemon's account, and its mistakes quote it.
+        _refuse("to plan another file", Role.OWNER, role)
     try:
-        return await route.act(steering, kernel, asked)
+        reply = await route.act(steering, kernel, asked)
     except UnknownKernel as unknown:
         raise RequestError(404, str(unknown), _instead(unknown.name, unknown.known)) from None
+    if role > Role.READER:
+        return reply
+    stream = None if reply.stream is None else stream_without_contents(reply.stream)
+    return Reply(reply.status, without_contents(reply.fields), stream)
+
+
+def _refuse(what: str, least: Role, role: Role) -> NoReturn:
+    hint = "[supervisor] operators and readers name the groups (docs/security.md)"
+    raise RequestError(403, f"{what} is for {least}, and you are one of the {role}"[:1000], hint)
 
 
 def _instead(name: str, known: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.control.binding import Bound, bind
+from supervisor.control.callers import Circle
 from supervisor.core.events import Shutdown
 from supervisor.core.model import Stopping, process_of
 from supervisor.daemon.settings_file import (
@@ -86,6 +87,7 @@ class Daemon:
         self._reload_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status = ""
+        self._door: Door | None = None
         self._reading = Lane("configuration")
         self._writing = Lane(
             "last good configuration", partial(supervision.wait_disk, supervision.places.state_dir)
@@ -125,6 +127,7 @@ class Daemon:
             door, watch = serving(self, bound)
             close.push_async_callback(door.close)
             await door.start()
+            self._door = door
             if not self._farewell.done():
                 self._begin_to_serve()
                 self._begin(watch.run())
@@ -156,6 +159,7 @@ class Daemon:
         self._begin(self._feed_watchdog())
         self._begin(self._reload_when_asked())
         self._begin(self._tell_stops())
+        self._begin(self._let_in(self.supervision.config))
 
     def _tell_started(self, socket: Path) -> None:
         tell, places = self.supervision.runner.tell, self.supervision.places
@@ -327,6 +331,7 @@ class Daemon:
         if needs:
             log.warning("[supervisor] %s: takes effect when the daemon is started anew", ", ".join(needs))
         self._begin(self._warn_of_exposed())
+        self._begin(self._let_in(config))
         self.logs.set_level(config.supervisor.log_level)
         kept = supervision.places.state_dir / LAST_GOOD
         file = kept if self.file.last_good_in_use else self.file.path
@@ -336,6 +341,17 @@ class Daemon:
         )
         supervision.load(config)
         self._kept = self._begin(self._keep(config))
+
+    async def _let_in(self, config: Config) -> None:
+        """Let in whom the configuration lets in, as long as it is in force."""
+        groups = config.supervisor.operators, config.supervisor.readers
+        try:
+            circle = await self._reading.begin(Circle.named, *groups)
+            if self._door is not None and config is self.supervision.config:
+                closed = await self._door.let_in(circle)
+                self.supervision.note_trouble("door", closed or None)
+        except (KeyError, OSError) as error:
+            self.supervision.note_trouble("door", f"operators and readers are not let in: {error}")
 
     async def _warn_of_exposed(self) -> None:
         await self._reading.begin(lambda: self._exposed.warn_of(self.file.files()))

@@ -31,15 +31,19 @@ _KINDS = {
 
 
 def write_atomically(
-    path: Path, data: bytes, mode: int = 0o600, before: Callable[[], object] = lambda: None
+    path: Path,
+    data: bytes,
+    mode: int = 0o600,
+    before: Callable[[], object] = lambda: None,
+    owner: tuple[int, int] | None = None,
 ) -> None:
     """Replace the file by these bytes, at once and durably.
 
     Written under a temporary name in the same directory, flushed to the disk,
     renamed (after a call of ``before``); then the directory is flushed, because a rename that only the
     cache knows does not survive a power cut (fsync(2), rename(2)).  The file
-    has exactly ``mode``, whatever the umask.  Whoever has the old file open
-    keeps reading the old content.  A symbolic link is replaced, not followed.
+    has exactly ``mode``, whatever the umask, and belongs to ``owner`` (user, group; else us).
+    Whoever has the old file open keeps reading the old content.  A symbolic link is replaced, not followed.
 
     Raises OSError (no space, read-only, no directory, …); the old file is
     then as it was and nothing is left behind.
@@ -52,6 +56,8 @@ def write_atomically(
             if hasattr(os, "fchmod"):
                 os.fchmod(fd, mode)
             write_all(fd, data)
+            if owner is not None:
+                os.fchown(fd, *owner)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -85,6 +91,23 @@ def read_own(path: Path) -> bytes:
     """What is in a file of ours.  Raises OSError as ``open_own`` does."""
     with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
         return file.read()
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """What is in a file that somebody else put there: a regular one with a name, not too large.
+
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(fd, "rb") as file:
+        there = os.fstat(fd)
+        # One without a name is what we have in memory, by way of /proc/self/fd.
+        if not stat.S_ISREG(there.st_mode) or not there.st_nlink:
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    return data
 
 
 def _not_ours(path: Path, number: int) -> OSError:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import struct
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,14 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # Who is in it, and how others are shown.
 USER_NAMESPACE = (Path("/proc/self/uid_map"), Path("/proc/sys/kernel/overflowuid"))
+
+
+# An access control list as the system has it (acl(5), <linux/posix_acl_xattr.h>): a version, and for
+# each entry its tag, rights and number.
+_ACL, _ACL_VERSION, _ENTRY = "system.posix_acl_access", 2, struct.Struct("<HHI")
+_OWNER, _USER, _OF_GROUP, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
+_NO_ID = 0xFFFF_FFFF
+_changing = threading.Lock()
 
 
 class UnsafeDirectory(Exception):
@@ -72,6 +82,40 @@ def reason_not_to_trust(path: Path) -> str | None:
         ends = [path.absolute()]
     ways = dict.fromkeys(part for end in ends for part in (end, *end.parents))
     return next((f"{part}: {reason}" for part in ways if (reason := _distrust(part)) is not None), None)
+
+
+def let_in(
+    path: Path, rights: int, *, users: Iterable[int] = (), groups: Iterable[int] = (), anew: bool = False
+) -> None:
+    """Give these users and groups rights (4 read, 2 write, 1 enter) to what is at the path.
+
+    Besides those who have been let in before, or ``anew`` in their place.  By an access control list,
+    as a file has but one group.  Raises OSError, where a file system has none too.
+    """
+    with _changing:
+        mode = path.lstat().st_mode
+        entries = {} if anew else _let_in_before(path)
+        entries |= {(_USER, uid): rights for uid in users} | {(_GROUP, gid): rights for gid in groups}
+        most = mode & 7
+        for granted in entries.values():
+            most |= granted
+        entries |= {
+            (_OWNER, _NO_ID): mode >> 6 & 7,
+            (_OF_GROUP, _NO_ID): mode & 7,
+            (_OTHER, _NO_ID): mode & 7,
+        }
+        entries[_MASK, _NO_ID] = most
+        packed = [_ENTRY.pack(tag, entries[tag, who], who) for tag, who in sorted(entries)]
+        os.setxattr(path, _ACL, b"".join([struct.pack("<I", _ACL_VERSION), *packed]), follow_symlinks=False)
+
+
+def _let_in_before(path: Path) -> dict[tuple[int, int], int]:
+    try:
+        content = os.getxattr(path, _ACL, follow_symlinks=False)[struct.calcsize("<I") :]
+    except OSError:
+        return {}  # it has none
+    entries = ((tag, who, rights) for tag, rights, who in _ENTRY.iter_unpack(content))
+    return {(tag, who): rights for tag, who, rights in entries if tag in (_USER, _GROUP)}
 
 
 class ExposedFiles:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from supervisor.cgroups.group import Group, Memory
 from supervisor.cgroups.tree import NOWHERE, Level, RunId, Tree
+from supervisor.process.account import uid_of
 from supervisor.process.group import is_marked, living_members
 from supervisor.process.priority import favour
 from supervisor.records.record import MARK_VARIABLE
@@ -25,10 +26,17 @@ class Confinement:
 
     ``memory`` is what it used in all, known after ``end``; ``pressed`` what it uses and may
     use, in bytes, as long as that is more than ``limits.warn`` of the limit; ``refused`` is
-    which limit is not in force, and why.
+    which limit is not in force, and why; ``uid`` is whose it is, if not ours: others may have any mark.
     """
 
-    def __init__(self, tree: Tree = NOWHERE, group: Group | None = None, pid: int | None = None) -> None:
+    def __init__(
+        self,
+        tree: Tree = NOWHERE,
+        group: Group | None = None,
+        pid: int | None = None,
+        uid: int | None = None,
+    ) -> None:
+        self.uid = uid
         self._group = group
         self._pid = pid
         self._is_limited = group is not None and tree.level is Level.ENFORCED
@@ -42,17 +50,18 @@ class Confinement:
 
         One of an earlier daemon is there already, with its limits.  Raises OSError.
         """
+        uid = uid_of(config.user)
         if tree.run_of(pid) == run:
-            return cls(tree, tree.group(run), pid)
+            return cls(tree, tree.group(run), pid, uid)
 
         def is_its(other: int) -> bool:
             try:
-                return os.getsid(other) == pid or is_marked(other, MARK_VARIABLE, mark)
+                return os.getsid(other) == pid or is_marked(other, MARK_VARIABLE, mark, uid)
             except OSError:
                 return False  # it has ended
 
         group = None if tree.level is Level.NONE else tree.place(run, pid, is_its)
-        found = cls(tree, group, pid)
+        found = cls(tree, group, pid, uid)
         found.limit(config)
         return found
 

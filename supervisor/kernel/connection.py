@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from supervisor.disk.files import read_own, write_atomically
-from supervisor.disk.privacy import is_ours
+from supervisor.disk.privacy import is_ours, let_in
 from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, is_listened_on, reachable_ip
+from supervisor.process.account import Account, acting, may
 from supervisor.settings.config import KernelConfig
 
 __all__ = [
@@ -148,6 +149,9 @@ class Connection:
         self.ipc_dir = ipc_dir
         self.address: Address | None = None
         self._holds = Holds()
+        # Whose it is, if not ours, and who has the key (``Record.uid``): that is known earlier.
+        self.owner: Account | None = None
+        self.uid: int | None = None
         # Nobody knows where it listens: this address is for nobody's eyes.
         self.is_presumed = False
         self._renew_ports = False
@@ -179,11 +183,12 @@ class Connection:
         self._renew_ports = True
         self._renew_key = self._renew_key or new_key
 
-    def choose(self, config: KernelConfig, kernel_name: str) -> Address:
-        """The address for the next run: made the first time, kept ever after.
+    def choose(self, config: KernelConfig, kernel_name: str, owner: Account | None = None) -> Address:
+        """The address for the next run, the ``owner``'s (ours): made the first time, kept ever after.
 
         Only what the settings demand is changed: transport, ip, and ports given
-        there as other than 0.  To be called while no run of the kernel lives.
+        there as other than 0; and the key, where another account had it.  To be called
+        while no run of the kernel lives.
 
         Raises PortTaken if another program listens on a port of the address, which
         then stays as it is, and PortOfAnother if another kernel has the port; of the
@@ -192,9 +197,10 @@ class Connection:
         the ip is none of this machine's.
         """
         with self._choosing:
-            old = self.address
-            key = secrets.token_hex(_KEY_BYTES) if old is None or self._renew_key else old.key
-            ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip)
+            old, uid = self.address, None if owner is None else owner.uid
+            is_new = old is None or self._renew_key or uid != self.uid
+            key = secrets.token_hex(_KEY_BYTES) if old is None or is_new else old.key
+            ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip, owner)
             kept = places = _places_of(old)
             try:
                 ports = self._choose_ports(config, ip)
@@ -210,6 +216,8 @@ class Connection:
                 self._claim(places)
                 raise
             self._keep(address)
+            # Not before: an address that is kept is known to whoever had it.
+            self.owner, self.uid = owner, uid
             return address
 
     def choose_once(self, config: KernelConfig, kernel_name: str) -> Address:
@@ -222,7 +230,7 @@ class Connection:
     @property
     def is_written(self) -> bool:
         """Whether the connection file is there and right."""
-        return self.address is not None and _is_as_written(self.path, self.address.to_json())
+        return self.address is not None and self._is_as_written(self.address.to_json())
 
     def write(self) -> bool:
         """Put the address into the connection file, whole or not at all; tells whether that was needed.
@@ -232,17 +240,38 @@ class Connection:
         assert self.address is not None, "choose or adopt comes first"
         content = self.address.to_json()
         with self._file:
-            if _is_as_written(self.path, content):
+            if self._is_as_written(content) or self.is_strange:
                 return False
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                write_atomically(self.path, content, 0o600)
+                owner = None if self.owner is None else (self.owner.uid, self.owner.gid)
+                write_atomically(self.path, content, 0o600, owner=owner)
             except PermissionError:
                 if is_ours(self.path):
                     raise
                 what = "another user put a file there: remove it, or choose another runtime_dir"
                 raise PermissionError(errno.EPERM, what, str(self.path)) from None
             return True
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether it is an account's of which no more than its number is known yet."""
+        return self.uid is not None and self.owner is None
+
+    def _is_as_written(self, content: bytes) -> bool:
+        return _is_as_written(self.path, content, self.uid)
+
+    def open_way(self) -> None:
+        """See that the owner gets to the file.  Raises PermissionError, OSError."""
+        if self.owner is None:
+            return
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        let_in(self.path.parent, os.X_OK, users=[self.owner.uid])
+        with acting(self.owner):
+            closed = next((part for part in reversed(self.path.parents) if not may(part, os.X_OK)), None)
+        if closed is not None:
+            what = f"{self.owner.name} may not enter it: chmod o+x it, or choose another runtime_dir"
+            raise PermissionError(errno.EACCES, what, str(closed))
 
     def remove(self) -> None:
         """Remove the connection file; one that is not there is no error."""
@@ -289,10 +318,15 @@ class Connection:
         A kernel that binds such a file takes it from whoever listens there, and nobody
         is told.  Hence raises PortTaken if somebody does, or if it is not a socket.
         """
-        if self.address is None or self.address.transport != "ipc":
+        if self.address is None or self.address.transport != "ipc" or self.is_strange:
             return
+        # Perhaps in a directory of its own: what is there, and what leads there, is its business.
+        with acting(self.owner):
+            self._remove_stale_sockets(self.address)
+
+    def _remove_stale_sockets(self, address: Address) -> None:
         for channel in CHANNELS:
-            path, port = self.address.ipc_path(channel), self.address.port(channel)
+            path, port = address.ipc_path(channel), address.port(channel)
             if not os.path.lexists(path):
                 continue
             if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -344,22 +378,31 @@ class Connection:
     def _claim(self, places: Iterable[Place]) -> None:
         CLAIMS.claim(self, places)
 
-    def _ipc_prefix(self, ip: str) -> str:
+    def _make_ipc_dir(self, owner: Account | None) -> Path:
+        """A directory of the owner's alone, beside the connection files."""
+        directory = self.ipc_dir if owner is None else self.ipc_dir.with_name(f"ipc-{owner.uid}")
+        # One by one: of several at once, only the last gets the mode (mkdir(2)).
+        if not directory.is_dir():
+            directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
+        if stat.S_IMODE(directory.stat().st_mode) != 0o700:
+            directory.chmod(0o700)
+        if owner is not None:
+            os.chown(directory, owner.uid, owner.gid)
+        return directory.absolute()
+
+    def _ipc_prefix(self, ip: str, owner: Account | None) -> str:
         """The path before ``-PORT``: the configured one, else one in our own directory."""
         if ip.startswith("/"):
             prefix = ip
-            Path(ip).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with acting(owner):
+                Path(ip).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
-            # One by one: of several at once, only the last gets the mode (mkdir(2)).
-            if not self.ipc_dir.is_dir():
-                self.ipc_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self.ipc_dir.mkdir(mode=0o700, exist_ok=True)
-            if stat.S_IMODE(self.ipc_dir.stat().st_mode) != 0o700:
-                self.ipc_dir.chmod(0o700)
-            prefix = str(self.ipc_dir.absolute() / self.name)
+            directory = self._make_ipc_dir(owner)
+            prefix = str(directory / self.name)
             if len(os.fsencode(prefix)) > _IPC_PREFIX_LIMIT:
                 short = hashlib.sha256(self.name.encode()).hexdigest()[:16]
-                prefix = str(self.ipc_dir.absolute() / short)
+                prefix = str(directory / short)
         if len(os.fsencode(prefix)) > _IPC_PREFIX_LIMIT:
             raise OSError(
                 errno.ENAMETOOLONG,
@@ -407,12 +450,13 @@ def _places_of(address: Address | None) -> list[Place]:
     return [] if address is None else address.places()
 
 
-def _is_as_written(path: Path, content: bytes) -> bool:
+def _is_as_written(path: Path, content: bytes, uid: int | None) -> bool:
     try:
         status = path.lstat()
         return (
             stat.S_ISREG(status.st_mode)
             and stat.S_IMODE(status.st_mode) == 0o600
+            and uid in (None, status.st_uid)
             and status.st_size == len(content)
             and read_own(path) == content
         )

@@ -43,7 +43,7 @@ from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAn
 from supervisor.kernel.handle import Handle, LocalHandle
 from supervisor.kernel.holder import holder
 from supervisor.kernel.kernelspec import LaunchError
-from supervisor.kernel.launch import Command, Launcher, describe_failure, interrupt_mode
+from supervisor.kernel.launch import Command, Launcher, describe_failure, interrupt_mode, owner
 from supervisor.kernel.line import Context
 from supervisor.kernel.local import LocalKernel
 from supervisor.kernel.run import OutputOfRun, Run
@@ -197,7 +197,7 @@ class Entry:
         command = await self._launching.do(self._launcher.resolve, config)
         self._language = command.language
         await self._launching.do(self._aftermath.end_stub)
-        await self._launching.do(self.connection.choose, config, command.kernel_name)
+        await self._launching.do(self.connection.choose, config, command.kernel_name, command.account)
         self._spec_mode = command.interrupt_mode
         if (self.connection.address, self._spec_mode) != before:
             # On record before it is in a file that clients read: it is for good from then on.
@@ -326,6 +326,7 @@ class Entry:
         else:
             self.connection.release()
         self.connection.remove_stale_sockets()
+        self.connection.open_way()
 
     async def _make_room(self, config: KernelConfig) -> Path:
         """Where its output goes, within its limits; nothing about it keeps a kernel from coming back."""
@@ -360,6 +361,7 @@ class Entry:
             run = await self._watch(effect, report)
         if run is not None:
             # Only now, as it may hang or fail: whatever happens, its end is told.
+            await self._learn_owner(effect.config)
             await self._learn_mode(run, effect.config)
             await self._offer(run)
 
@@ -400,6 +402,12 @@ class Entry:
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
                 return False
+
+    async def _learn_owner(self, launched: KernelConfig) -> None:
+        try:
+            self.connection.owner = await self._launching.do(owner, launched)
+        except Exception as error:
+            log.warning("whose kernel %s is cannot be told: %s", self.name, error)
 
     async def _learn_mode(self, run: Run, launched: KernelConfig) -> None:
         """How an adopted kernel is interrupted that a version has recorded which did not tell."""
@@ -447,7 +455,7 @@ class Entry:
         self.id, self._language = record.id or self.id, record.language
         self._aftermath.recall(record)
         self._output_from = record.output_from
-        self._spec_mode = record.interrupt_mode
+        self._spec_mode, self.connection.uid = record.interrupt_mode, record.uid
         try:
             if record.address is not None:
                 self.connection.adopt(Address.from_mapping(record.address))
@@ -522,7 +530,8 @@ class Entry:
             address = None if self.connection.is_presumed else self.connection.address
             record = record_of(kernel, state, address, self._output_from, self._dates, self._spec_mode)
             if record is not None:
-                self.keeper.keep(replace(record, id=self.id, language=self.language))
+                known = {"id": self.id, "language": self.language, "uid": self.connection.uid}
+                self.keeper.keep(replace(record, **known))
 
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""

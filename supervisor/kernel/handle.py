@@ -129,7 +129,8 @@ class LocalHandle:
 
     async def left(self) -> tuple[int, ...]:
         """Those that carry its mark."""
-        return tuple(process.pid for process in await begin(marked_processes, MARK_VARIABLE, self._mark))
+        left = await begin(marked_processes, MARK_VARIABLE, self._mark, self._confinement.uid)
+        return tuple(process.pid for process in left)
 
     async def cleanup(self) -> None:
         """Let its pidfd go."""

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.model import Cause
-from supervisor.settings.mistakes import closest
+from supervisor.disk.files import read_bounded
+from supervisor.process.account import Account
+from supervisor.settings.mistakes import closest, cut
 
 NATIVE_NAMES = ("python3", "python")
 LOCAL_PROVISIONER = "local-provisioner"
+_LARGEST = 1 << 20
+"""Bytes of a ``kernel.json``: it may be another account's."""
 _VALID_NAME = re.compile(r"^[a-z0-9._-]+$")
 
 
@@ -63,13 +67,21 @@ def installed() -> dict[str, Path]:
     return _search()[0]
 
 
-def _search() -> tuple[dict[str, Path], OSError | None]:
-    """What is installed, and why there may be more: a directory that is there could not be listed."""
-    from jupyter_core.paths import jupyter_path
+def _places(account: Account | None) -> list[Path]:
+    """Jupyter's search path; that of another account begins in its home, and has nothing of ours alone."""
+    from jupyter_core import paths
 
+    if account is None:
+        return [Path(place) for place in paths.jupyter_path("kernels")]
+    shared = [*paths.ENV_JUPYTER_PATH, *paths.SYSTEM_JUPYTER_PATH]
+    return [Path(place, "kernels") for place in (f"{account.home}/.local/share/jupyter", *shared)]
+
+
+def _search(account: Account | None = None) -> tuple[dict[str, Path], OSError | None]:
+    """What is installed, and why there may be more: a directory that is there could not be listed."""
     found: dict[str, Path] = {}
     unlisted: OSError | None = None
-    for directory in map(Path, jupyter_path("kernels")):
+    for directory in _places(account):
         try:
             candidates = sorted(directory.iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -85,15 +97,15 @@ def _search() -> tuple[dict[str, Path], OSError | None]:
     return found, unlisted
 
 
-def find(name: str) -> KernelSpec:
-    """The kernelspec of that name, in any case of letters.
+def find(name: str, account: Account | None = None) -> KernelSpec:
+    """The kernelspec of that name, in any case of letters, as the account (ours) finds it.
 
     ``python`` stands for ``python3`` where no spec has that very name, and
     where neither is installed, for the ipykernel of the running environment,
     as everywhere in Jupyter.  Raises LaunchError, cause NOT_FOUND, if there is
     none, if its ``kernel.json`` is damaged, or if it needs a provisioner.
     """
-    there, unlisted = _search()
+    there, unlisted = _search(account)
     key = name.lower()
     if key not in there and key in NATIVE_NAMES:
         if "python3" not in there:
@@ -108,12 +120,12 @@ def read(directory: Path, name: str) -> KernelSpec:
     """The kernelspec in this directory; raises LaunchError if it is damaged or needs a provisioner."""
     path = directory / "kernel.json"
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path, _LARGEST))
     except OSError as error:
         raise LaunchError(
             f'kernelspec "{name}": cannot read {path}: {error.strerror}: check its permissions'
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise _damaged(path, "not a JSON object")
@@ -153,7 +165,7 @@ def _env(path: Path, value: object) -> dict[str, str]:
 
 def _interrupt_mode(path: Path, value: object) -> str:
     if value not in ("signal", "message"):
-        raise _damaged(path, f'"interrupt_mode": {json.dumps(value)} is not one of "signal", "message"')
+        raise _damaged(path, f'"interrupt_mode": {cut(json.dumps(value))} is not one of "signal", "message"')
     return str(value)
 
 

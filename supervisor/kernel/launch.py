@@ -3,8 +3,8 @@
 Owns the way from kernelspec or argv to a running process.  Never waits for the
 process, never signals it, and decides nothing about when.
 
-Left as they are, for the kernel to inherit: umask, resource limits, scheduling
-and the OOM score.  So ``OOMScoreAdjust=`` of a systemd unit counts for the
+Left as they are, for the kernel to inherit: resource limits, scheduling and the OOM score, and, unless it
+has another account (``user``), the umask.  So ``OOMScoreAdjust=`` of a systemd unit counts for the
 kernels too: a negative one would protect them, the large ones, as well.
 """
 
@@ -28,6 +28,7 @@ from supervisor.kernel import kernelspec
 from supervisor.kernel.connection import PortOfAnother, PortTaken
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
 from supervisor.output.file import open_for_writer
+from supervisor.process.account import Account, account_of, acting, expand, may
 from supervisor.process.descriptors import give_back_limit
 from supervisor.process.dispositions import default_signals
 from supervisor.settings.config import Config, KernelConfig
@@ -74,6 +75,8 @@ class Command:
     kernel_name: str
     resource_dir: str
     language: str
+    account: Account | None = None
+    """Whose it is, if not ours."""
 
 
 class Launcher:
@@ -100,7 +103,7 @@ def lacking(config: Config) -> list[str]:
         try:
             if kernel.enabled:
                 resolve(kernel)
-        except LaunchError as error:
+        except (LaunchError, OSError) as error:
             told.append(f"{dotted(('kernels', kernel.name))}: {error}")
     return told
 
@@ -110,7 +113,17 @@ def interrupt_mode(config: KernelConfig) -> str:
 
     Raises LaunchError.
     """
-    return _spec(config).interrupt_mode
+    account = owner(config)
+    with acting(account):
+        return _spec(config, account).interrupt_mode
+
+
+def owner(config: KernelConfig) -> Account | None:
+    """Whose the kernel of these settings is, ``None`` for ours.  Raises LaunchError."""
+    try:
+        return account_of(config.user)
+    except KeyError:
+        raise LaunchError(f'user "{config.user}" does not exist: make the account or change user') from None
 
 
 def resolve(
@@ -124,24 +137,36 @@ def resolve(
     ``prefer_own_python`` it means the running interpreter, as in
     jupyter_client.
 
+    All of it is as the account of the kernel finds it; its kernelspecs are told nothing of our environment.
+
     Raises LaunchError if the kernelspec, the working directory or the
-    executable is not there or not usable.
+    executable is not there or not usable, or if there is no such account.
     """
-    spec = _spec(config)
+    account = owner(config)
+    with acting(account):
+        return _resolve(config, account, base, own=prefer_own_python)
+
+
+def _resolve(
+    config: KernelConfig, account: Account | None, base: Mapping[str, str] | None, *, own: bool
+) -> Command:
+    spec = _spec(config, account)
     argv = config.argv if config.argv is not None else spec.argv
-    argv = tuple(_expand(element) for element in (*argv, *config.extra_arguments))
+    argv = tuple(expand(element, account) for element in (*argv, *config.extra_arguments))
     prefix = _prefix(spec.resource_dir) if config.argv is None else None
-    values = os.environ if base is None else base
+    values = _environment(account) if base is None else base
     env = _fill(spec.env, values)
-    env |= _fill(config.env, {**values, **env})
+    # What the configuration asks of our environment it is given: it is ours.
+    env |= _fill(config.env, {**(os.environ if base is None else base), **values, **env})
     command = Command(
-        argv=(_python(argv[0], prefix, own=prefer_own_python), *argv[1:]),
+        argv=(_python(argv[0], prefix, own=own), *argv[1:]),
         env=env,
-        cwd=str(Path(_expand(config.cwd)).absolute()),
+        cwd=str(Path(expand(config.cwd, account)).absolute()),
         interrupt_mode=spec.interrupt_mode,
         kernel_name=spec.name,
         resource_dir=spec.resource_dir,
         language=spec.language,
+        account=account,
     )
     _check_cwd(command.cwd)
     if "{connection_file}" not in command.argv[0]:
@@ -174,11 +199,13 @@ def format_argv(
 def environment(
     command: Command, mark: Mapping[str, str], base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of the kernel: ``base`` (ours) less what is about us alone, the additions, the mark.
+    """The environment of the kernel: ``base`` less what is about us alone, the additions, the mark.
+
+    ``base`` is ours, or that of its account.
 
     What is removed may still be set on purpose, by the kernelspec or the settings.
     """
-    env = without_ours(os.environ if base is None else base)
+    env = without_ours(_environment(command.account) if base is None else base)
     if not _is_of_our_environment(command, env):
         env.pop("PYTHONHOME", None)
         # An active environment that is not ours is the user's choice; but IPython
@@ -187,6 +214,10 @@ def environment(
             for variable in _OF_OUR_VENV:
                 env.pop(variable, None)
     return {**env, **command.env, **mark}
+
+
+def _environment(account: Account | None) -> Mapping[str, str]:
+    return os.environ if account is None else account.environment()
 
 
 def without_ours(env: Mapping[str, str]) -> dict[str, str]:
@@ -210,6 +241,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start the process, in a session of its own; blocks for milliseconds, may be called in any thread.
 
+    It is the account's from its first instruction; of ours it has no more than the output file, to write to.
+
     stdout and stderr go to the end of the file ``output`` (0600, made if need
     be, with its directory), never into a pipe, which would block the kernel
     once nobody reads; to wherever ours go if it is ``None``.  ``popen_options``
@@ -219,6 +252,22 @@ def spawn(
     Raises LaunchError, or TypeError or ValueError if ``Popen`` does not take
     the keywords; there is no process then.
     """
+    fd = None if output is None else open_output(output)
+    try:
+        with acting(command.account):
+            return _spawn(command, connection_file, fd, mark, popen_options)
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _spawn(
+    command: Command,
+    connection_file: Path,
+    output: int | None,
+    mark: Mapping[str, str],
+    popen_options: Mapping[str, Any],
+) -> subprocess.Popen[bytes]:
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL, **popen_options}
     base = options.pop("env", None)
     cwd = str(Path(options.pop("cwd", None) or command.cwd).absolute())
@@ -230,14 +279,11 @@ def spawn(
     options.pop("process_group", None)
     # Always: a group signal to a kernel in our own group would reach us.
     options |= {"start_new_session": True, "cwd": cwd, "env": env}
-    fd = None if output is None else open_output(output)
-    try:
-        if fd is not None:
-            options = {"stdout": fd, "stderr": fd, **options}
-        return start(argv, options)
-    finally:
-        if fd is not None:
-            os.close(fd)
+    if command.account is not None:
+        options |= command.account.popen_options()
+    if output is not None:
+        options = {"stdout": output, "stderr": output, **options}
+    return start(argv, options)
 
 
 def start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
@@ -263,15 +309,10 @@ def _has_odd_character(argv: Sequence[str], options: Mapping[str, Any]) -> bool:
     return any("\0" in os.fsdecode(word) for word in words) or any("=" in os.fsdecode(name) for name in env)
 
 
-def _spec(config: KernelConfig) -> KernelSpec:
+def _spec(config: KernelConfig, account: Account | None) -> KernelSpec:
     if config.argv is not None and config.kernelspec is None:
         return KernelSpec(name="", argv=config.argv)
-    return kernelspec.find(config.kernelspec or DEFAULT_KERNELSPEC)
-
-
-def _expand(text: str) -> str:
-    # As a string: not everything is a path, and an unknown ~user stays as it is.
-    return os.path.expanduser(text)  # noqa: PTH111
+    return kernelspec.find(config.kernelspec or DEFAULT_KERNELSPEC, account)
 
 
 def _fill(additions: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
@@ -288,7 +329,7 @@ def _prefix(resource_dir: str) -> str | None:
     if len(parents) < 4 or parents[0].parts[-3:] != ("share", "jupyter", "kernels"):
         return None
     # Not resolved: the python of a virtual environment is a link out of it.
-    return str(parents[3]) if os.access(parents[3] / "bin" / "python", os.X_OK) else None
+    return str(parents[3]) if may(parents[3] / "bin" / "python", os.X_OK) else None
 
 
 def _python(program: str, prefix: str | None, *, own: bool) -> str:
@@ -303,7 +344,7 @@ def _python(program: str, prefix: str | None, *, own: bool) -> str:
 def _check_cwd(cwd: str) -> None:
     if not stat.S_ISDIR(_mode(Path(cwd), f'working directory "{cwd}"', "make it or change cwd")):
         raise LaunchError(f'working directory "{cwd}" is not a directory: change cwd')
-    if not os.access(cwd, os.X_OK):
+    if not may(cwd, os.X_OK):
         raise LaunchError(f'working directory "{cwd}" may not be entered: change its mode or cwd')
 
 
@@ -324,11 +365,11 @@ def _executable(program: str, env: Mapping[str, str], cwd: str) -> str:
         found = shutil.which(program, path=env.get("PATH", os.defpath))
         if found is None:
             raise LaunchError(f'executable "{program}" is not on the PATH of the kernel: give its full path')
-        return str(Path(found).absolute())
+        program = found
     path = Path(cwd, program)
     if not stat.S_ISREG(_mode(path, f'executable "{path}"', "install it or change argv")):
         raise LaunchError(f'executable "{path}" is not a file: change argv')
-    if not os.access(path, os.X_OK):
+    if not may(path, os.X_OK):
         raise LaunchError(f'executable "{path}" may not be executed: change its mode or argv')
     return str(path)
 

@@ -163,7 +163,8 @@ class Run:
         self._note_language(await self._channel.wait_ready())
         if self.startup[0] and not await self._run_startup():
             return
-        connect = await begin(connect_command, self._connection.path)
+        owner = self._connection.owner
+        connect = await begin(connect_command, self._connection.path, owner and owner.name)
         self._report(Ready(self._kernel, self.generation, connect))
         self._start_monitor()
 

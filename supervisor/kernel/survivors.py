@@ -39,6 +39,7 @@ from supervisor.kernel.connection import Address, listened_port, read_address
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
+from supervisor.process.account import uid_of
 from supervisor.process.group import variable_of
 from supervisor.process.identity import (
     all_pids,
@@ -174,7 +175,10 @@ async def take_stock(
     """
     look = Lane("records")
     records, troubles = await look.begin(store.read_all)
-    marked, helpers = await look.begin(_marked, places.state_dir)
+    users = {name: kernel.user for name, kernel in declared.items()}
+    users |= {record.name: record.launched.user for record in records if record.launched}
+    uids = await look.begin(lambda: {name: uid_of(user) for name, user in users.items()})
+    marked, helpers = await look.begin(_marked, places.state_dir, uids)
     survivors: list[Survivor] = []
     told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
     strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}
@@ -193,7 +197,7 @@ async def take_stock(
             )
     for record in records:
         found = marked.get(record.name, [])
-        if (refusal := _reason_to_refuse(record, found, cgroups)) is not None:
+        if (refusal := _reason_to_refuse(record, found, cgroups, uids)) is not None:
             strangers.add(record.name)
             told[f"record of {record.name}"] = refusal
         elif record.launched is not None:
@@ -202,11 +206,15 @@ async def take_stock(
     return Stock(tuple(survivors), ended, helpers, tuple(records), frozenset(strangers), told)
 
 
-def _reason_to_refuse(record: Record, marked: list[Marked], cgroups: Tree) -> str | None:
+def _reason_to_refuse(
+    record: Record, marked: list[Marked], cgroups: Tree, uids: Mapping[str, int | None]
+) -> str | None:
     """Why a kernel on record that may live cannot be taken up."""
     process = record.process if record.process and is_running(record.process) else None
     if process is not None:
-        other = _of_another_account(record.name, process) or _of_another_run(record, process, cgroups)
+        other = _of_another_account(record, process, uids.get(record.name, os.geteuid())) or _of_another_run(
+            record, process, cgroups
+        )
         if other is not None:
             return other
         if not marked and not _is_its_run(process, []):
@@ -221,14 +229,19 @@ def _reason_to_refuse(record: Record, marked: list[Marked], cgroups: Tree) -> st
     return None
 
 
-def _of_another_account(name: str, process: ProcessId) -> str | None:
-    """Why the living process of a kernel on record cannot be taken up, if it is another account's.
+def _of_another_account(record: Record, process: ProcessId, uid: int | None) -> str | None:
+    """Why the living process of a kernel on record cannot be taken up, if it is not that of its account.
 
     As after ``User=`` of the service was changed: it could neither be ended nor believed.
     """
-    owner, pid = owner_of(process), process.pid
-    if owner is None or owner == (uid := os.geteuid()):
+    owner, name, pid = owner_of(process), record.name, process.pid
+    if owner is None or owner == uid:
         return None
+    if record.launched is not None and (user := record.launched.user) is not None:
+        return (
+            f"{name}: pid {pid} is not of user {user}, whose the kernel is: it is left alone: "
+            f"end it (kill {pid}) and start the daemon anew"
+        )
     return (
         f"{name}: pid {pid} belongs to user {owner}, and this daemon runs as {uid}: it is left alone: "
         f"run the daemon as that user again, or end it (kill {pid}) and start the daemon anew"
@@ -338,10 +351,13 @@ def _age(process: ProcessId) -> float:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
-def _marked(state_dir: Path) -> tuple[dict[str, list[Marked]], tuple[ProcessId, ...]]:
+def _marked(
+    state_dir: Path, uids: Mapping[str, int | None]
+) -> tuple[dict[str, list[Marked]], tuple[ProcessId, ...]]:
     """The living processes that belong to runs of kernels of this state directory, whoever recorded them.
 
-    And those that a supervisor had for itself.
+    And those that a supervisor had for itself.  Each account can make any mark: what counts is that of the
+    kernel's own (``uids``, else ours).
     """
     found: dict[str, list[Marked]] = {}
     helpers: list[ProcessId] = []
@@ -351,12 +367,13 @@ def _marked(state_dir: Path) -> tuple[dict[str, list[Marked]], tuple[ProcessId, 
             if value is None:
                 continue
             process = identify(pid)
-            is_leader = os.getsid(pid) == pid
-            if owner_of(process) not in (None, os.geteuid()):
-                continue
+            is_leader, own = os.getsid(pid) == pid, os.geteuid()
         except OSError:
             continue  # ended meanwhile
-        if (run := marked_run(value, state_dir)) is not None:
+        run = marked_run(value, state_dir)
+        if owner_of(process) not in (None, own if run is None else uids.get(run[0], own)):
+            continue
+        if run is not None:
             found.setdefault(run[0], []).append(Marked(process, run[1], is_leader))
         elif is_helper_mark(value, state_dir):
             helpers.append(process)

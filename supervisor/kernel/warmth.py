@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.model import AS_EVER, Begun, Cause
+from supervisor.disk.files import read_bounded
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, Launcher, environment, format_argv, open_output, spawn, start
+from supervisor.process.account import acting, expand
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.settings.config import KernelConfig
 from supervisor.warm.command import LAUNCH, IPython, NotWarm, prepared, read_command, write_order
 from supervisor.warm.inside import pending
 from supervisor.warm.zygotes import Forked, Tell, Zygote, Zygotes, cause_of
 
+# Bytes of a start-up file: it may be another account's.
+LARGEST_STARTUP = 1 << 20
 # As much of the code that is executed is kept, in characters.
 CODE = 200
 # How long a launch waits for a zygote that imports, in seconds: at first it would have to import as well,
@@ -54,6 +58,29 @@ class Launching:
     def argv(self) -> list[str]:
         """The command line as it would be cold."""
         return format_argv(self.command.argv, str(self.connection_file), self.command.resource_dir)
+
+    @property
+    def parts(self) -> IPython:
+        """The parts of its command.  Raises NotWarm, also for another account's: it might lie about pids."""
+        if (account := self.command.account) is not None:
+            raise NotWarm(f"it runs as {account.name}: only kernels of the daemon's own account start warm")
+        return read_command(self.argv)
+
+    @property
+    def startup(self) -> tuple[str, str]:
+        """Its start-up code, as its account reads it.  Raises LaunchError."""
+        config, account = self.config, self.command.account
+        if config.startup_file is None:
+            return config.startup or "", "<startup>"
+        path = Path(expand(config.startup_file, account))
+        try:
+            with acting(account):
+                data = path.read_bytes() if account is None else read_bounded(path, LARGEST_STARTUP)
+            return data.decode().replace("\r\n", "\n"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise LaunchError(
+                f'startup_file "{path}": {error}: mend it or change the key', Cause.STARTUP
+            ) from error
 
     def order(self, parts: IPython, startup: tuple[str, str]) -> dict[str, Any]:
         """What the kernel is told, by ``warm/inside``."""
@@ -107,13 +134,13 @@ class Warmth:
 
     def way(self, wanted: Launching, tell: Tell) -> Way:
         """As warm as is wished and possible; waits for a zygote.  Raises LaunchError."""
-        config, startup = wanted.config, startup_of(wanted.config)
+        config, startup = wanted.config, wanted.startup
         if config.warm_start not in FORKED:
             self.leave(config.name)
         if config.warm_start == "off":
             return Way(AS_EVER, startup)
         try:
-            parts = read_command(wanted.argv)
+            parts = wanted.parts
         except NotWarm as reason:
             return Way(Begun("cold", str(reason)), startup)
         order = _order_for(wanted, parts, startup)
@@ -164,7 +191,7 @@ class Warmth:
 
     def park(self, wanted: Launching, number: int, tell: Tell) -> Spare:
         """Begin a spare, which says on its cord when it is parked.  Raises NotWarm, LaunchError."""
-        parts, startup = read_command(wanted.argv), startup_of(wanted.config)
+        parts, startup = wanted.parts, wanted.startup
         zygote = self._zygote(wanted, parts, PARK_PATIENCE, tell)
         order = write_order(wanted.order(parts, startup))
         mark = f"{wanted.helper_mark}standby/{wanted.config.name}"
@@ -176,7 +203,7 @@ class Warmth:
 
     def promote(self, spare: Spare, wanted: Launching) -> str:
         """Let the spare take the address, and tell it all that is known now; empty, or why it cannot."""
-        parts, startup = read_command(wanted.argv), startup_of(wanted.config)
+        parts, startup = wanted.parts, wanted.startup
         if (spare.argv, spare.startup) != (wanted.argv, startup):
             return "its start-up code has changed"
         if (path := spare.zygote.stale()) is not None:
@@ -193,7 +220,7 @@ class Warmth:
             if all(one.replied and one.idle for one in pending.read(str(wanted.pending)).requests):
                 wanted.pending.unlink()
                 return None
-            parts = read_command(wanted.argv)
+            parts = wanted.parts
         except (OSError, NotWarm):
             return None
         order = write_order({**wanted.order(parts, ("", "")), "about": dict(about), "for": STUB_LIFE})
@@ -246,16 +273,3 @@ def _handed_over(spare: Spare, order: int, output: int) -> str:
 def _spawn(argv: list[str], env: Mapping[str, str], cwd: str, fd: int) -> subprocess.Popen[bytes]:
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     return start(argv, {**quiet, "env": dict(env), "cwd": cwd, "pass_fds": [fd], "executable": argv[0]})
-
-
-def startup_of(config: KernelConfig) -> tuple[str, str]:
-    """The start-up code and what its tracebacks call it; empty without any.  Raises LaunchError."""
-    if config.startup_file is None:
-        return config.startup or "", "<startup>"
-    path = Path(config.startup_file).expanduser()
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LaunchError(
-            f'startup_file "{path}": {error}: mend it or change the key', Cause.STARTUP
-        ) from error

@@ -158,8 +158,8 @@ async def _wait_ended(process: ProcessId, deadline: float) -> None:
         await asyncio.sleep(0.01)
 
 
-def marked_processes(variable: str, value: str) -> list[ProcessId]:
-    """The processes of our user that were started with exactly this environment variable.
+def marked_processes(variable: str, value: str, uid: int | None = None) -> list[ProcessId]:
+    """The processes of a user (ours) that were started with exactly this environment variable.
 
     Finds children that left the group and the session of their kernel; zombies
     have no environment.  Never names the calling process.
@@ -169,9 +169,9 @@ def marked_processes(variable: str, value: str) -> list[ProcessId]:
         try:
             # Asked first and of the few it is true for again: this goes through all processes of the
             # machine at every death. The pid may have gone to another process before it was identified.
-            if pid != os.getpid() and is_marked(pid, variable, value):
+            if pid != os.getpid() and is_marked(pid, variable, value, uid):
                 process = identify(pid)
-                if is_marked(pid, variable, value):
+                if is_marked(pid, variable, value, uid):
                     found.append(process)
         except OSError:  # ended meanwhile, or another user's
             continue
@@ -188,10 +188,11 @@ def variable_of(pid: int, variable: str) -> str | None:
         return None  # ended meanwhile, or another user's
 
 
-def is_marked(pid: int, variable: str, value: str) -> bool:
-    """Whether a process of our user was started with exactly this environment variable.  Raises OSError."""
+def is_marked(pid: int, variable: str, value: str, uid: int | None = None) -> bool:
+    """Whether a process of a user (ours) began with exactly this environment variable.  Raises OSError."""
     if LINUX:
-        if os.stat(f"{PROC}/{pid}").st_uid != os.geteuid():  # noqa: PTH116 - half the time of a Path
+        owner = os.geteuid() if uid is None else uid
+        if os.stat(f"{PROC}/{pid}").st_uid != owner:  # noqa: PTH116 - half the time of a Path
             return False
         mark, environment = os.fsencode(f"{variable}={value}"), read_proc(pid, "environ")
         return mark in environment and mark in environment.split(b"\0")

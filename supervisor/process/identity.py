@@ -137,15 +137,18 @@ def looks_running(process: ProcessId) -> bool:
 
 
 def owner_of(process: ProcessId) -> int | None:
-    """The user that a process runs as (its effective uid), ``None`` where that is not told.
+    """The user that a process runs as, ``None`` where that is not told.
 
-    Not the owner of ``/proc/PID``, which is root for one that may not be dumped (proc(5)).
+    -1 if it has more than one: a program that takes on another's rights (setuid) keeps the environment, and
+    so a mark, that its caller made.  Not the owner of ``/proc/PID``, which is root for one that may not be
+    dumped (proc(5)).
     """
     try:
         status = read_proc(process.pid, "status").decode(errors="replace") if LINUX else ""
     except OSError:
         return None
-    return next((int(line.split()[2]) for line in status.splitlines() if line.startswith("Uid:")), None)
+    uids = next((set(line.split()[1:4]) for line in status.splitlines() if line.startswith("Uid:")), set())
+    return int(uids.pop()) if len(uids) == 1 else -1 if uids else None
 
 
 def gone(pid: int) -> ProcessLookupError:

@@ -47,19 +47,23 @@ def files_of(places: Places) -> list[Path]:
     return [file for pattern in patterns for file in state_dir.glob(pattern)]
 
 
-def connect_command(connection_file: Path) -> str:
-    """What a person types to get a prompt in the kernel, who may have another environment than a service."""
+def connect_command(connection_file: Path, user: str | None = None) -> str:
+    """What a person types to get a prompt in the kernel, who may have another environment than a service.
+
+    ``user`` is whose it is, if not ours.
+    """
     beside = Path(sys.prefix, "bin", "jupyter")
     program = str(beside) if not shutil.which("jupyter") and beside.exists() else "jupyter"
     # systemd.exec(5): meant for this very process, not for one that has started us.
     is_service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
-    is_known = connection_file.parent == Path(jupyter_runtime_dir())
+    is_known = user is None and connection_file.parent == Path(jupyter_runtime_dir())
     if is_service and "JUPYTER_RUNTIME_DIR" in os.environ:
         is_known = False  # the unit says where, and only to us
     file = connection_file.name if is_known else str(connection_file)
     command = f"{shlex.quote(program)} console --existing {shlex.quote(file)}"
     is_of_system = is_service and "MANAGERPID" not in os.environ and os.geteuid() != 0
-    return f"sudo -u {shlex.quote(_account())} {command}" if is_of_system else command
+    account = user or (_account() if is_of_system else "")
+    return f"sudo -u {shlex.quote(account)} {command}" if account else command
 
 
 def _account() -> str:

@@ -69,6 +69,7 @@ class Record(Struct, frozen=True, kw_only=True):
     ``id`` is a UUID for the whole life of the kernel, ``language`` what it runs, once known.
     ``address`` holds ports and key.  ``output_from`` is where the output of
     the run begins.  ``stopping`` is why the run is being stopped, if it is.
+    ``uid`` is the account that has the key, ``None`` for the supervisor's own.
     ``interrupt_mode`` is that of the kernelspec it was launched with, empty if nobody knows.
     A field that is added has a default, and the version stays: older records
     are read with it, and older programs read newer records without it.
@@ -87,6 +88,7 @@ class Record(Struct, frozen=True, kw_only=True):
     spawned_at: Instant | None = None
     output_from: Position | None = None
     address: Mapping[str, Any] | None = None
+    uid: Count | None = None
     failures: tuple[Instant, ...] = ()
     streak: Count = 0
     restarts: Count = 0

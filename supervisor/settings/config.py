@@ -153,6 +153,9 @@ class KernelConfig(Settings, frozen=True):
     interrupt_mode: Annotated[
         Literal["signal", "message"] | None, _key("live", "how to interrupt; default: the kernelspec's")
     ] = None
+    user: Annotated[
+        Text | None, _key("restart", "the account that it runs as, of a daemon that runs as root")
+    ] = None
     cwd: Annotated[
         Text, _key("restart", "working directory, relative to that of the file; ~ is expanded")
     ] = "~"
@@ -241,6 +244,10 @@ class SupervisorConfig(Settings, frozen=True):
     runtime_dir: Annotated[Text | None, _key("daemon", "directory of the connection files")] = None
     state_dir: Annotated[Text | None, _key("daemon", "records, lock, logs")] = None
     socket: Annotated[Text | None, _key("daemon", "the control socket")] = None
+    operators: Annotated[
+        Text | None, _key("live", "group whose members may give orders, and see all that is told")
+    ] = None
+    readers: Annotated[Text | None, _key("live", "group whose members may see how the kernels are")] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _key("live", "least level logged")] = (
         "info"
     )

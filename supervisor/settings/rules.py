@@ -149,12 +149,25 @@ def check_supervisor(values: Values, tell: Tell) -> None:
     for key in ("runtime_dir", "state_dir", "socket"):
         if what := _wrong_home(values.get(key, "")):
             tell((key,), what)
+    for key in ("operators", "readers"):
+        if (group := values.get(key)) is not None and not _is_group(group):
+            tell((key,), f"{spelled(group)}: no group of this name is known here: make it, or mend the name")
     size = len(os.fsencode(values.get("socket", "")))
     if size > _LONGEST_SOCKET:
         tell(
             ("socket",),
             f"a path of {size} bytes; a socket's has at most {_LONGEST_SOCKET}: choose a shorter one",
         )
+
+
+def _is_group(name: str) -> bool:
+    try:
+        import grp
+
+        grp.getgrnam(name)
+    except (ImportError, KeyError):
+        return False
+    return True
 
 
 def _wrong_home(path: str) -> str:
@@ -175,7 +188,7 @@ def check_kernel(draft: Draft) -> KernelConfig:
     """Tell which keys of a kernel contradict each other; the kernel's settings all the same."""
     kernel = draft.kernel()
     _check_command(draft, kernel)
-    for rule in (_startup, _backoff, _tcp, _ipc, _ports):
+    for rule in (_user, _startup, _backoff, _tcp, _ipc, _ports):
         for paths, what in rule(kernel):
             draft.blame(paths, what)
     return kernel
@@ -190,6 +203,27 @@ def _check_command(draft: Draft, kernel: KernelConfig) -> None:
     elif kernel.argv is None and kernel.kernelspec is None and not draft.tries_command():
         todo = f'add kernelspec = "python3", or argv = ["…", "{CONNECTION_FILE}"]'
         draft.tell((), f"neither kernelspec nor argv is given: {todo}")
+
+
+def _user(kernel: KernelConfig) -> Found:
+    if kernel.user is None:
+        return
+    try:
+        import pwd
+
+        uid = pwd.getpwnam(kernel.user).pw_uid
+    except ImportError:
+        yield (("user",),), "this system has no such accounts: remove it"
+    except KeyError:
+        todo = "make the account, or mend the name"
+        yield (("user",),), f"{spelled(kernel.user)}: no user of this name is known here: {todo}"
+    else:
+        own = os.geteuid()
+        if uid == 0 and kernel.user != "root":
+            yield (("user",),), f'{spelled(kernel.user)} is root by another name: write "root" to mean it'
+        elif own not in (0, uid):
+            what = f"{spelled(kernel.user)} takes a daemon that runs as root, and this is run by uid {own}"
+            yield (("user",),), f"{what}: remove it, or run the daemon (and check) as root"
 
 
 def _startup(kernel: KernelConfig) -> Found:

@@ -14,6 +14,7 @@ import pytest
 from supervisor.disk.files import (
     TEMPORARY_SUFFIX,
     open_own,
+    read_bounded,
     read_own,
     remove_temporaries,
     write_atomically,
@@ -175,3 +176,33 @@ def test_a_file_of_ours_is_read_whole(tmp_path: Path) -> None:
     assert b"x" * 100_000 == read_own(tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         read_own(tmp_path / "b")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_can_be_somebody_elses_from_its_first_moment(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"key", owner=(4242, 4243))
+
+    there = (tmp_path / "file").stat()
+    assert (4242, 4243, 0o600) == (there.st_uid, there.st_gid, stat.S_IMODE(there.st_mode))
+
+
+def test_what_somebody_else_put_there_is_read_if_it_is_a_file_with_a_name_and_not_too_large(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    memory = os.memfd_create("secret")
+    os.write(memory, b"12345")
+
+    assert b"12345" == read_bounded(tmp_path / "link", 5)
+    for path, limit in (
+        (tmp_path / "file", 4),
+        (tmp_path / "fifo", 9),
+        (tmp_path, 9),
+        (Path("/dev/zero"), 9),
+        (Path(f"/proc/self/fd/{memory}"), 9),
+    ):
+        with pytest.raises(OSError, match=r"it has more than 4|it is no regular file|Is a directory"):
+            read_bounded(path, limit)
+    os.close(memory)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from supervisor.disk import privacy
-from supervisor.disk.privacy import is_ours, reason_not_to_trust
+from supervisor.disk.privacy import is_ours, let_in, reason_not_to_trust
 
 GID = 77_777
 
@@ -75,3 +77,30 @@ def test_who_is_outside_of_our_user_namespace_is_the_system(
     monkeypatch.setattr(privacy, "USER_NAMESPACE", (tmp_path.parent / "map", tmp_path.parent / "nobody"))
 
     assert is_outside == (reason_not_to_trust(tmp_path) is None)
+
+
+def reached(path: Path, uid: int, *gids: int) -> bool:
+    """Whether a process of this user and these groups can list a directory."""
+    groups = {"user": uid, "group": uid, "extra_groups": gids}
+    return subprocess.run(["ls", str(path)], capture_output=True, check=False, **groups).returncode == 0  # type: ignore[call-overload]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+def test_those_who_are_let_in_get_in_and_nobody_else(tmp_path: Path) -> None:
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    tmp_path.chmod(0o700)
+
+    let_in(tmp_path, 5, users=[4242])
+    let_in(tmp_path, 5, groups=[GID])
+
+    assert reached(tmp_path, 4242)
+    assert reached(tmp_path, 4243, GID)
+    assert not reached(tmp_path, 4243)
+    assert 0o750 == stat.S_IMODE(tmp_path.stat().st_mode)
+    assert 0 == tmp_path.stat().st_gid
+    assert None is reason_not_to_trust(tmp_path)
+    let_in(tmp_path, 5, users=[4243], anew=True)
+    assert [False, True] == [reached(tmp_path, uid) for uid in (4242, 4243)]
+    let_in(tmp_path, 5, anew=True)
+    assert not reached(tmp_path, 4243)

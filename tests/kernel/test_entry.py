@@ -103,10 +103,10 @@ async def test_new_ports_that_are_ordered_during_a_launch_come_with_the_next_one
     loop = asyncio.get_running_loop()
     choose = hosting.entry().connection.choose
 
-    def slow(settings: KernelConfig, kernel_name: str) -> Any:
+    def slow(*settings: Any) -> Any:
         loop.call_soon_threadsafe(launching.set)
         renewed.wait(0.2)  # as long as it may take to be ordered in the meantime
-        return choose(settings, kernel_name)
+        return choose(*settings)
 
     import threading
 

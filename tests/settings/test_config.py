@@ -62,7 +62,7 @@ def test_changed_keys_are_those_that_differ_and_launch_keys_those_that_need_a_re
 
 
 def test_launch_keys_are_what_a_running_process_cannot_change() -> None:
-    expected = {"kernelspec", "argv", "extra_arguments", "cwd", "env", "transport", "ip", "ports"}
+    expected = {"kernelspec", "argv", "extra_arguments", "user", "cwd", "env", "transport", "ip", "ports"}
 
     assert expected == set(LAUNCH_KEYS)
 
@@ -111,6 +111,9 @@ def test_the_example_shows_every_key() -> None:
 
 def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
     examples = (
+        "user",
+        "operators",
+        "readers",
         "runtime_dir",
         "state_dir",
         "socket",

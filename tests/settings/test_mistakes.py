@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+from types import SimpleNamespace
+
 import pytest
 
 from supervisor.settings.file import ConfigError, parse
@@ -322,3 +326,39 @@ HOOK = '[[hooks]]\nevents = ["kernel.died"]\ncommand = ["mail"]\n'
 )
 def test_what_is_wrong_with_a_hook(text: str, told: str) -> None:
     assert [told] == mistakes(f"{text}\n[kernels.a]\n{SPEC}")
+
+
+def test_an_account_is_one_that_there_is_and_that_the_daemon_can_become(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uids = {"alice": 4242, "bob": 4243, "toor": 0, "root": 0}
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=uids[name]))
+
+    def of(uid: int, user: str, *, in_defaults: bool = False) -> list[str]:
+        monkeypatch.setattr(os, "geteuid", lambda: uid)
+        key = f'user = "{user}"'
+        text = f"[defaults]\n{key}\n[kernels.a]\n{SPEC}" if in_defaults else f"[kernels.a]\n{SPEC}{key}"
+        try:
+            parse(text, "f.toml")
+        except ConfigError:
+            return mistakes(text)
+        return []
+
+    assert [] == of(0, "alice") + of(0, "root") + of(4242, "alice")
+    unknown = '"bbo": no user of this name is known here: make the account, or mend the name'
+    assert [f"kernels.a.user: {unknown}"] == of(0, "bbo")
+    assert [f"defaults.user: {unknown}"] == of(0, "bbo", in_defaults=True)
+    assert ['kernels.a.user: "toor" is root by another name: write "root" to mean it'] == of(0, "toor")
+    for user in ("bob", "root"):
+        takes = f'"{user}" takes a daemon that runs as root, and this is run by uid 4242'
+        assert [f"kernels.a.user: {takes}: remove it, or run the daemon (and check) as root"] == of(
+            4242, user
+        )
+
+
+@pytest.mark.parametrize("key", ["operators", "readers"])
+def test_a_group_that_is_let_in_is_one_that_there_is(key: str) -> None:
+    text = f'[supervisor]\n{key} = "no such group"\n[kernels.a]\n{SPEC}'
+
+    what = '"no such group": no group of this name is known here: make it, or mend the name'
+    assert [f"supervisor.{key}: {what}"] == mistakes(text)

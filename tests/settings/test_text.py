@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
 import os
 
 import msgspec
@@ -17,6 +19,7 @@ SPEC = 'kernelspec = "python3"\n'
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+GROUPS = [None, *(group.gr_name for group in grp.getgrall()[:3])]
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
 
 
@@ -73,6 +76,7 @@ KERNELS = st.builds(
         ip=st.sampled_from(["127.0.0.1", "::1", "localhost", "0.0.0.0"]),
         ports=st.just(PortsConfig()),
         startup_file=st.just(None),
+        user=st.sampled_from([None, getpass.getuser()]),
     ),
     COMMANDS,
 )
@@ -86,6 +90,8 @@ CONFIGS = st.builds(
         runtime_dir=KNOWN_PATHS,
         state_dir=KNOWN_PATHS,
         socket=KNOWN_PATHS.filter(lambda text: len(text.encode()) < 100),
+        operators=st.sampled_from(GROUPS),
+        readers=st.sampled_from(GROUPS),
     ),
     st.dictionaries(NAMES, KERNELS, min_size=1, max_size=3),
 )

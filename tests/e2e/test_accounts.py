@@ -1,0 +1,231 @@
+"""Kernels of two accounts under one daemon that runs as root: what each can do to the other's: nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import pytest
+
+from supervisor.records.record import MARK_VARIABLE
+from tests.accounts import PACKAGES, as_account, find_python, made_accounts
+from tests.e2e.daemon import Scene, table
+from tests.waiting import wait_for
+
+# An ipykernel that every account can run, once the accounts are made.
+ARGV = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+Accounts = list[pwd.struct_passwd]
+# What a stranger would do who has the path of a connection file.
+CONNECT = """
+import sys
+from jupyter_client import BlockingKernelClient
+client = BlockingKernelClient(connection_file=sys.argv[1])
+client.load_connection_file()
+client.start_channels(hb=False)
+client.execute_interactive("print(6 * 7)", timeout=20)
+"""
+# What of the files that it was given a kernel can open anew.
+REOPEN = """
+import os
+def tried(path):
+    try:
+        return open(path).read()
+    except OSError as error:
+        return type(error).__name__
+fds = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+print(*(tried(fd) for fd in fds if os.path.lexists(fd) and os.readlink(fd).endswith(".log")))
+"""
+
+
+@pytest.fixture(scope="module")
+def accounts() -> Iterator[Accounts]:
+    with made_accounts("alice", "bob") as made:
+        ARGV[0] = find_python(made[0])
+        yield made
+
+
+@pytest.fixture
+def scene(accounts: Accounts) -> Iterator[Scene]:
+    """In a directory that everybody may enter."""
+    directory = Path(mkdtemp(prefix="ks-scene-"))
+    directory.chmod(0o755)
+    made = Scene(directory)
+    try:
+        yield made
+    finally:
+        made.clean_up()
+        rmtree(directory)
+
+
+def kernel(name: str, account: pwd.struct_passwd | None, **keys: str) -> str:
+    user = {} if account is None else {"user": json.dumps(account.pw_name)}
+    env = f"{{ PYTHONPATH = {json.dumps(PACKAGES)} }}"
+    return table(name, argv=json.dumps(ARGV), env=env, **user, **keys)
+
+
+def connect(account: pwd.struct_passwd, file: Path) -> tuple[int, str]:
+    done = as_account(account, ARGV[0], "-c", CONNECT, str(file))
+    return done.returncode, done.stdout.strip() or done.stderr[-300:]
+
+
+def test_a_kernel_of_an_account_is_the_accounts_in_all_and_nobody_elses(
+    scene: Scene, accounts: Accounts
+) -> None:
+    alice, bob = accounts
+    scene.write(kernel("a", alice), kernel("b", bob), kernel("r", None, cwd='"/"'))
+    scene.start("a", "b", "r")
+    look = (
+        "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.getcwd(), oct(os.umask(63)),"
+        "[os.environ.get(k) for k in ('HOME', 'USER', 'LOGNAME', 'SHELL', 'JUPYTER_RUNTIME_DIR')])"
+    )
+
+    ids, group = (alice.pw_uid,) * 3, alice.pw_gid
+    mine = [alice.pw_dir, alice.pw_name, alice.pw_name, "/bin/sh", None]
+    assert f"{ids} {(group,) * 3} [{group}] {alice.pw_dir} 0o77 {mine}" == scene.run("a", look)
+    assert str(Path(alice.pw_dir) / ".ipython") == scene.run(
+        "a", "import os; print(get_ipython().ipython_dir)"
+    )
+    file = scene.connection_file("a")
+    assert (alice.pw_uid, 0o600) == (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode))
+    assert (0, "42") == connect(alice, file)
+    for stranger, name in ((bob, "a"), (alice, "b"), (alice, "r")):
+        code, said = connect(stranger, scene.connection_file(name))
+        assert (1, True) == (code, "Permission" in said), said
+    for place in (scene.runtime_dir, scene.state_dir, scene.state_dir / "output"):
+        assert as_account(alice, "ls", str(place)).returncode
+
+
+def test_what_each_account_is_given_to_write_to_neither_can_read(scene: Scene, accounts: Accounts) -> None:
+    scene.write(*(kernel(each.pw_name[3:4], each) for each in accounts))
+    scene.start("a", "b")
+
+    scene.execute("a", "import os; os.write(1, b'secret of alice\\n')")
+
+    wait_for(lambda: "secret of alice" in scene.command("output", "a").out, "it is written")
+    # Captured by ipykernel, which keeps the file itself open elsewhere.
+    assert {"PermissionError"} == set(scene.run("a", REOPEN).split())
+    log = scene.state_dir / "output" / "a.log"
+    assert as_account(accounts[1], "cat", str(log)).returncode
+
+
+def test_kernels_of_accounts_live_on_through_a_killed_daemon(scene: Scene, accounts: Accounts) -> None:
+    scene.write(*(kernel(each.pw_name[3:4], each) for each in accounts))
+    scene.start("a", "b")
+    scene.wait_recorded("a", "b")
+    pids, file = scene.pids(), scene.connection_file("a").stat()
+    scene.kill()
+
+    scene.start("a", "b")
+
+    assert pids == scene.pids()
+    assert file == scene.connection_file("a").stat()
+    assert accounts[0].pw_uid == scene.record("a")["uid"]
+    scene.connection_file("a").unlink()
+    wait_for(scene.connection_file("a").exists, "its file is there again")
+    assert accounts[0].pw_uid == scene.connection_file("a").stat().st_uid
+
+
+def test_a_process_of_another_account_is_never_taken_for_the_kernel(scene: Scene, accounts: Accounts) -> None:
+    alice, bob = accounts
+    scene.write(kernel("a", alice), kernel("b", bob))
+    scene.start("a", "b")
+    mark = scene.run("b", f"import os; print(os.environ['{MARK_VARIABLE}'])")
+    later = mark.rpartition("/")[0] + "/9"
+    # Alice knows the marks, and what is looked for: a leader that was given the connection file.
+    forge = f"setsid env {MARK_VARIABLE}={later} sh -c 'sleep 300; :' {scene.connection_file('b')}"
+    scene.execute("a", f"import os; os.system({forge + ' &'!r})")
+    pid = scene.pids()["b"]
+    scene.kill()
+    os.killpg(pid, signal.SIGKILL)
+
+    scene.start("a", "b")
+
+    assert scene.kernel("b")["generation"] < 9
+    process = Path("/proc") / str(scene.kernel("b")["pid"])
+    assert bob.pw_uid == process.stat().st_uid
+
+
+def test_another_account_gets_the_ports_and_not_the_key(scene: Scene, accounts: Accounts) -> None:
+    alice, bob = accounts
+    scene.write(kernel("a", alice))
+    scene.start("a")
+    before = json.loads(scene.connection_file("a").read_bytes())
+
+    for account in (bob, None):
+        generation = scene.kernel("a")["generation"]
+        scene.write(kernel("a", account, cwd='"/"'))
+        assert 0 == scene.command("reload").code
+        scene.wait_running("a", after=generation)
+
+        after = json.loads(scene.connection_file("a").read_bytes())
+        assert before["shell_port"] == after["shell_port"]
+        assert before["key"] != after["key"]
+        assert (0 if account is None else account.pw_uid) == scene.connection_file("a").stat().st_uid
+        assert connect(alice, scene.connection_file("a"))[0]
+        before = after
+
+
+def test_an_account_that_was_edited_while_no_daemon_ran_has_the_key_no_more(
+    scene: Scene, accounts: Accounts
+) -> None:
+    alice, bob = accounts
+    scene.write(kernel("a", alice))
+    scene.start("a")
+    key = json.loads(scene.connection_file("a").read_bytes())["key"]
+    assert 200 == scene.order("stop", "a").status
+    scene.write(kernel("a", bob))
+    assert 0 == scene.command("reload").code
+    wait_for(lambda: scene.record("a")["launched"]["user"] == bob.pw_name, "it is on record")
+    scene.kill()
+
+    scene.start()
+    scene.order("start", "a")
+
+    assert key != json.loads(scene.connection_file("a").read_bytes())["key"]
+
+
+def test_a_kernelspec_is_the_accounts_own_and_learns_nothing_of_ours(
+    scene: Scene, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_ROOT", "hush")
+    for account in accounts:
+        place = Path(account.pw_dir, ".local/share/jupyter/kernels/mine")
+        spec = {"argv": ARGV, "env": {"ASKED": "${SECRET_OF_ROOT}", "WHOSE": "${USER}"}}
+        made = as_account(
+            account, "sh", "-c", f"mkdir -p {place}; cat > {place}/kernel.json <<'E'\n{json.dumps(spec)}\nE"
+        )
+        assert 0 == made.returncode, made.stderr
+    given = f'{{ GIVEN = "${{SECRET_OF_ROOT}}", PYTHONPATH = "{PACKAGES}" }}'
+    scene.write(
+        *(
+            table(each.pw_name[3:4], kernelspec='"mine"', user=f'"{each.pw_name}"', env=given)
+            for each in accounts
+        ),
+        '[kernels.r]\nkernelspec = "mine"',
+    )
+    scene.start("a", "b")
+    look = "import os; print(*(os.environ.get(k) for k in ('ASKED', 'WHOSE', 'GIVEN', 'SECRET_OF_ROOT')))"
+
+    assert "${SECRET_OF_ROOT} " + accounts[0].pw_name + " hush None" == scene.run("a", look)
+    assert 'kernelspec "mine" is not installed' in scene.wait_event("kernel.died", kernel="r")["detail"]
+
+
+def test_sockets_of_ipc_are_in_a_directory_of_the_account_alone(scene: Scene, accounts: Accounts) -> None:
+    alice, bob = accounts
+    scene.write(kernel("a", alice, transport='"ipc"'))
+    scene.start("a")
+
+    address = json.loads(scene.connection_file("a").read_bytes())
+
+    place = Path(address["ip"]).parent
+    assert (alice.pw_uid, 0o700) == (place.stat().st_uid, stat.S_IMODE(place.stat().st_mode))
+    assert (0, "42") == connect(alice, scene.connection_file("a"))
+    assert as_account(bob, "ls", str(place)).returncode
