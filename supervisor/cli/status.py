@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from supervisor.cli import words
@@ -20,6 +20,7 @@ from supervisor.cli.screen import (
     say,
     say_json,
     size,
+    tell,
 )
 from supervisor.cli.table import Cell, Column, cut, render
 from supervisor.control.client import Broken, Client, NoDaemon
@@ -46,14 +47,15 @@ def status(arguments: Namespace) -> int:
     if arguments.watch:
         return _watch(client, arguments)
     found = _ask(client, arguments)
-    if arguments.json:
-        say_json(found)
-        return DONE
+    tell(found, _lines(found, arguments), as_json=arguments.json)
+    return DONE
+
+
+def _lines(found: dict[str, Any], arguments: Namespace) -> Iterator[str]:
+    """The lines for a person, made when they are asked for."""
     terminal = size(sys.stdout)
     width = terminal[0] if terminal else None
-    for line in report(found, arguments.names, width, colours=has_colour(sys.stdout)):
-        say(line)
-    return DONE
+    yield from report(found, arguments.names, width, colours=has_colour(sys.stdout))
 
 
 def _ask(client: Client, arguments: Namespace) -> dict[str, Any]:
@@ -204,7 +206,6 @@ def _watch(client: Client, arguments: Namespace) -> int:
 
 
 def _show(client: Client, arguments: Namespace, *, in_place: bool, is_first: bool) -> None:
-    terminal = size(sys.stdout)
     try:
         found = _ask(client, arguments)
     except (NoDaemon, Broken) as missing:
@@ -214,16 +215,14 @@ def _show(client: Client, arguments: Namespace, *, in_place: bool, is_first: boo
         found = {"error": f"{headline}: {missing}", "kernels": []}
     if arguments.json:
         say_json(found)
-    elif "error" in found:
-        _draw([found["error"]], terminal, in_place=in_place)
     else:
-        width = terminal[0] if terminal else None
-        lines = report(found, arguments.names, width, colours=has_colour(sys.stdout))
-        _draw(lines, terminal, in_place=in_place)
+        lines = [found["error"]] if "error" in found else list(_lines(found, arguments))
+        _draw(lines, in_place=in_place)
     sys.stdout.flush()
 
 
-def _draw(lines: Sequence[str], terminal: tuple[int, int] | None, *, in_place: bool) -> None:
+def _draw(lines: Sequence[str], *, in_place: bool) -> None:
+    terminal = size(sys.stdout)
     if not in_place or terminal is None:
         say("\n".join([*lines, ""]))
         return
