@@ -14,7 +14,6 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, TextIO
 
 from supervisor.cli import words
@@ -58,20 +57,11 @@ def _code_of(arguments: Namespace) -> str:
     return str(arguments.code)
 
 
-class _Interrupts:
-    """How often Ctrl-C was pressed; it interrupts the kernel, not us."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def note(self, _signum: int, _frame: FrameType | None) -> None:
-        self.count += 1
-
-
 @contextmanager
-def _interrupts() -> Iterator[_Interrupts]:
-    interrupts = _Interrupts()
-    before = signal.signal(signal.SIGINT, interrupts.note)
+def _interrupts() -> Iterator[list[int]]:
+    """One element for each Ctrl-C that was pressed; it interrupts the kernel, not us."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda signum, _: interrupts.append(signum))
     try:
         yield interrupts
     finally:
@@ -104,7 +94,7 @@ class _Ended(Exception):
 class _Watch:
     """What may end the conversation: the kernel's death, Ctrl-C twice, the time."""
 
-    def __init__(self, client: Client, view: View, interrupts: _Interrupts, timeout: float | None) -> None:
+    def __init__(self, client: Client, view: View, interrupts: list[int], timeout: float | None) -> None:
         self._client = client
         self._view = view
         self._interrupts = interrupts
@@ -116,7 +106,7 @@ class _Watch:
         """Look whether it is to go on.  Raises _Ended."""
         now = time.monotonic()
         name = self._view["name"]
-        if self._interrupts.count > self._answered_interrupts:
+        if len(self._interrupts) > self._answered_interrupts:
             self._answered_interrupts += 1
             if self._answered_interrupts > 1:
                 raise _Ended(f"given up; {name} may still execute it: kernel-supervisor restart {name}")
