@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-Target = str | tuple[str, int]
+Place = tuple[str, int]
 
 SOCKET = "relay.sock"
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
@@ -36,7 +36,6 @@ SOONEST, LATEST = 0.3, 1.0
 HANDSHAKE = 92
 RESERVE = 32  # descriptors that are kept for orders
 LONGEST_ORDER = 1 << 20
-LONGEST_PATH = 107  # unix(7)
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 # Send at once, and notice within a minute that the other machine is gone (tcp(7)).
 _OPTIONS = (
@@ -91,7 +90,7 @@ class Side(Wire):
     def __init__(self, door: Door, sock: socket.socket, *, is_up: bool) -> None:
         super().__init__(door.relay, sock)
         self.door, self.is_up, self.has_ended, self.received, self.peer = door, is_up, False, 0, self
-        for option in _OPTIONS if sock.family == socket.AF_INET else ():
+        for option in _OPTIONS:
             sock.setsockopt(*option)
 
     def renew(self) -> None:
@@ -134,16 +133,16 @@ class Side(Wire):
 class Door:
     """One port of an address."""
 
-    def __init__(self, relay: Relay, place: tuple[str, int]) -> None:
+    def __init__(self, relay: Relay, place: Place) -> None:
         self.relay = relay
-        self.target: Target | None = None
+        self.target: Place | None = None
         self.clients: set[Side] = set()
         self.sock = socket.socket()
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.bind(place)
 
-    def lead(self, target: Target | None) -> None:
+    def lead(self, target: Place | None) -> None:
         """End what leads elsewhere.  Refuse, or have those who come wait in the system's queue."""
         self.relay.watch(self.sock, 0, self.accept)
         for side in list(self.clients):
@@ -171,7 +170,7 @@ class Door:
             sock.close()
             return
         assert self.target is not None, "who refuses is not watched"
-        onward = socket.socket(socket.AF_UNIX if isinstance(self.target, str) else socket.AF_INET)
+        onward = socket.socket()
         client, server = Side(self, sock, is_up=True), Side(self, onward, is_up=False)
         client.peer, server.peer = server, client
         self.clients.add(client)
@@ -194,13 +193,13 @@ class Address:
     is lost; and a client that was cut subscribes again only when it next looks at its iopub.
     """
 
-    def __init__(self, relay: Relay, local: list[tuple[str, int]]) -> None:
+    def __init__(self, relay: Relay, local: list[Place]) -> None:
         self.relay, self.local = relay, local
-        self.target: list[Target] | None = None
+        self.target: list[Place] | None = None
         self.doors = [Door(relay, place) for place in local]
         self.moved_at, self.awaited = 0.0, 1  # one, whom we know nothing of before we began
 
-    def lead(self, target: list[Target] | None) -> None:
+    def lead(self, target: list[Place] | None) -> None:
         """Lead there from now on, or nowhere."""
         if target == self.target:
             return
@@ -297,7 +296,7 @@ class Relay:
             return {"error": str(error) or type(error).__name__}
         return {}
 
-    def _set(self, name: str, local: list[Any], target: list[Target] | None) -> None:
+    def _set(self, name: str, local: list[Any], target: list[Place] | None) -> None:
         known = self.addresses.get(name)
         if known is None:
             known = self.addresses[name] = Address(self, local)
@@ -327,24 +326,17 @@ class Relay:
                     self.watched[fd](events)
 
 
-def _five(places: list[Any]) -> list[Target]:
-    """The places that were named, each an ip and a port, or a path."""
+def _five(places: list[Any]) -> list[Place]:
     if len(places) != len(CHANNELS):
         raise ValueError(f"an address has {len(CHANNELS)} ports, not {len(places)}")
-    return [_path(place) if isinstance(place, str) else _place(*place) for place in places]
+    return [_place(*place) for place in places]
 
 
-def _place(ip: str, port: int) -> tuple[str, int]:
+def _place(ip: str, port: int) -> Place:
     socket.inet_aton(ip)  # a name would be looked up, which takes its time
     if port not in range(1, 1 << 16):
         raise ValueError(f"not a port: {port}")
     return ip, port
-
-
-def _path(path: str) -> str:
-    if not path.startswith("/") or len(os.fsencode(path)) > LONGEST_PATH:
-        raise ValueError(f"not the path of a socket: {path}")
-    return path
 
 
 def main(directory: str, lock: int) -> None:

@@ -28,7 +28,6 @@ from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.machines.relay import SOCKET
 
 Place = tuple[str, int]
-Target = Place | str  # a path: that of a Unix socket
 Tell = Callable[[str, dict[str, object]], object]
 
 RELAY = Path(__file__).with_name("relay.py")
@@ -48,7 +47,7 @@ class Address:
     """The ports of a kernel, in the order of ``CHANNELS``, and where they lead; nowhere: they refuse."""
 
     local: tuple[Place, ...]
-    target: tuple[Target, ...] | None = None
+    target: tuple[Place, ...] | None = None
 
 
 class Relays:
@@ -93,7 +92,7 @@ class Relays:
             self._known.pop(name, None)
             raise
 
-    async def point(self, name: str, target: Sequence[Target] | None) -> None:
+    async def point(self, name: str, target: Sequence[Place] | None) -> None:
         """Lead them there, or nowhere; who is connected elsewhere is cut.  Raises RelayError."""
         if name not in self._known:
             raise RelayError(f"{name}: it has no address at the relay")
@@ -110,7 +109,12 @@ class Relays:
             await self._settle(name)
 
     async def close(self) -> None:
-        """Look after it no more; it lives on."""
+        """Look after it no more; it lives on if something passes through it."""
+        names = list(self._known)
+        if self._pid is not None and not any(known.target for known in self._known.values()):
+            self._known.clear()
+            with suppress(*_FAILURES):
+                await self._say(names)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -220,11 +224,11 @@ def _find(directory: Path, mark: str) -> tuple[int, dict[str, Address]]:
 
 
 def _read(local: list[Any], target: list[Any] | None, **_: object) -> Address:
-    places = None if target is None else [at if isinstance(at, str) else _place(*at) for at in target]
-    return Address(tuple(_place(*at) for at in local), None if places is None else tuple(places))
+    return Address(tuple(map(_place, local)), None if target is None else tuple(map(_place, target)))
 
 
-def _place(ip: str, port: int) -> Place:
+def _place(value: Any) -> Place:
+    ip, port = value
     return ip, port
 
 
@@ -268,7 +272,9 @@ def _spawn(directory: Path, mark: str) -> subprocess.Popen[bytes]:
         )
         assert process.stdout is not None, "it was asked for"
         with process.stdout as said:
-            if select.select([said], [], [], START_PATIENCE)[0] and said.read(1):
+            ready = select.poll()  # select(2) knows no descriptor above 1023
+            ready.register(said, select.POLLIN)
+            if ready.poll(START_PATIENCE * 1000) and said.read(1):
                 return process
         process.kill()
         process.wait(START_PATIENCE)

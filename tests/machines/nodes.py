@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jupyter_client import BlockingKernelClient
+from jupyter_client import AsyncKernelClient, BlockingKernelClient, KernelClient
 
 from supervisor.machines import node
 from supervisor.machines.relay import CHANNELS
@@ -95,28 +95,53 @@ def running(directory: Path, argv: list[str] = MINI, **told: object) -> Iterator
         job.process.wait(DEADLINE)
 
 
+def _connect(made: KernelClient, target: tuple[tuple[str, int], ...]) -> None:
+    ports = {f"{channel}_port": port for channel, (_, port) in zip(CHANNELS, target, strict=True)}
+    where = {"ip": target[0][0], "transport": "tcp", "key": KEY, "signature_scheme": "hmac-sha256"}
+    made.load_connection_info({**where, **ports})
+    made.start_channels()
+
+
 @contextmanager
 def client(target: tuple[tuple[str, int], ...]) -> Iterator[BlockingKernelClient]:
     """A stock client of an address."""
     made = BlockingKernelClient()
-    ports = {f"{channel}_port": port for channel, (_, port) in zip(CHANNELS, target, strict=True)}
-    made.load_connection_info(
-        {"ip": target[0][0], **ports, "transport": "tcp", "key": KEY, "signature_scheme": "hmac-sha256"}
-    )
-    made.start_channels()
+    _connect(made, target)
     try:
         yield made
     finally:
         made.stop_channels()
 
 
-def value_of(client: BlockingKernelClient, code: str) -> str:
-    """All that a cell writes to its standard output."""
-    written: list[str] = []
+@contextmanager
+def async_client(target: tuple[tuple[str, int], ...]) -> Iterator[AsyncKernelClient]:
+    """The same beside other things on a loop."""
+    made = AsyncKernelClient()
+    _connect(made, target)
+    try:
+        yield made
+    finally:
+        made.stop_channels()
 
-    def hear(message: dict[str, Any]) -> None:
+
+class Written(list[str]):
+    """What a cell has written to its standard output so far."""
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take note of a message."""
         if message["msg_type"] == "stream":
-            written.append(message["content"]["text"])
+            self.append(message["content"]["text"])
 
-    client.execute_interactive(code, timeout=DEADLINE, output_hook=hear)
+
+def value_of(client: BlockingKernelClient, code: str) -> str:
+    """All that a cell writes."""
+    written = Written()
+    client.execute_interactive(code, timeout=DEADLINE, output_hook=written.hear)
+    return "".join(written)
+
+
+async def async_value_of(client: AsyncKernelClient, code: str) -> str:
+    """The same."""
+    written = Written()
+    await client.execute_interactive(code, timeout=DEADLINE, output_hook=written.hear)
     return "".join(written)

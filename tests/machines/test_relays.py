@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from supervisor.machines import relays
 from supervisor.machines.relay import SOCKET
 from supervisor.machines.relays import LOCK, RelayError, Relays
-from tests.machines.nodes import IPYKERNEL, client, running, value_of
+from tests.machines.nodes import IPYKERNEL, async_client, async_value_of, running
 from tests.machines.test_relay import HB, Target, connect, free_ports, is_refused, read_all
 from tests.waiting import until, wait_for
 
@@ -122,6 +122,16 @@ async def test_the_next_daemon_takes_it_up_and_nobody_is_cut(tmp_path: Path, tar
             assert pid == pid_of(tmp_path)
 
 
+async def test_it_ends_with_the_daemon_if_every_address_leads_nowhere(tmp_path: Path, target: Target) -> None:
+    async with looked_after(tmp_path) as of:
+        await of.add("a", free_ports())
+        await of.add("b", free_ports())
+        await of.point("a", target.places)
+        await of.cut("a")
+        pid = pid_of(tmp_path)
+    await until(lambda: not is_alive(pid))
+
+
 @pytest.mark.parametrize("is_adopted", [False, True])
 async def test_one_that_dies_is_mended_within_a_second_at_the_same_ports(
     tmp_path: Path, target: Target, is_adopted: bool
@@ -159,14 +169,14 @@ async def test_a_kernel_and_its_client_live_through_the_death_of_the_relay(tmp_p
         async with looked_after(tmp_path, told) as of:
             await of.add("a", local)
             await of.point("a", job.target())
-            with client(local) as asking:
-                await asyncio.to_thread(value_of, asking, "kept = 42")
+            with async_client(local) as asking:
+                await async_value_of(asking, "kept = 42")
                 for _ in range(5):
                     told.clear()
                     os.kill(pid_of(tmp_path), signal.SIGKILL)
                     await until(lambda: "relay.started" in [event for event, _ in told])
 
-                    assert "42\n" == await asyncio.to_thread(value_of, asking, "print(kept)")
+                    assert "42\n" == await async_value_of(asking, "print(kept)")
 
 
 async def test_one_that_does_not_answer_is_ended_and_another_has_all(
@@ -337,10 +347,25 @@ async def test_it_has_nothing_of_our_environment_but_the_mark(
         assert "=".join(*MARK.items()).encode() in environment.split(b"\0")
 
 
-async def test_a_thousand_kernels_fit(tmp_path: Path) -> None:
-    names = [f"k{i}" for i in range(200)]
+async def test_a_thousand_kernels_with_a_client_each_are_mended_too(tmp_path: Path, target: Target) -> None:
+    # Addresses that no other program has.
+    names = {
+        f"k{n}": tuple((f"127.77.{n // 250}.{n % 250 + 1}", 2001 + c) for c in range(5)) for n in range(1000)
+    }
+    told: Told = []
+    async with looked_after(tmp_path, told) as of:
+        for name, local in names.items():
+            await of.add(name, local)
+            await of.point(name, target.places)
+        with ExitStack() as connected:
+            for local in names.values():
+                connected.enter_context(connect(local[HB]))
+                connected.enter_context(target.accept(HB))
+            told.clear()
+            os.kill(pid_of(tmp_path), signal.SIGKILL)
+            await until(lambda: "relay.started" in [event for event, _ in told])
+            for name in ("k0", "k500", "k999"):
+                await passes(names[name], target)
     async with looked_after(tmp_path) as of:
-        for name in names:
-            await of.add(name, free_ports())
-    async with looked_after(tmp_path) as of:
-        assert set(names) == set(await of.take_up())
+        found = await of.take_up()
+        assert names == {name: address.local for name, address in found.items()}
