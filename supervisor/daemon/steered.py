@@ -41,8 +41,9 @@ Fields = dict[str, Any]
 
 # Events that are read and told at once.
 EVENTS_AT_ONCE = 200
-# How often the output of a kernel is looked at for somebody who follows it, in seconds.
+# How often the output of a kernel is looked at for somebody who follows it, and that of a quiet one; seconds.
 OUTPUT_INTERVAL = 0.3
+QUIET_INTERVAL = 2.0
 
 
 async def _off_loop(replay: Callable[[], Iterator[Fields]]) -> AsyncIterator[list[Fields]]:
@@ -202,15 +203,18 @@ class SteeredDaemon:
         reader = Reader(self._supervision.places.output_file(self._kernel(name).name), asked.last)
         lane = Lane(f"output of {name} for a reader")
         decoder = getincrementaldecoder("utf-8")("replace")
+        pause = OUTPUT_INTERVAL
         try:
             while True:
                 data = await lane.do(reader.read)
                 if data:
+                    pause = OUTPUT_INTERVAL
                     yield [{"text": decoder.decode(data).replace("\0", "")}]
                 elif not asked.follow:
                     return
                 else:
-                    await asyncio.sleep(OUTPUT_INTERVAL)
+                    await asyncio.sleep(pause)
+                    pause = min(1.5 * pause, QUIET_INTERVAL)
         finally:
             reader.close()
 

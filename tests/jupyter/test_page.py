@@ -12,11 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from supervisor.core.model import Phase
 from supervisor.wording import CAUSES, written
 from tests.e2e.daemon import ROOT, Scene, send
 from tests.jupyter.lab import PAGE_DEADLINE, Server
@@ -266,7 +267,7 @@ def test_a_kernel_tells_its_deaths_its_settings_and_its_output(look: Look, serve
     page = look.open("#/kernel/a")
 
     expect(page.locator(".history")).to_contain_text("Ran out of memory")
-    expect(page.locator(".history .tail")).to_contain_text("<img src=x")
+    expect(page.locator(".history .tail").filter(has_text="<img src=x")).to_have_count(1)
     expect(page.locator("pre[aria-label=Output]")).to_contain_text("<img src=x")
     expect(page.locator(".settings").first).to_contain_text("argv")
     with log.open("a") as output:
@@ -352,6 +353,89 @@ def test_a_daemon_that_has_gone_is_shown_and_the_page_comes_back_by_itself(
     expect(page.get_by_role("button", name="Restart…")).to_be_enabled()
     seen = page.evaluate("page.model.edits.map(({ event }) => event.seq)")
     assert sorted(set(seen)) == seen, "resumed without a double"
+
+
+def test_a_daemon_that_is_frozen_is_shown_and_goes_on(look: Look, served: Server) -> None:
+    page = look.open()
+    assert served.scene.daemon is not None
+    served.scene.daemon.send_signal(signal.SIGSTOP)
+    try:
+        page.evaluate("page.measure()")
+        expect(page.locator("#away")).to_contain_text("No daemon has answered", timeout=PAGE_DEADLINE * 1000)
+        assert "503" == page.locator("#away").get_attribute("data-why")
+    finally:
+        served.scene.daemon.send_signal(signal.SIGCONT)
+
+    expect(page.locator("#away")).to_be_hidden(timeout=PAGE_DEADLINE * 1000)
+
+
+def test_a_token_that_has_expired_and_a_server_that_has_gone_are_told_from_a_daemon_that_has(
+    look: Look, served: Server
+) -> None:
+    page, away = look.open(), look.page.locator("#away")
+    look.context.clear_cookies()
+    page.evaluate("page.measure()")
+    expect(away).to_contain_text("Sign in again", use_inner_text=True, timeout=PAGE_DEADLINE * 1000)
+    page = look.open()
+    expect(away).to_be_hidden()
+
+    served.end()
+
+    told = "The server of this page has not answered"
+    expect(away).to_contain_text(told, use_inner_text=True, timeout=PAGE_DEADLINE * 1000)
+    served.start_with_token(served.scene.directory / "token")
+    expect(away).to_be_hidden(timeout=PAGE_DEADLINE * 1000)
+
+
+SHOW = """(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange')); }"""
+
+
+def test_a_hidden_tab_has_no_connection_and_misses_nothing(look: Look, served: Server) -> None:
+    page = look.open("#/kernel/b")
+    ended: list[str] = []
+    page.on("requestfailed", lambda request: ended.append(request.url))
+    wait_for(lambda: "GET" == page.evaluate("document.querySelector('.settings') && 'GET'"))
+    page.evaluate(SHOW, True)
+    wait_for(
+        lambda: (
+            page.evaluate("1") and {"events", "output"} <= {url.split("?")[0].split("/")[-1] for url in ended}
+        )
+    )
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    before = served.scene.kernel("b")
+
+    os.kill(before["pid"], signal.SIGKILL)
+    served.scene.wait_running("b", after=before["generation"])
+    page.evaluate("page.measure()")
+    assert [] == asked
+    page.evaluate(SHOW, False)
+
+    expect(page.locator(".facts").first).to_contain_text(f"{before['generation'] + 1}, pid")
+    expect(page.locator("#away")).to_be_hidden()
+    numbers = page.evaluate("page.model.kernels.get('b').deaths.map(({ event }) => event.seq)")
+    assert sorted(set(numbers)) == numbers
+    assert served.scene.events("kernel.died", kernel="b")[-1]["seq"] == numbers[-1]
+
+
+JUDGE = """async (view) => {
+  const { Kernel } = await import('./static/model.js'), kernel = new Kernel('x'), { BANDS } = await import('./static/lane.js');
+  const { ORDERS } = await import('./static/kernel.js');
+  Object.assign(kernel.view, view);
+  kernel.judge(0);
+  const { state, icon, rank } = kernel;
+  return rank >= 0 && document.getElementById(`i-${icon}`) !== null && state in BANDS && state in ORDERS;
+}"""  # noqa: E501
+
+
+def test_every_phase_has_a_symbol_a_band_orders_and_a_place_among_the_others(look: Look) -> None:
+    page = look.open()
+    names = {phase.__name__.lower() for phase in get_args(Phase)} - {"queued"}
+    views = [{"phase": name} for name in names] + [{"phase": "running", "health": "unresponsive"}]
+
+    assert "waiting" in names
+    assert [] == [view for view in views if not page.evaluate(JUDGE, view)]
 
 
 def test_mistakes_of_an_edit_are_shown_with_their_line(look: Look, served: Server) -> None:

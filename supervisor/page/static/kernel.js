@@ -3,8 +3,8 @@ import { byId, copyable, icon, instance, make, slot, whenChanged } from './dom.j
 import { drawAxis, drawCurve, Lane } from './lane.js';
 import { bytes, capital, CHECKS, count, executed, how, moment, plain, shape, short, span, why } from './words.js';
 
-const ORDERS = {
-  stopped: ['start'], failed: ['reset'], backoff: ['reset', 'stop'], starting: ['stop', 'kill'], stopping: ['kill'], gone: [],
+export const ORDERS = {
+  stopped: ['start'], failed: ['reset'], backoff: ['reset', 'stop'], waiting: ['stop'], starting: ['stop', 'kill'], stopping: ['kill'], gone: [],
   running: ['restart', 'interrupt', 'stop', 'kill'], unresponsive: ['restart', 'interrupt', 'stop', 'kill'],
 };
 const LABELS = { start: 'Start', reset: 'Try again' };
@@ -59,13 +59,9 @@ export class KernelView {
     this.history([signs, this.more, this.words.size], now);
     if (this.deaths !== kernel.deaths.length) { this.deaths = kernel.deaths.length; this.loadWords(); }
     this.writeFacts(now);
-    if (app.isMoved || changed.has(kernel)) this.draw();
-  }
-
-  draw() {
     const width = this.lane.canvas.clientWidth;
-    if (!width) return;
-    drawAxis(this.axis, this.app.window(), width, AXIS);
+    if (!width || !(app.isMoved || changed.has(kernel))) return;
+    drawAxis(this.axis, app.window(), width, AXIS);
     this.lane.draw(width);
   }
 

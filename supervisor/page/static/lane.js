@@ -3,7 +3,7 @@ import { announce, byId, make } from './dom.js';
 import { cause, count, day, edited, executed, how, minute, moment, plain, shape, span, time } from './words.js';
 
 const STEPS = [1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 432000].map((s) => s * 1000);
-const ILL = new Set(['failed', 'unresponsive', 'backoff']);
+const ILL = new Set(['failed', 'unresponsive', 'waiting', 'backoff']);
 const SLACK = 6; // pixels within which a pointer means a thing
 const ink = {};
 
@@ -89,9 +89,9 @@ export class Lane {
   }
 }
 
-const BANDS = { // parts of the height around the middle, the colour, and the gaps of a dashed one
+export const BANDS = { // parts of the height around the middle, the colour, and the gaps of a dashed one
   running: [[[-2, 4]], 'ok'], busy: [[[-4, 8]], 'ok'], unresponsive: [[[-6, 12]], 'warn', 5], failed: [[[-6, 12]], 'bad'], stopped: [[[-0.75, 1.5]], 'off'],
-  stopping: [[[-1.5, 3]], 'off'], starting: [[[-3, 1], [2, 1]], 'start'], backoff: [[[-2, 4]], 'warn', 5], gone: [[]],
+  stopping: [[[-1.5, 3]], 'off'], starting: [[[-3, 1], [2, 1]], 'start'], backoff: [[[-2, 4]], 'warn', 5], waiting: [[[-2, 4]], 'warn', 5], gone: [[]],
 };
 function drawBand(pen, state, x, middle, wide) {
   const [parts, colour, step = Infinity] = BANDS[state] ?? BANDS.stopped;

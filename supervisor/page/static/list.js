@@ -66,13 +66,13 @@ export class List {
   update(now, changed) {
     const all = this.app.model.all(now), isNew = all.some((kernel) => this.rows.get(kernel.name)?.kernel !== kernel);
     const isTouched = this.table.matches(':hover') || this.body.contains(document.activeElement);
-    if (isNew || this.rows.size !== all.length || (changed.size && !isTouched && now - this.arranged > RESTING)) this.arrange();
+    if (isNew || this.rows.size !== all.length || (changed.size && !isTouched && Math.abs(now - this.arranged) > RESTING)) this.arrange();
     for (const row of this.rows.values()) {
       row.isStale ||= changed.has(row.kernel);
-      if (row.isSeen && (row.isStale || this.app.isMoved || now - row.written > (row.kernel.state === 'backoff' ? 1000 : 5000))) this.paint(row);
+      if (row.isSeen && (row.isStale || this.app.isMoved || Math.abs(now - row.written) > (row.kernel.state === 'backoff' ? 1000 : 5000))) this.paint(row);
     }
     if (this.app.isMoved) drawAxis(this.axis, this.app.window(), this.laneWidth(), AXIS);
-    if (now - (this.judged ?? 0) > 1000) { this.judged = now; this.judge(all, now); }
+    if (Math.abs(now - (this.judged ?? 0)) > 1000) { this.judged = now; this.judge(all, now); }
   }
 
   sees(kernel) { return this.rows.get(kernel.name)?.isSeen ?? true; }

@@ -9,7 +9,7 @@ import { Source } from './source.js';
 import { count, plain, short, time } from './words.js';
 
 const BEAT = 200; // milliseconds: a change is seen within this, and twenty of them cost one drawing
-const MEASURING = 5000; // usage is asked for this often, of the kernels in view only
+const MEASURING = 10e3; // usage is asked for this often, of the kernels in view only
 const OVERLAP = 10e3; // what is asked for begins so much before what is known: two clocks tell of it
 
 class App {
@@ -87,7 +87,7 @@ class App {
     if (!kernels.length) return;
     const asked = kernels.map(({ name }) => `kernel=${encodeURIComponent(name)}`).join('&'), at = this.now() - OVERLAP;
     const since = Math.min(at, ...kernels.map(({ heard }) => heard)) / 1000;
-    const [{ usage }, { busy }] = await Promise.all([`usage?${asked}`, `../busy?${asked}&since=${since}`].map((path) => this.source.ask(path).catch(() => ({}))));
+    const [{ usage }, { busy }] = await Promise.all([`usage?${asked}`, `../busy?${asked}&since=${since}`].map((path) => this.source.ask(path).catch((error) => this.source.doubt(error))));
     for (const kernel of kernels) {
       if (usage?.[kernel.name]) kernel.sample({ ...usage[kernel.name], at: this.now() });
       if (busy?.[kernel.name]) kernel.hear(busy[kernel.name].map(([from, to]) => ({ at: from * 1000, to: to * 1000 })), at);
@@ -103,7 +103,7 @@ class App {
     if (document.hidden || !this.model.status) return;
     const now = this.now(), pixel = this.span / Math.max(this.list.width, 300), { changed } = this;
     this.changed = new Set();
-    this.isMoved = this.isStale || (this.end == null && now - (this.drawn ?? 0) > Math.max(1000, pixel));
+    this.isMoved = this.isStale || (this.end == null && Math.abs(now - (this.drawn ?? 0)) > Math.max(1000, pixel)); // either way: clocks are set
     if (this.isMoved) this.drawn = now;
     this.isStale = false;
     this.shown.update(now, changed);
@@ -149,7 +149,7 @@ class App {
     const { status } = this.model, mistakes = status.config.mistakes?.length ?? 0, up = short((now - Date.parse(status.started_at)) / 1000);
     const ill = this.model.all(now).filter(({ group }) => group === 'ill').length;
     document.title = `${ill ? `(${ill} ill) ` : ''}${this.shown.name ? `${plain(this.shown.name)} · ` : ''}Kernel Supervisor`;
-    byId('daemon').textContent = this.isAway ? 'no daemon' : `live · version ${status.version} · up ${up}`;
+    byId('daemon').textContent = this.isAway ? 'not live' : `live · version ${status.version} · up ${up}`;
     byId('file-note').textContent = mistakes ? `⚠ ${count(mistakes, 'mistake')}` : '';
     byId('degraded').textContent = (status.degraded ?? []).map(plain).join(' · ');
     byId('away-for').textContent = `${short((now - this.awaySince) / 1000)}.`;

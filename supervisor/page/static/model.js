@@ -3,11 +3,14 @@
 const MONTH = 30 * 86400e3;
 const NEXT = {
   'kernel.starting': 'starting', 'kernel.ready': 'running', 'kernel.responsive': 'running', 'kernel.adopted': 'running',
-  'kernel.unresponsive': 'unresponsive', 'kernel.died': 'backoff', 'kernel.stopping': 'stopping',
+  'kernel.unresponsive': 'unresponsive', 'kernel.died': 'backoff', 'kernel.waiting': 'waiting', 'kernel.stopping': 'stopping',
   'kernel.stopped': 'stopped', 'kernel.failed': 'failed', 'kernel.removed': 'gone',
 };
-// From the worst to the best: the order of "worst first".
-const RANKS = ['failed', 'unresponsive', 'backoff', 'shaky', 'starting', 'stopping', 'running', 'stopped', 'gone'];
+const GROUPS = { // from the worst to the best: the order of "worst first"
+  failed: 'ill', unresponsive: 'ill', waiting: 'ill', backoff: 'shaky', shaky: 'shaky', starting: 'well', stopping: 'well', running: 'well',
+  stopped: 'stopped', gone: 'stopped',
+};
+const RANKS = Object.keys(GROUPS);
 const SAMPLES = 120, EXECUTIONS = 5000; // the most that are kept
 
 export class Kernel {
@@ -50,11 +53,9 @@ export class Kernel {
   judge(now) {
     const { state } = this;
     const shaky = (state === 'running' && this.recent(now, 3600e3) > 1) || (state === 'starting' && this.recent(now, 600e3) > 0);
-    this.icon = shaky && state === 'running' ? 'shaky' : state;
+    this.icon = shaky && state === 'running' ? 'shaky' : state === 'waiting' ? 'backoff' : state;
     this.rank = RANKS.indexOf(shaky ? 'shaky' : state);
-    if (['failed', 'unresponsive'].includes(state)) this.group = 'ill';
-    else if (shaky || state === 'backoff') this.group = 'shaky';
-    else this.group = ['stopped', 'gone'].includes(state) ? 'stopped' : 'well';
+    this.group = GROUPS[RANKS[this.rank]];
   }
 
   /** Takes an event; a past one changes the view no more. */
@@ -94,15 +95,12 @@ export class Kernel {
     view.generation = event.generation ?? view.generation;
     if (event.event === 'kernel.died') view.last_death = { ...event, at: event.timestamp };
     if (event.event === 'kernel.starting') Object.assign(view, { since: event.timestamp, pid: event.pid });
-    if (['stopped', 'failed', 'backoff'].includes(state)) view.pid = null;
+    if (['stopped', 'failed', 'backoff', 'waiting'].includes(state)) view.pid = null;
     if (event.event === 'kernel.restarting') Object.assign(view, { restarts: view.restarts + 1, next_start_at: at + event.delay * 1000 });
-    if (event.event === 'kernel.failed') view.reason = event.reason;
+    if (['failed', 'waiting'].includes(state)) view.reason = event.reason;
   }
 
-  sample(usage) {
-    this.usage.push(usage);
-    if (this.usage.length > SAMPLES) this.usage.shift();
-  }
+  sample(usage) { this.usage = [...this.usage, usage].slice(-SAMPLES); }
 }
 
 export class Model {

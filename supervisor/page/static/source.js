@@ -39,23 +39,29 @@ export class Source {
   async follow() {
     for (;;) {
       await shown();
+      let why = 503; // the daemon ended it
       try {
         this.tell.status(await this.ask('status'));
         await this.stream();
-        this.tell.lost(503); // the daemon ended it
-      } catch (error) {
-        if (!document.hidden) this.tell.lost(error.status ?? 0);
-      }
-      await new Promise((resolve) => { setTimeout(resolve, RETRY); });
+      } catch (error) { why = error.status ?? 0; }
+      if (!document.hidden) this.tell.lost(why);
+      await new Promise((resolve) => { setTimeout(resolve, why === 403 ? SILENCE : RETRY); });
     }
   }
 
+  /** What was asked beside the stream has failed: if nobody answers there, the stream says nothing either. */
+  doubt(error) {
+    if ([403, 503].includes(error.status)) this.following.abort(error);
+    return {};
+  }
+
   async stream() {
+    this.following = new AbortController();
     const place = this.sequence == null ? `since=${new Date(this.now() - MONTH).toISOString()}` : `after=${this.sequence}`;
     await this.lines(`events?follow=1&brief=1&${place}`, (event) => {
       if (event.seq != null) this.sequence = event.seq;
       this.tell.event(event);
-    }, () => this.tell.caughtUp());
+    }, () => this.tell.caughtUp(), this.following);
   }
 
   /** Reads lines of JSON as they come; `quiet` is called whenever all that has come so far is read. */

@@ -51,19 +51,14 @@ export function plain(text) {
       (sign) => (sign === '\r' ? '' : `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`));
 }
 
-/** The cause in a word or two, for a column and for a mark: "SIGKILL", "exit 1", "out of memory". */
-export function cause(death) {
-  if (death.cause in CAUSES) return CAUSES[death.cause][0];
-  if (death.signal) return plain(death.signal);
-  return death.exit_code == null ? 'cause unknown' : `exit ${death.exit_code}`;
+/** How it ended: in a word or two, and as the end of a sentence whose subject is the kernel. */
+function ended(death) {
+  if (death.cause in CAUSES) return CAUSES[death.cause];
+  if (death.signal) return [plain(death.signal), `${death.cause === 'crashed' ? 'crashed with' : 'was killed by'} ${plain(death.signal)}`];
+  return death.exit_code == null ? ['cause unknown', 'ended, and nobody knows how'] : [`exit ${death.exit_code}`, `exited with code ${death.exit_code}`];
 }
-
-/** How it ended, as the end of a sentence whose subject is the kernel: "was killed by SIGKILL". */
-export function how(death) {
-  if (death.cause in CAUSES) return CAUSES[death.cause][1];
-  if (death.signal) return `${death.cause === 'crashed' ? 'crashed with' : 'was killed by'} ${plain(death.signal)}`;
-  return death.exit_code == null ? 'ended, and nobody knows how' : `exited with code ${death.exit_code}`;
-}
+export const cause = (death) => ended(death)[0];
+export const how = (death) => ended(death)[1];
 
 /** What it did as it died. */
 export const executed = (at, { count, since }) => `was executing In [${count}] for ${span((at - Date.parse(since)) / 1000)}`;
@@ -79,17 +74,18 @@ const lastLine = (death) => {
 
 /** Why a kernel is ill or shaky, in one or two sentences, or ''. */
 export function why(kernel, now) {
-  const { view } = kernel, death = view.last_death, recent = kernel.recent(now, 3600e3);
-  const ended = death ? how(death) : 'died', times = recent > 1 ? `, ${recent} times in the last hour` : '';
-  if (view.phase === 'failed') return `${capital(plain(view.reason) || ended)}.${death?.cause === 'not-found' ? '' : lastLine(death)}`;
+  const { view } = kernel, death = view.last_death ?? kernel.deaths.at(-1)?.event, recent = kernel.recent(now, 3600e3);
+  const end = death ? how(death) : 'died', times = recent > 1 ? `, ${recent} times in the last hour` : '';
+  if (view.phase === 'failed') return `${capital(plain(view.reason) || end)}.${death?.cause === 'not-found' ? '' : lastLine(death)}`;
+  if (view.phase === 'waiting') return `Waits for room: ${plain(view.reason)}.`;
   if (view.health === 'unresponsive') {
     const checks = [...kernel.deaf].map((check) => CHECKS[check] ?? plain(check)).join(' nor ') || 'its checks';
     return `Does not answer ${checks} since ${moment(kernel.since, now)}; the process lives (pid ${view.pid}).`;
   }
-  if (view.phase === 'backoff') return `${capital(ended)}${times}.${lastLine(death)}`;
-  if (view.phase === 'starting' && recent) return `${capital(ended)}${times}; starting again.${lastLine(death)}`;
+  if (view.phase === 'backoff') return `${capital(end)}${times}.${lastLine(death)}`;
+  if (view.phase === 'starting' && recent) return `${capital(end)}${times}; starting again.${lastLine(death)}`;
   if (kernel.group !== 'shaky') return '';
-  return `Runs again, but died ${recent} times in the last hour. The last time it ${ended}.${lastLine(death)}`;
+  return `Runs again, but died ${recent} times in the last hour. The last time it ${end}.${lastLine(death)}`;
 }
 
 const EDITS = {
