@@ -16,10 +16,10 @@ from typing import Any
 from jupyter_server.services.kernels.connection.base import (
     deserialize_binary_message,
     deserialize_msg_from_ws_v1,
-    serialize_binary_message,
     serialize_msg_to_ws_v1,
 )
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from tornado.ioloop import IOLoop
 from tornado.websocket import WebSocketClosedError
 
 from supervisor.jupyter.kernels import Published, SupervisedKernel
@@ -31,7 +31,8 @@ V1 = "v1.kernel.websocket.jupyter.org"
 # What a client may have waiting at a kernel that is not up, and in bytes at a browser that does not read.
 MOST_HELD = 1000
 MOST_UNSENT = 16 << 20
-_NOTHING: tuple[str, dict[str, Any]] = ("", {})
+
+Fields = dict[str, Any]
 
 
 class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
@@ -44,13 +45,14 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.channels: dict[str, Any] = {}
-        self.is_away = False
-        self._is_open = False
-        self._held: list[Any] = []
+        self.channels: Fields = {}
+        self.is_away = True
+        # What came while there was no run: channel, header if it asks for an answer, the whole.
+        self._held: list[tuple[str, Fields | None, Any]] = []
         self._heard: list[Published] | None = []
-        self._pending: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._unsettled: dict[str, dict[str, Any]] = {}
+        # What has no answer yet; of that, what was asked through a server that is gone.
+        self._pending: dict[str, tuple[str, Fields]] = {}
+        self._unsettled: set[str] = set()
         self._late: float | None = None
         self._unsent = 0
 
@@ -63,33 +65,29 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         """Take the place of a connection of the same session; wait for nothing, as the kernel may be down."""
         await self._register_session()
 
-    def connect(self) -> asyncio.Future[None]:
+    async def connect(self) -> None:
         """The client is there: it gets what it missed, then what comes."""
         self.multi_kernel_manager.notify_connect(self.kernel_id)
-        self._is_open = True
+        self.is_away = False
         ZMQChannelsWebsocketConnection._open_sockets.add(self)
         self._take_over()
         self.kernel.pages.add(self)
         # Another server may have recorded as missed what this one has sent before the client left.
-        since = self.kernel.left.pop(self.session_id, 0.0)
-        asyncio.ensure_future(self._begin(since)).add_done_callback(_report)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        self._late = self.kernel.left.pop(self.session_id, 0.0)
+        IOLoop.current().spawn_callback(self._begin)
 
     def _take_over(self) -> None:
         """The channels and open requests of this session, from its connection that was lost."""
         for page in list(self.kernel.pages):
             if isinstance(page, SupervisedChannels) and page.is_away and page.session_id == self.session_id:
-                self.channels, self._pending = page.channels, page._pending
-                page.channels, page._pending = {}, {}
+                self.channels, page.channels = page.channels, {}
+                self._pending, self._unsettled = page._pending, page._unsettled
                 self.kernel.pages.discard(page)
                 self._listen()
 
-    async def _begin(self, since: float) -> None:
-        self._late = since
+    async def _begin(self) -> None:
         await self._catch_up()
-        if not self._is_open:
+        if self.is_away:
             return
         heard, self._heard = self._heard or [], None
         for published in heard:
@@ -97,33 +95,34 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         if self.kernel.up.is_set():
             self.begin_run()
         else:
-            self._send_status_message(
-                self.kernel.execution_state if self.kernel.execution_state == "dead" else "starting"
-            )
+            self._send_status_message("dead" if self.kernel.execution_state == "dead" else "starting")
         self._settle()
 
     async def _catch_up(self) -> None:
         """Send what was missed, and learn what was never answered, as soon as there is a record to ask."""
         recorder, since = self.kernel.recorder, self._late
-        if recorder is None or since is None:
+        if not recorder.max_bytes or since is None:
             return
         self._late = None
         missed, asked = await recorder.missed(self.session_id), await recorder.open_requests(self.session_id)
-        if not self._is_open:
+        if self.is_away:
             return
         for message in missed:
             if message.at >= since:
-                self._send(message.channel, message.parts)
-        known = self._pending.keys()
-        self._unsettled |= {request.id: request.header for request in asked if request.id not in known}
+                self._send(message.frames)
+        for request in asked:
+            if request.id not in self._pending:
+                self._pending[request.id] = ("shell", json.loads(request.header))
+                self._unsettled.add(request.id)
         self._settle()
 
     def _settle(self) -> None:
         """What was asked through a server that is gone: once the kernel is idle, nobody heard the answer."""
+        lost = "its answer came while no server was there to hear it"
         if self._unsettled and self.kernel.up.is_set() and self.kernel.execution_state == "idle":
-            unsettled, self._unsettled = self._unsettled, {}
-            for asked in unsettled.values():
-                self._give_up("shell", asked, "its answer came while no server was there to hear it")
+            unsettled, self._unsettled = self._unsettled, set()
+            for request in unsettled & self._pending.keys():
+                self._give_up(*self._pending.pop(request), lost)
 
     # The run
 
@@ -140,11 +139,10 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         self._listen()
         self._send_status_message(self.kernel.execution_state)
         held, self._held = self._held, []
-        for message in held:
+        for _, _, message in held:
             self.handle_incoming_message(message)
         self._settle()
-        if self._late is not None:
-            asyncio.ensure_future(self._catch_up()).add_done_callback(_report)
+        IOLoop.current().spawn_callback(self._catch_up)
 
     def _listen(self) -> None:
         for stream in self.channels.values():
@@ -154,8 +152,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         """The run is over: nothing reaches the next one unasked, and every open request is answered."""
         self._close_channels()
         pending, self._pending = self._pending, {}
-        pending |= {id_: ("shell", asked) for id_, asked in self._unsettled.items()}
-        self._unsettled = {}
+        self._unsettled = set()
         executing = next(
             (asked for channel, asked in pending.values() if asked["msg_type"] == "execute_request"), None
         )
@@ -168,51 +165,46 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
             self.kernel.pages.discard(self)
             return
         if executing is None:
-            self._publish("stream", {"name": "stderr", "text": f"{reason}\n"}, {})
+            self._make("iopub", "stream", {"name": "stderr", "text": f"{reason}\n"})
         self._send_status_message(status)
         if status == "dead":
             self._refuse_held(reason)
 
     def _refuse_held(self, reason: str) -> None:
         held, self._held = self._held, []
-        for message in held:
-            channel, asked = self._read(message)
+        for channel, asked, _ in held:
             if asked is not None:
                 self._give_up(channel, asked, reason)
 
-    def _give_up(self, channel: str, asked: dict[str, Any], reason: str) -> None:
+    def _give_up(self, channel: str, asked: Fields, reason: str) -> None:
         error = {"ename": "KernelDied", "evalue": reason, "traceback": [f"KernelDied: {reason}"]}
         if asked["msg_type"] == "execute_request":
-            self._publish("error", error, asked)
+            self._make("iopub", "error", error, asked)
         self._answer(
             channel, asked, {"status": "error", "execution_count": 0, "user_expressions": {}, **error}
         )
 
-    def _answer(self, channel: str, asked: dict[str, Any], content: dict[str, Any]) -> None:
+    def _answer(self, channel: str, asked: Fields, content: Fields) -> None:
         kind = asked["msg_type"].replace("_request", "_reply")
         self._make(channel, kind, content, asked)
-        self._publish("status", {"execution_state": "idle"}, asked)
-        if self.kernel.recorder is not None:
-            self.kernel.recorder.end(asked["msg_id"])
+        self._make("iopub", "status", {"execution_state": "idle"}, asked)
+        self.kernel.recorder.end(asked["msg_id"])
 
-    def _publish(self, kind: str, content: dict[str, Any], asked: dict[str, Any]) -> None:
-        self._make("iopub", kind, content, asked)
-
-    def _make(self, channel: str, kind: str, content: dict[str, Any], asked: dict[str, Any]) -> None:
+    def _make(self, channel: str, kind: str, content: Fields, asked: Fields | None = None) -> None:
+        """Say in the kernel's place what it cannot say, to the client or for it."""
         message = self.session.msg(kind, content, parent={"header": asked} if asked else None)
         message["header"]["session"] = self.kernel.session_of_run or self.session_id
-        parts = [
-            self.session.pack(message[key]) for key in ("header", "parent_header", "metadata", "content")
-        ]
-        recorder = self.kernel.recorder
-        if recorder is not None and asked:
-            whom = (message["msg_id"], channel, self.session_id, asked["msg_id"], kind)
-            recorder.add(Message(*whom, self.is_away, parts))
-        if not self.is_away:
-            self._send(channel, parts)
+        frames = serialize_msg_to_ws_v1(message, channel, self.session.pack)
+        if asked:
+            self._record(channel, message["header"], asked, frames)
+        self._send(frames)
+
+    def _record(self, channel: str, header: Fields, asked: Fields, frames: bytes) -> None:
+        message = Message.of(channel, self.session_id, header, asked, frames)
+        self.kernel.recorder.add(message._replace(missed=self.is_away))
 
     def _send_status_message(self, status: str) -> None:
-        self._publish("status", {"execution_state": status}, {})
+        self._make("iopub", "status", {"execution_state": status})
 
     def tell(self, status: str) -> None:
         """The kernel is busy or idle."""
@@ -221,16 +213,23 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     # From the client
 
-    def _read(self, message: Any) -> tuple[str, dict[str, Any] | None]:
-        """The channel of a message, and its header if it asks for an answer; ``""`` if it is none."""
+    def handle_incoming_message(self, incoming_msg: Any) -> None:
+        """Pass it on, or keep it until the kernel is up again."""
         try:
-            channel, header, *_ = self._parts(message)
+            channel, header, metadata, content = self._parts(incoming_msg)
             asks = channel in ("shell", "control") and str(header["msg_type"]).endswith("_request")
-            return channel, {**header, "date": str(header.get("date", ""))} if asks and header[
-                "msg_id"
-            ] else None
+            asked = header if asks and header["msg_id"] else None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return "", None
+            return  # not a message
+        if not self.channels:
+            if len(self._held) < MOST_HELD:
+                self._held.append((channel, asked, incoming_msg))
+            if self.kernel.execution_state == "dead":
+                self._refuse_held(f"{self.kernel.kernel_name} is not running")
+            return
+        if asked is not None:
+            self._note_asked(channel, asked, metadata, content)
+        super().handle_incoming_message(incoming_msg)
 
     def _parts(self, message: Any) -> tuple[Any, ...]:
         """Channel, header, metadata and content."""
@@ -240,29 +239,14 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         found = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
         return found.get("channel") or "shell", found["header"], found.get("metadata") or {}, found["content"]
 
-    def handle_incoming_message(self, incoming_msg: Any) -> None:
-        """Pass it on, or keep it until the kernel is up again."""
-        if not self.channels:
-            if len(self._held) < MOST_HELD:
-                self._held.append(incoming_msg)
-            if self.kernel.execution_state == "dead":
-                self._refuse_held(f"{self.kernel.kernel_name} is not running")
-            return
-        channel, asked = self._read(incoming_msg)
-        if asked is not None:
-            if len(self._pending) >= MOST_HELD:
-                self._pending.pop(next(iter(self._pending)))  # a kernel that does not answer such
-            self._pending[asked["msg_id"]] = (channel, asked)
-            if asked["msg_type"] == "execute_request":
-                self._record_request(asked, incoming_msg)
-        if channel:
-            super().handle_incoming_message(incoming_msg)
-
-    def _record_request(self, asked: dict[str, Any], message: Any) -> None:
-        _, _, metadata, content = self._parts(message)
-        if self.kernel.recorder is not None and not content.get("silent"):
-            cell, code = str(metadata.get("cellId") or ""), str(content.get("code"))
-            self.kernel.recorder.ask(Request(asked["msg_id"], self.session_id, cell, asked, code))
+    def _note_asked(self, channel: str, asked: Fields, metadata: Fields, content: Fields) -> None:
+        if len(self._pending) >= MOST_HELD:
+            self._pending.pop(next(iter(self._pending)))  # a kernel that does not answer such
+        self._pending[asked["msg_id"]] = (channel, asked)
+        if asked["msg_type"] == "execute_request" and not content.get("silent"):
+            cell, code, header = metadata.get("cellId"), content.get("code"), json.dumps(asked, default=str)
+            request = Request(asked["msg_id"], self.session_id, str(cell or ""), header, str(code))
+            self.kernel.recorder.ask(request)
 
     # To the client
 
@@ -274,52 +258,46 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
             self._heard.append(published)  # what was missed comes first
             return
         if self._unsettled:
-            asked = self._unsettled.pop(str(published.parent.get("msg_id")), None)
-            if asked is not None:
-                self._pending[asked["msg_id"]] = ("shell", asked)  # it goes on
+            self._unsettled.discard(str(published.parent.get("msg_id")))  # it goes on
             self._settle()
-        if self.subprotocol != V1 or not self.multi_kernel_manager.allow_tracebacks:
-            super().handle_outgoing_message(published.stream, published.frames)
-        else:
-            read = {"header": published.header, "parent_header": published.parent, "content": None}
-            if not self._limit_rate("iopub", read, published.parts):
-                self._write(published.binary, binary=True)
+        read = {"header": published.header, "parent_header": published.parent, "content": None}
+        parts = list(published.parts)
+        self._on_error("iopub", read, parts)
+        frames = published.binary
+        if read["content"] is not None:  # a traceback that the client is not to see
+            parts[3] = self.session.pack(read["content"])
+            frames = serialize_msg_to_ws_v1(parts, "iopub")
+        if not self._limit_rate("iopub", read, parts):
+            self._send(frames)
 
     def handle_outgoing_message(self, stream: Any, outgoing_msg: list[Any]) -> None:
         """The kernel has answered, or asks for input."""
         _, rest = self.session.feed_identities(outgoing_msg)
         parent = json.loads(bytes(rest[2])) or {}
         request = str(parent.get("msg_id") or "")
-        self._unsettled.pop(request, None)
-        _, asked = self._pending.pop(request, _NOTHING) if stream.channel != "stdin" else _NOTHING
-        if asked.get("msg_type") == "execute_request" and self.kernel.recorder is not None:
-            self.kernel.recorder.end(request)  # of the others nothing is on record
+        if stream.channel != "stdin":
+            self._unsettled.discard(request)
+            _, asked = self._pending.pop(request, ("", {}))
+            if asked.get("msg_type") == "execute_request":
+                self.kernel.recorder.end(request)  # of the others nothing is on record
         if self.is_away:
-            self._record_missed(stream.channel, request, [bytes(part) for part in rest[1:]])
-            if not self._pending:
-                self._forget()
+            frames = serialize_msg_to_ws_v1([bytes(part) for part in rest[1:]], stream.channel)
+            self._record(stream.channel, json.loads(bytes(rest[1])), parent, frames)
+            self._forget_if_answered()
         else:
             super().handle_outgoing_message(stream, outgoing_msg)
 
-    def _record_missed(self, channel: str, request: str, parts: list[bytes]) -> None:
-        header = json.loads(parts[0])
-        if self.kernel.recorder is not None:
-            who = (str(header["msg_id"]), channel, self.session_id, request, str(header["msg_type"]))
-            self.kernel.recorder.add(Message(*who, True, parts))
-
-    def _send(self, channel: str, parts: list[bytes]) -> None:
+    def _send(self, frames: bytes) -> None:
         """Write a message that is not on its way from a socket."""
         if self.subprotocol == V1:
-            self._write(serialize_msg_to_ws_v1(parts, channel), binary=True)
-            return
-        names = ("header", "parent_header", "metadata", "content")
-        message = {name: json.loads(part) for name, part in zip(names, parts, strict=False)}
-        message |= {"channel": channel, "buffers": parts[4:]}
-        message |= {key: message["header"].get(key) for key in ("msg_id", "msg_type")}
-        if message["buffers"]:
-            self._write(serialize_binary_message(message), binary=True)
+            self._write(frames, binary=True)
         else:
-            self._write(json.dumps(message), binary=False)
+            channel, parts = deserialize_msg_from_ws_v1(frames)
+            names = ("header", "parent_header", "metadata", "content")
+            message = {name: json.loads(part) for name, part in zip(names, parts, strict=False)}
+            message |= {key: message["header"].get(key) for key in ("msg_id", "msg_type")}
+            told = self._reserialize_reply(message | {"buffers": parts[4:]}, channel)
+            self._write(told, binary=isinstance(told, bytes))
 
     @property
     def write_message(self) -> Any:
@@ -328,7 +306,7 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     def _write(self, message: Any, binary: bool = False) -> None:
         """Write to the client; one that reads too little is let go of, and finds what it missed later."""
-        if not self._is_open:
+        if self.is_away:
             return
         try:
             written = self.websocket_handler.write_message(message, binary=binary)
@@ -354,18 +332,18 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
             self._open_sessions.pop(self.session_key)
         if not self._close_future.done():
             self._close_future.set_result(None)
-        if not self._is_open:
+        if self.is_away:
             return
-        self._is_open, self.is_away, self._held = False, True, []
+        self.is_away, self._held = True, []
         self.kernel.left[self.session_id] = time.time()
         self.multi_kernel_manager.notify_disconnect(self.kernel_id)
         ZMQChannelsWebsocketConnection._open_sockets.discard(self)
-        if not self._pending:
-            self._forget()
+        self._forget_if_answered()
 
-    def _forget(self) -> None:
-        self.kernel.pages.discard(self)
-        self._close_channels()
+    def _forget_if_answered(self) -> None:
+        if not self._pending.keys() - self._unsettled:
+            self.kernel.pages.discard(self)
+            self._close_channels()
 
     def _close_channels(self) -> None:
         for stream in self.channels.values():
@@ -374,8 +352,3 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
                 stream.on_recv(None)
                 stream.close(linger=0)
         self.channels = {}
-
-
-def _report(task: asyncio.Future[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a connection could not begin", exc_info=error)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 from supervisor.control.asking import UNREACHED, ask
@@ -70,44 +71,41 @@ class Daemon:
         answer = await self.ask("POST", target(f"/v1/kernels/{kernel}/{verb}"), body, ORDER_TIMEOUT + 10)
         return dict(answer.get("kernel") or {})
 
-    def follow(
-        self,
-        looked: Callable[[Fields], object],
-        heard: Callable[[Fields], object],
-        lost: Callable[[str], object],
-    ) -> None:
-        """Tell the state of the daemon, then each event, and begin again whenever that breaks off.
+    def follow(self, looked: Callable[[Fields], object], lost: Callable[[str], object]) -> None:
+        """Tell the state of the daemon now and after each event, and begin again whenever that breaks off.
 
-        All three are called on the running loop, from now on until ``close``.
+        Both are called on the running loop, from now on until ``close``.
         """
         loop = asyncio.get_running_loop()
 
         def work() -> None:
             while not self._closed.is_set():
                 try:
-                    self._follow(loop, looked, heard)
+                    self._follow(lambda status: self._tell(loop, looked, status))
                 except (*UNREACHED, NotFollowed) as error:
                     self._tell(loop, lost, str(error))
                     self._closed.wait(RETRY_INTERVAL)
 
         threading.Thread(target=work, name="kernel-supervisor-events", daemon=True).start()
 
-    def _follow(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        looked: Callable[[Fields], object],
-        heard: Callable[[Fields], object],
-    ) -> None:
+    def _follow(self, looked: Callable[[Fields], object]) -> None:
         client = self.client()
-        with open_events(client, {"follow": True, "last": 0}) as stream:
-            # Subscribed first, looked next: nothing falls between the two.
+
+        def look() -> int:
             status = client.ask("GET", STATUS_PATH)
             if status.is_error:
-                raise Broken(f"{stream.path}: {status.body.get('error')}")
-            self._tell(loop, looked, status.body)
+                raise Broken(f"{STATUS_PATH}: {status.body.get('error')}")
+            looked(status.body)
+            return int(status.body.get("seq", 0))  # an older daemon tells none
+
+        with open_events(client, {"follow": True, "last": 0, "brief": True}) as stream:
+            # Subscribed first, looked next: nothing falls between the two.
+            seen = look()
             try:
                 for event in stream.lines(SILENCE):
-                    self._tell(loop, heard, event)
+                    # Of many at once the first look has seen all; a gap has no number.
+                    if event.get("seq", inf) > seen:
+                        seen = look()
             except Unresponsive:
                 return  # nothing happened for a while: its state tells whether it is well
         raise Broken(f"{stream.path}: the daemon has left")

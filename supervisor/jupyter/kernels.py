@@ -13,7 +13,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +57,9 @@ def _state_of(phase: str) -> str:
 class Page(Protocol):
     """A client's connection, as a kernel tells it of its run."""
 
+    session_id: str
+    is_away: bool
+
     def begin_run(self) -> None:
         """A run can be reached."""
 
@@ -74,10 +76,7 @@ class Page(Protocol):
 class Published:
     """What a kernel has published, read once for all pages."""
 
-    def __init__(
-        self, stream: Any, frames: list[bytes], header: Fields, parent: Fields, parts: list[bytes]
-    ) -> None:
-        self.stream, self.frames = stream, frames
+    def __init__(self, header: Fields, parent: Fields, parts: list[bytes]) -> None:
         self.header, self.parent, self.parts = header, parent, parts
 
     @cached_property
@@ -85,12 +84,11 @@ class Published:
         """As the front ends have it that speak the newer protocol."""
         return bytes(serialize_msg_to_ws_v1(self.parts, "iopub"))
 
-    @property
-    def message(self) -> Message:
-        """As it is recorded."""
-        session, request = str(self.parent.get("session") or ""), str(self.parent.get("msg_id") or "")
-        kind = str(self.header["msg_type"])
-        return Message(str(self.header["msg_id"]), "iopub", session, request, kind, False, self.parts)
+    def message(self, here: set[str]) -> Message:
+        """As it is recorded: missed by the session that asked for it unless that is ``here``."""
+        session = str(self.parent.get("session") or "")
+        message = Message.of("iopub", session, self.header, self.parent, self.binary)
+        return message._replace(missed=bool(session) and session not in here)
 
 
 class Run:
@@ -99,12 +97,13 @@ class Run:
     def __init__(self, kernel: SupervisedKernel, generation: int) -> None:
         self.generation = generation
         self.is_heard = asyncio.Event()
-        # The requests that it executes, and since when, in seconds since the epoch.
+        # The requests that it executes, and since when, in seconds since the epoch; and since when
+        # what it was found executing, if that is known.
         self.executing: dict[str, float] = {}
+        self.found: list[float] = []
         self._kernel = kernel
         self._session = kernel.session
         self.iopub = kernel.connect_iopub()
-        self.iopub.channel = "iopub"
         self.iopub.on_recv(self._hear)
         self._shell = kernel.connect_shell()
         self._shell.on_recv(self._answered)
@@ -146,9 +145,7 @@ class Run:
         except (ValueError, KeyError, IndexError, AttributeError, TypeError):
             return  # not a message
         self._note(str(parent.get("msg_type") or ""), request, state)
-        self._kernel.publish(
-            Published(self.iopub, frames, header, parent, [bytes(part) for part in rest[1:]])
-        )
+        self._kernel.publish(Published(header, parent, [bytes(part) for part in rest[1:]]))
 
     def _note(self, asked: str, request: str, state: str | None) -> None:
         if asked in _UNTRACKED:
@@ -159,7 +156,7 @@ class Run:
         elif state == "idle":
             self.executing.pop(request, None)
         if state in ("busy", "idle"):
-            if asked in _LASTING and self._kernel.recorder is not None:
+            if asked in _LASTING:
                 self._kernel.recorder.hear(request, state)
             self._kernel.execution_state = "busy" if self.executing else "idle"
 
@@ -181,10 +178,10 @@ class Run:
 class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     """One supervised kernel: owns no process, gives its orders to the daemon."""
 
-    def __init__(self, view: Fields, daemon: Daemon, recorder: Recorder | None, **more: Any) -> None:
+    def __init__(self, view: Fields, daemon: Daemon, **more: Any) -> None:
         super().__init__(owns_kernel=False, **more)
         self.view: Fields = {}
-        self.daemon, self.recorder = daemon, recorder
+        self.daemon, self.recorder = daemon, Recorder(view["name"])
         self.kernel_id, self.kernel_name = view["id"], view["name"]
         self.last_activity, self.execution_state = utcnow(), "starting"
         self.ready.set_result(None)
@@ -196,40 +193,13 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         self.left: dict[str, float] = {}
         self.up = asyncio.Event()
         self._attaching: asyncio.Task[None] | None = None
-        self._callbacks: dict[str, list[Callable[[], object]]] = {"restart": [], "dead": []}
         self.take(view)
 
     # What Jupyter asks of a kernel manager.
 
-    @property
-    def has_kernel(self) -> bool:
-        return True
-
-    async def is_alive(self) -> bool:
-        return self.view["phase"] in ("running", "stopping")
-
-    def start_restarter(self) -> None:
-        pass  # the daemon restarts
-
-    def stop_restarter(self) -> None:
-        pass
-
-    def add_restart_callback(self, callback: Callable[[], object], event: str = "restart") -> None:
-        self._callbacks[event].append(callback)
-
-    def remove_restart_callback(self, callback: Callable[[], object], event: str = "restart") -> None:
-        if callback in self._callbacks[event]:
-            self._callbacks[event].remove(callback)
-
-    def update_env(self, *, env: Any) -> None:
-        pass  # its environment is that of the file
-
-    def cleanup_connection_file(self) -> None:
-        pass
-
     async def start_kernel(self, *_: Any, **__: Any) -> None:
         """Have it started, if it is not up."""
-        if not self.up.is_set():
+        if not self.up.is_set() and self.view["phase"] not in ("running", "unknown"):
             await self.order("start")
             await self.wait_up()
 
@@ -241,22 +211,20 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
 
     async def restart_kernel(self, now: bool = False, **_: Any) -> None:
         """Have it restarted, once, however many ask for that at a time."""
+        before = self.view
         try:
-            if self.view["phase"] in ("starting", "backoff") or (
-                self.view["phase"] == "stopping" and self.view["want"] == "up"
+            if before["phase"] in ("starting", "backoff") or (
+                before["phase"] == "stopping" and before["want"] == "up"
             ):
                 await self.order("start")  # it is on its way already
             else:
-                await self.order("restart", now=now, if_generation=self.view["generation"])
+                await self.order("restart", now=now, if_generation=before["generation"])
         except web.HTTPError as error:
-            if error.status_code != 409 or not await self._is_restarted_meanwhile():
+            is_meanwhile = self.view["generation"] != before["generation"]
+            is_on_its_way = is_meanwhile or self.view["phase"] in ("starting", "stopping")
+            if error.status_code != 409 or not is_on_its_way:
                 raise
         await self.wait_up()
-
-    async def _is_restarted_meanwhile(self) -> bool:
-        before = self.view["generation"]
-        await self.refresh()
-        return bool(self.view["generation"] != before or self.view["phase"] in ("starting", "stopping"))
 
     async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
         """Leave it, or stop it where its file says so."""
@@ -268,6 +236,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         try:
             self.take(await self.daemon.order(self.view["name"], verb, **fields))
         except Refused as refused:
+            self.take(refused.view or self.view)
             raise web.HTTPError(refused.status, str(refused)) from refused
         except Away as away:
             raise web.HTTPError(503, str(away)) from away
@@ -281,22 +250,11 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
 
     # What the daemon tells.
 
-    async def refresh(self) -> None:
-        """Look at it anew."""
-        try:
-            answer = await self.daemon.ask("GET", f"/v1/kernels/{self.view['name']}")
-        except (Away, Refused):
-            return  # the follower of events tells both
-        self.take(answer["kernel"])
-
     def take(self, view: Fields) -> None:
         """This is how it is now: let go of a run that is over, and reach for the present one."""
         if view.get("id") != self.kernel_id or view["generation"] < self.view.get("generation", 0):
             return
         self.view = view
-        if self.recorder is not None:
-            self.recorder.max_bytes = view["recorder"]["max_bytes"]
-            self.recorder.max_age = view["recorder"]["max_age"]
         phase, present = view["phase"], self.run
         if phase == "unknown":
             return
@@ -321,33 +279,38 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         """Connect to a run; should it end meanwhile, the next look tells."""
         try:
             await connect(self, view["connection_file"])
-            self.run = run = Run(self, view["generation"])
-            await run.reach()
+            self.run = Run(self, view["generation"])
+            await self.run.reach()
         except Exception as error:
             # Out of descriptors, say, or a file that is being written: it is tried again.
             log.warning("cannot connect to kernel %s: %s", view["name"], error)
+            self.leave()
             await asyncio.sleep(NUDGE_PATIENCE)
-            self._attaching = None
-            await self.refresh()
-            return
         self._attaching = None
-        if self.run is run:
+        if (run := self.run) is not None:
             self.execution_state = "idle" if run.is_idle.is_set() and not run.executing else "busy"
             self.reason = ""
             self.up.set()
             self._each(lambda page: page.begin_run())
         self.take(self.view)
-        if self.execution_state == "busy" and not run.executing:
-            await self.refresh()  # the daemon may know since when
+        if run is not None and self.execution_state == "busy" and not run.executing:
+            run.found = await self._executing_since()
+
+    async def _executing_since(self) -> list[float]:
+        """Since when it executes what it was found executing, as far as the daemon knows."""
+        try:
+            view = (await self.daemon.ask("GET", f"/v1/kernels/{self.view['name']}"))["kernel"]
+        except (Away, Refused):
+            return []
+        cell = view["executing"]
+        return [datetime.fromisoformat(cell["since"]).timestamp()] if cell else []
 
     def _let_go(self, run: Run) -> None:
         """The run is over: every page is told why, and whoever waits for an answer gets one."""
-        run.close()
-        self.run = None
+        self.leave()
         self.up.clear()
-        if self.recorder is not None:
-            for request in run.executing:
-                self.recorder.hear(request, "idle")
+        for request in run.executing:
+            self.recorder.hear(request, "idle")
         died = death_of(self.view, run.generation) is not None
         self.execution_state = state = _state_of(self.view["phase"])
         told = how_it_ended(self.view, run.generation)
@@ -355,22 +318,12 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         # "restarting" has the front ends say that it died, and connect anew: only where it did.
         status = "dead" if state == "dead" else "restarting" if died else "starting"
         self._end_pages(told, status)
-        for callback in list(self._callbacks["dead" if state == "dead" else "restart"]):
-            callback()
 
     def _end_pages(self, reason: str, status: str) -> None:
         self._each(lambda page: page.end_run(reason, status))
 
-    def drop(self) -> None:
-        """It is declared no more."""
-        if self.run is not None:
-            self.view = {**self.view, "phase": "stopped", "reason": "it has left the file"}
-            self._let_go(self.run)
-        else:
-            self._end_pages(f"{self.view['name']} has left the file", "dead")
-
     def leave(self) -> None:
-        """The server ends; the kernel does not."""
+        """Hear no more of its run, which goes on."""
         if self.run is not None:
             self.run.close()
             self.run = None
@@ -380,14 +333,12 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     async def busy(self, since: float) -> list[tuple[float, float]]:
         """From when to when it executed, of what went on after ``since``; in seconds since the epoch.
 
-        As far as it is known: a server heard it, or the daemon tells the cell.  What goes on ends now.
+        As far as it is known: a server heard it, or the daemon told the cell.  What goes on ends now.
         """
-        known = await self.recorder.spans(since) if self.recorder is not None else []
+        known = await self.recorder.spans(since)
         if self.run is None or self.execution_state != "busy":
             return known
-        cell = self.view.get("executing")
-        told = [datetime.fromisoformat(cell["since"]).timestamp()] if cell else []
-        return known + [(begun, time.time()) for begun in list(self.run.executing.values()) or told]
+        return known + [(begun, time.time()) for begun in list(self.run.executing.values()) or self.run.found]
 
     def note_activity(self) -> None:
         """Somebody uses it."""
@@ -404,15 +355,12 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     @property
     def here(self) -> set[str]:
         """The sessions that have a page at this moment."""
-        return {getattr(page, "session_id", "") for page in self.pages if not getattr(page, "is_away", False)}
+        return {page.session_id for page in self.pages if not page.is_away}
 
     def publish(self, published: Published) -> None:
         """Tell every page, and record it, for the page of the request if that is away."""
-        recorder = self.recorder
-        if recorder is not None and recorder.max_bytes and published.parent.get("msg_id"):
-            message = published.message
-            is_missed = bool(message.session) and message.session not in self.here
-            recorder.add(message._replace(missed=is_missed))
+        if self.recorder.max_bytes and published.parent.get("msg_id"):
+            self.recorder.add(published.message(self.here))
         self._each(lambda page: page.hear(published))
 
     def _each(self, tell: Callable[[Page], object]) -> None:
@@ -435,37 +383,25 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self.supervised: dict[str, SupervisedKernel] = {}
         self.remembered = Remembered(self.root_dir, self.socket or self.configuration)
         self.daemon = Daemon(self.socket, self.configuration)
-        self._threads = ThreadPoolExecutor(1, "kernel-supervisor-recorder")
-        self._refreshing: dict[str, bool] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_following = False
         self._told = ""
         self.kernel_spec_manager.kernels = self
 
     def follow(self) -> None:
         """Begin to follow the daemon, on the running loop."""
-        if self._is_following:
-            return
-        self._is_following = True
         for view in self.remembered.views:
             self._put(view)
-        self.daemon.follow(self._looked, self._heard, self._lost)
+        self.daemon.follow(self._looked, self._lost)
 
     def _looked(self, status: Fields) -> None:
-        if any("id" not in view for view in status["kernels"]):
-            self._lost(f"it is of version {status.get('version')}, older than this extension: upgrade it")
-            return
         if self._told:
             self.log.warning("kernel-supervisor: the daemon answers")
             self._told = ""
         views = status["kernels"]
-        self._recordings = Path(status["state_dir"]) / "recorder"
         for name in self.supervised.keys() - {view["name"] for view in views}:
-            if (recorder := self.supervised[name].recorder) is not None:
-                recorder.remove()
             self._drop(name)
         for view in views:
-            self._put(view)
+            file = Path(status["state_dir"]) / "recorder" / f"{view['id']}.sqlite"
+            self._put(view).recorder.record_to(file, **view["recorder"])
         self.remembered.keep_views(views)
 
     def _lost(self, reason: str) -> None:
@@ -473,71 +409,26 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
             self._told = reason
             self.log.warning("kernel-supervisor: no daemon answers, its kernels go on: %s", reason)
 
-    def _heard(self, event: Fields) -> None:
-        name = event.get("kernel")
-        if event.get("event") in ("config.loaded", "kernel.removed", "stream.gap") or (
-            name and name not in self.supervised
-        ):
-            self._begin(self._look())
-        elif name:
-            self._refresh(name)
-
-    def _begin(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _refresh(self, name: str) -> None:
-        """Look at one anew; asked for while that is under way, once more after it."""
-        if name in self._refreshing:
-            self._refreshing[name] = True
-            return
-        self._refreshing[name] = False
-        self._begin(self._keep_refreshing(name))
-
-    async def _keep_refreshing(self, name: str) -> None:
-        is_due = True
-        while is_due and name in self.supervised:
-            self._refreshing[name] = False
-            await self.supervised[name].refresh()
-            is_due = self._refreshing[name]
-        self._refreshing.pop(name, None)
-
-    async def _look(self) -> None:
-        try:
-            self._looked(await self.daemon.ask("GET", "/v1/status"))
-        except (Away, Refused):
-            pass  # the follower tells, and looks again
-
-    def _put(self, view: Fields) -> None:
+    def _put(self, view: Fields) -> SupervisedKernel:
         kernel = self.supervised.get(view["name"])
         if kernel is not None and kernel.kernel_id == view["id"]:
-            if kernel.recorder is None:
-                kernel.recorder = self._recorder(view)
             kernel.take(view)
-            return
+            return kernel
         if kernel is not None:
             self._drop(view["name"])
-        more = {
-            "parent": self,
-            "log": self.log,
-            "context": self.context,
-            "connection_file": view["connection_file"],
-        }
-        kernel = SupervisedKernel(view, self.daemon, self._recorder(view), **more)
-        self.supervised[view["name"]] = kernel
-        self._kernels[kernel.kernel_id] = kernel
+        file = view["connection_file"]
+        kernel = SupervisedKernel(
+            view, self.daemon, parent=self, log=self.log, context=self.context, connection_file=file
+        )
+        self.supervised[view["name"]] = self._kernels[kernel.kernel_id] = kernel
         self._kernel_connections.setdefault(kernel.kernel_id, 0)
-
-    def _recorder(self, view: Fields) -> Recorder | None:
-        if view["phase"] == "unknown":
-            return None  # where the daemon keeps its files is not known yet
-        file = self._recordings / f"{view['id']}.sqlite"
-        return Recorder(file, self._threads, view["recorder"]["max_bytes"], view["recorder"]["max_age"])
+        return kernel
 
     def _drop(self, name: str) -> None:
+        """It is declared no more."""
         kernel = self.supervised.pop(name)
-        kernel.drop()
+        kernel.recorder.remove()
+        kernel.take({**kernel.view, "phase": "stopped", "reason": "it has left the file"})
         self._kernels.pop(kernel.kernel_id, None)
         self._kernel_connections.pop(kernel.kernel_id, None)
 
@@ -557,8 +448,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         supervised = self.of_spec(kwargs.get("kernel_name")) or (self.of(kernel_id) if kernel_id else None)
         if supervised is None:
             return str(await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs))
-        if not supervised.up.is_set() and supervised.view["phase"] not in ("running", "unknown"):
-            await supervised.start_kernel()
+        await supervised.start_kernel()
         return str(supervised.kernel_id)
 
     async def restart_kernel(self, kernel_id: str, now: bool = False) -> None:
@@ -583,9 +473,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         for kernel in self.supervised.values():
             kernel.leave()
             self._kernels.pop(kernel.kernel_id, None)
-            if kernel.recorder is not None:
-                await kernel.recorder.flush()
-        self._threads.shutdown(wait=False)
+        await asyncio.gather(*(kernel.recorder.flush() for kernel in self.supervised.values()))
         await super().shutdown_all(now=now)
 
     async def cull_kernel_if_idle(self, kernel_id: str) -> None:

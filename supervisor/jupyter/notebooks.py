@@ -47,8 +47,6 @@ async def _kernels_of(path: str, kernels: SupervisedKernels, sessions: Any) -> l
 
 
 async def _fill(model: Fields, kernel: SupervisedKernel) -> None:
-    if kernel.recorder is None:
-        return
     cells = {str(cell.get("id")): cell for cell in model["content"].get("cells", ())}
     for request, messages in await kernel.recorder.executions(cells):
         cell = cells[request.cell]

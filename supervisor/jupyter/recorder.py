@@ -1,8 +1,8 @@
 """What a kernel told its clients, on disk, bounded: for those that were away.
 
-Owns one SQLite file a kernel, written by one thread in batches; several servers
-may write one.  Knows nothing of connections.  A disk that is full or hangs
-costs what is recorded, never a message to a page.
+Owns one SQLite file a kernel, written in batches; several servers may write
+one.  Knows nothing of connections.  A disk that is full or hangs costs what is
+recorded, never a message to a page.
 """
 
 from __future__ import annotations
@@ -12,32 +12,43 @@ import json
 import logging
 import os
 import sqlite3
+import struct
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from supervisor.disk.off_loop import Hanging, Lane
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Fields = dict[str, Any]
 
-# How long messages are gathered before they are written, and a look at a file that others write; seconds.
+# How long messages are gathered before they are written, a look at a file that others write, and
+# how long a page that comes waits for what it missed; seconds.
 BATCH_INTERVAL = 0.2
 BUSY_TIMEOUT = 2.0
+PATIENCE = 5.0
 MOST_REQUESTS = 1000
 MOST_EXECUTIONS = 5000
+# The columns are the fields of Message and Request, in their order.
 _SCHEMA = """
 PRAGMA auto_vacuum = FULL;
 PRAGMA journal_mode = WAL;
-CREATE TABLE IF NOT EXISTS message (
-    id TEXT, channel TEXT, at REAL, session TEXT, request TEXT, kind TEXT, size INTEGER, missed INTEGER,
-    parts BLOB, lengths TEXT, PRIMARY KEY (id, channel)
+CREATE TABLE IF NOT EXISTS told (
+    id TEXT, channel TEXT, session TEXT, request TEXT, kind TEXT, missed INTEGER, frames BLOB, at REAL,
+    PRIMARY KEY (id, channel)
 );
-CREATE INDEX IF NOT EXISTS by_request ON message (request);
-CREATE INDEX IF NOT EXISTS by_time ON message (at);
-CREATE TABLE IF NOT EXISTS request (
-    id TEXT PRIMARY KEY, at REAL, session TEXT, cell TEXT, header TEXT, code TEXT, ended INTEGER
+CREATE INDEX IF NOT EXISTS by_request ON told (request);
+CREATE INDEX IF NOT EXISTS by_time ON told (at);
+CREATE TABLE IF NOT EXISTS asked (
+    id TEXT PRIMARY KEY, session TEXT, cell TEXT, header TEXT, code TEXT, at REAL, ended INTEGER
 );
 CREATE TABLE IF NOT EXISTS execution (request TEXT PRIMARY KEY, begun REAL, ended REAL);
 CREATE INDEX IF NOT EXISTS by_begin ON execution (begun);
@@ -51,7 +62,7 @@ _LONGEST_ID = 64
 
 
 class Message(NamedTuple):
-    """A message of a kernel: to whom, in answer to what, and its frames after the signature."""
+    """A message of a kernel: to whom, in answer to what, and as WebSockets have it."""
 
     id: str
     channel: str
@@ -59,101 +70,151 @@ class Message(NamedTuple):
     request: str
     kind: str
     missed: bool
-    parts: list[bytes]
+    frames: bytes
     at: float = 0.0
 
+    @classmethod
+    def of(cls, channel: str, session: str, header: Fields, parent: Fields, frames: bytes) -> Message:
+        """A message for a session, with this header, in answer to ``parent``."""
+        id_, kind, request = header.get("msg_id"), header.get("msg_type"), parent.get("msg_id")
+        return cls(str(id_), channel, session, str(request or ""), str(kind), False, frames)
+
     @property
-    def content(self) -> dict[str, Any]:
+    def parts(self) -> list[bytes]:
+        """Header, parent header, metadata, content and buffers."""
+        # As jupyter_server does, which is not there wherever somebody replays.
+        (count,) = struct.unpack_from("<Q", self.frames)
+        _, *offsets = struct.unpack_from(f"<{count}Q", self.frames, 8)
+        return [self.frames[begin:end] for begin, end in pairwise(offsets)]
+
+    @property
+    def content(self) -> Fields:
         """What it says."""
         return dict(json.loads(self.parts[3]))
 
 
 class Request(NamedTuple):
-    """A request to execute: by which session, of which cell."""
+    """A request to execute, with its header as JSON: by which session, of which cell."""
 
     id: str
     session: str
     cell: str
-    header: dict[str, Any]
+    header: str
     code: str
     at: float = 0.0
+    ended: bool = False
 
 
-class Batch(NamedTuple):
-    """What is written at once: requests, messages, what was answered, and what was heard of executions."""
+@dataclass
+class Batch:
+    """What is written at once: messages, requests, which were answered, and what was heard of executions."""
 
-    requests: Sequence[Request] = ()
-    messages: Sequence[Message] = ()
-    ended: Sequence[str] = ()
-    heard: Sequence[tuple[str, float, str]] = ()
+    messages: list[Message] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    heard: list[tuple[str, float, str]] = field(default_factory=list)
 
 
 class Recorder:
-    """Records one kernel.  ``max_bytes`` of 0: nothing; ``max_age`` in seconds."""
+    """Records one kernel, once it is told where."""
 
-    def __init__(self, file: Path, threads: ThreadPoolExecutor, max_bytes: int, max_age: float) -> None:
-        self.file = file
-        self.max_bytes, self.max_age = max_bytes, max_age
-        self._threads = threads
-        self._batch: list[Message] = []
-        self._requests: list[Request] = []
-        self._ended: list[str] = []
-        self._heard: list[tuple[str, float, str]] = []
+    def __init__(self, name: str) -> None:
+        self.file = Path()
+        self.max_bytes, self.max_age = 0, 0.0
+        self._lane = Lane(f"recording of {name}")
+        self._waiting = Batch()
         self._size = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._failing = False
-        self._untrimmed = max_bytes
+        self._untrimmed = inf
         self._database: sqlite3.Connection | None = None
+
+    def record_to(self, file: Path, max_bytes: int, max_age: float) -> None:
+        """Record so many bytes, at most (0: nothing), of so many seconds."""
+        self.file, self.max_bytes, self.max_age = file, max_bytes, max_age
 
     def add(self, message: Message) -> None:
         """Record a message, soon."""
         if not self.max_bytes:
             return
-        self._batch.append(message._replace(at=time.time()))
-        self._size += sum(map(len, message.parts))
+        self._waiting.messages.append(message._replace(at=time.time()))
+        self._size += len(message.frames)
         while self._size > self.max_bytes:
-            self._size -= sum(map(len, self._batch.pop(0).parts))
+            self._size -= len(self._waiting.messages.pop(0).frames)
         self._set_alarm()
 
     def ask(self, request: Request) -> None:
         """Record that something was asked."""
         if self.max_bytes:
-            self._requests.append(request._replace(at=time.time()))
+            self._waiting.requests.append(request._replace(at=time.time()))
             self._write_soon()  # at once: it tells the next server what nobody has answered
 
     def end(self, request: str) -> None:
         """Record that it was answered."""
         if self.max_bytes:
-            self._ended.append(request)
+            self._waiting.ended.append(request)
             self._set_alarm()
 
     def hear(self, request: str, state: str) -> None:
         """Record that the execution of a request has begun ("busy"), or is over ("idle")."""
         if self.max_bytes:
-            self._heard.append((state, time.time(), request[:_LONGEST_ID]))
+            self._waiting.heard.append((state, time.time(), request[:_LONGEST_ID]))
             self._set_alarm()
 
     def _set_alarm(self) -> None:
         if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(BATCH_INTERVAL, self._write_soon)
+            self._alarm = asyncio.get_running_loop().call_later(BATCH_INTERVAL, self._ring)
 
-    def _write_soon(self) -> asyncio.Future[None]:
+    def _ring(self) -> None:
+        self._alarm = None
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._lane.busy_for:  # a disk that hangs gets no more, and what waits here is bounded
+            self._set_alarm()
+        else:
+            with suppress(OSError):  # no thread is to be had
+                self._lane.put(self._write_what_waits())
+
+    def _write_what_waits(self) -> Callable[[], None]:
+        """The work of it; nothing waits any more."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        batch = Batch(self._requests, self._batch, self._ended, self._heard)
-        self._requests, self._batch, self._ended, self._heard, self._size = [], [], [], [], 0
-        return asyncio.get_running_loop().run_in_executor(self._threads, self._write, batch)
+        batch, self._waiting, self._size = self._waiting, Batch(), 0
+        return partial(self._guarded, partial(self._write, batch), None)
 
-    def _write(self, batch: Batch) -> None:
-        self._untrimmed += sum(len(part) for message in batch.messages for part in message.parts)
-        room = None
+    def _write(self, batch: Batch, database: sqlite3.Connection) -> None:
+        """Write a batch, and drop the oldest beyond the bounds."""
+        database.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", batch.requests)
+        database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?, ?, ?, ?, ?, ?)", batch.messages)
+        database.executemany("UPDATE asked SET ended = 1 WHERE id = ?", [(id_,) for id_ in batch.ended])
+        for state, at, request in batch.heard:
+            database.execute(_HEARD[state], (at, request))
+        oldest = (time.time() - self.max_age,)
+        database.execute("DELETE FROM told WHERE at < ?", oldest)
+        database.execute("DELETE FROM asked WHERE at < ?", oldest)
+        database.execute("DELETE FROM execution WHERE begun < ?", oldest)
+        self._untrimmed += sum(len(message.frames) for message in batch.messages)
         if self._untrimmed >= self.max_bytes // 8:  # not each time: it reads the whole index
-            self._untrimmed, room = 0, self.max_bytes * 7 // 8
-        self._guarded(lambda database: write(database, batch, room, self.max_age), None)
+            self._untrimmed = 0.0
+            database.execute(
+                "DELETE FROM told WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
+                " sum(length(frames)) OVER (ORDER BY rowid DESC) AS total FROM told) WHERE total > ?)",
+                (self.max_bytes * 7 // 8,),
+            )
+            database.execute(
+                "DELETE FROM asked WHERE id NOT IN (SELECT id FROM asked ORDER BY at DESC LIMIT ?)",
+                (MOST_REQUESTS,),
+            )
+            database.execute(
+                "DELETE FROM execution WHERE begun <="
+                " (SELECT begun FROM execution ORDER BY begun DESC LIMIT 1 OFFSET ?)",
+                (MOST_EXECUTIONS,),
+            )
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """What the work comes to with the file, which is kept open; in the thread."""
+        """What the work comes to with the file, which is kept open; in the lane."""
         try:
             if self._database is None or not self.file.exists():
                 self._database = connect(self.file)
@@ -170,11 +231,20 @@ class Recorder:
 
     async def missed(self, session: str) -> list[Message]:
         """What this session missed, in order; it has it then."""
-        return await self._read(lambda database: take_missed(database, session), [])
+        whose = "WHERE session = ? AND missed", (session,)
+
+        def work(database: sqlite3.Connection) -> list[Message]:
+            found = _messages(database, *whose)
+            database.execute(f"UPDATE told SET missed = 0 {whose[0]}", whose[1])  # noqa: S608
+            return found
+
+        return await self._read(work, [])
 
     async def open_requests(self, session: str) -> list[Request]:
         """What this session asked and was never answered."""
-        return await self._read(lambda database: open_requests(database, session), [])
+        return await self._read(
+            lambda database: _requests(database, "WHERE session = ? AND NOT ended", (session,)), []
+        )
 
     async def executions(self, cells: Container[str]) -> list[tuple[Request, list[Message]]]:
         """The last that was executed of each of these cells, with what came of it."""
@@ -182,24 +252,35 @@ class Recorder:
 
     async def spans(self, since: float) -> list[tuple[float, float]]:
         """From when to when it executed, of what ended after ``since``; in seconds since the epoch."""
-        return await self._read(lambda database: spans(database, since), [])
+        query = "SELECT begun, ended FROM execution WHERE ended > ? AND ended >= begun ORDER BY begun"
+        return await self._read(lambda database: database.execute(query, (since,)).fetchall(), [])
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        await self._read(lambda _: None, None)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """What the work comes to when all that waits is written."""
         if not self.max_bytes:
             return otherwise
-        await self._write_soon()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self._guarded(work, otherwise))
+        write = self._write_what_waits()
+
+        def both() -> T:
+            write()
+            return self._guarded(work, otherwise)
+
+        try:
+            return await self._lane.do(both, patience=PATIENCE)
+        except (Hanging, OSError) as error:
+            log.warning("cannot read %s, pages may miss output: %s", self.file, error)
+            return otherwise
 
     def remove(self) -> None:
         """The kernel is no more: forget all of it."""
         self.max_bytes = 0
+        self._write_what_waits()  # by nobody
         for suffix in ("", "-wal", "-shm"):
-            self._threads.submit(self.file.with_name(f"{self.file.name}{suffix}").unlink, missing_ok=True)
-
-    async def flush(self) -> None:
-        """Write what waits."""
-        await self._write_soon()
+            self._lane.begin(Path(f"{self.file}{suffix}").unlink, True)
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -218,80 +299,14 @@ def connect(file: Path) -> sqlite3.Connection:
     return database
 
 
-def write(database: sqlite3.Connection, batch: Batch, max_bytes: int | None, max_age: float) -> None:
-    """Write a batch, and drop the oldest beyond the bounds.  Raises sqlite3.Error."""
-    asked = [(r.id, r.at, r.session, r.cell, json.dumps(r.header), r.code) for r in batch.requests]
-    database.executemany("INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?, ?, 0)", asked)
-    database.executemany(
-        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [_row(message) for message in batch.messages],
-    )
-    database.executemany("UPDATE request SET ended = 1 WHERE id = ?", [(id_,) for id_ in batch.ended])
-    for state, at, request in batch.heard:
-        database.execute(_HEARD[state], (at, request))
-    oldest = (time.time() - max_age,)
-    database.execute("DELETE FROM message WHERE at < ?", oldest)
-    database.execute("DELETE FROM request WHERE at < ?", oldest)
-    database.execute("DELETE FROM execution WHERE begun < ?", oldest)
-    if max_bytes is not None:
-        database.execute(
-            "DELETE FROM message WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
-            " sum(size) OVER (ORDER BY rowid DESC) AS total FROM message) WHERE total > ?)",
-            (max_bytes,),
-        )
-        database.execute(
-            "DELETE FROM request WHERE id NOT IN (SELECT id FROM request ORDER BY at DESC LIMIT ?)",
-            (MOST_REQUESTS,),
-        )
-        database.execute(
-            "DELETE FROM execution WHERE begun <="
-            " (SELECT begun FROM execution ORDER BY begun DESC LIMIT 1 OFFSET ?)",
-            (MOST_EXECUTIONS,),
-        )
+def _messages(database: sqlite3.Connection, which: str, values: tuple[str, ...]) -> list[Message]:
+    found = database.execute(f"SELECT * FROM told {which} ORDER BY rowid", values)  # noqa: S608
+    return list(map(Message._make, found))
 
 
-def _row(message: Message) -> tuple[Any, ...]:
-    lengths = [len(part) for part in message.parts]
-    content = b"".join(message.parts)
-    who = (message.id, message.channel, message.at, message.session, message.request, message.kind)
-    return (*who, len(content), message.missed, content, json.dumps(lengths))
-
-
-_COLUMNS = "id, channel, session, request, kind, missed, parts, lengths, at"
-
-
-def _message(row: Sequence[Any]) -> Message:
-    parts, at = [], 0
-    for length in json.loads(row[7]):
-        parts.append(row[6][at : at + length])
-        at += length
-    return Message(row[0], row[1], row[2], row[3], row[4], bool(row[5]), parts, row[8])
-
-
-_ASKED = "id, session, cell, header, code, at"
-
-
-def _request(row: Sequence[Any]) -> Request:
-    return Request(row[0], row[1], row[2], json.loads(row[3]), row[4], row[5])
-
-
-def take_missed(database: sqlite3.Connection, session: str) -> list[Message]:
-    """What a session missed, and has from now on.  Raises sqlite3.Error."""
-    found = database.execute(
-        f"SELECT {_COLUMNS} FROM message WHERE session = ? AND missed ORDER BY rowid",  # noqa: S608
-        (session,),
-    ).fetchall()
-    database.execute("UPDATE message SET missed = 0 WHERE session = ? AND missed", (session,))
-    return [_message(row) for row in found]
-
-
-def open_requests(database: sqlite3.Connection, session: str) -> list[Request]:
-    """What a session asked and was never answered.  Raises sqlite3.Error."""
-    rows = database.execute(
-        f"SELECT {_ASKED} FROM request WHERE session = ? AND NOT ended ORDER BY at",  # noqa: S608
-        (session,),
-    )
-    return [_request(row) for row in rows]
+def _requests(database: sqlite3.Connection, which: str = "", values: tuple[str, ...] = ()) -> list[Request]:
+    found = database.execute(f"SELECT * FROM asked {which} ORDER BY at", values)  # noqa: S608
+    return list(map(Request._make, found))
 
 
 def executions(
@@ -301,20 +316,8 @@ def executions(
 
     Raises sqlite3.Error.
     """
-    asked = list(map(_request, database.execute(f"SELECT {_ASKED} FROM request ORDER BY at")))  # noqa: S608
+    asked = _requests(database)
     if cells is not None:
         asked = list({request.cell: request for request in asked if request.cell in cells}.values())
     for request in asked:
-        told = database.execute(
-            f"SELECT {_COLUMNS} FROM message WHERE request = ? ORDER BY rowid",  # noqa: S608
-            (request.id,),
-        )
-        yield request, [_message(one) for one in told]
-
-
-def spans(database: sqlite3.Connection, since: float) -> list[tuple[float, float]]:
-    """The executions that ended after ``since``, whose begin was heard as well.  Raises sqlite3.Error."""
-    found = database.execute(
-        "SELECT begun, ended FROM execution WHERE ended > ? AND ended >= begun ORDER BY begun", (since,)
-    )
-    return found.fetchall()
+        yield request, _messages(database, "WHERE request = ?", (request.id,))

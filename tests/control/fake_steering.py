@@ -115,6 +115,7 @@ class FakeSteering:
             "state_dir": str(self.tmp),
             "events_file": str(self.tmp / "events.jsonl"),
             "cgroups": {"state": "tracking", "advice": self.cgroups_advice},
+            "seq": self.lines[-1]["seq"] if self.lines else 0,
             "degraded": self.degraded,
             "kernels": [self._view(name) for name in names or self.names()],
         }

@@ -36,6 +36,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.start()
         server.wait_listed(*KERNELS)
         yield server
+        assert "could not be told" not in server.log.read_text()
     finally:
         server.clean_up()
 

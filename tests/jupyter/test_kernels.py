@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.jupyter.daemon import Daemon
 from supervisor.jupyter.kernels import SupervisedKernel
+from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.waiting import until
 
 
 class Ended:
@@ -35,9 +38,38 @@ def view(phase: str, **more: Any) -> dict[str, Any]:
     ],
 )
 async def test_a_kernel_that_is_still_to_come_ends_no_page(phase: str, state: str, told: list[str]) -> None:
-    kernel, page = SupervisedKernel(view("starting"), Daemon(), None), Ended()
+    kernel, page = SupervisedKernel(view("starting"), Daemon()), Ended()
     kernel.pages.add(page)  # type: ignore[arg-type]
 
     kernel.take(view(phase))
 
     assert (state, told) == (kernel.execution_state, page.told)
+
+
+class Older(FakeSteering):
+    """A daemon that does not tell which events are in its state."""
+
+    def status(self, names: Any) -> dict[str, Any]:
+        return {key: value for key, value in super().status(names).items() if key != "seq"}
+
+
+@pytest.mark.parametrize(("kind", "most"), [(FakeSteering, 10), (Older, 51)])
+async def test_the_state_is_looked_at_after_events_and_once_for_many(
+    tmp_path: Path, kind: type[FakeSteering], most: int
+) -> None:
+    steering, daemon = kind(tmp_path), Daemon(socket=str(tmp_path / "s"))
+    looks: list[dict[str, Any]] = []
+
+    async def tell() -> None:
+        steering.views["robot"]["phase"] = "stopped"
+        for number in range(50):
+            await steering.tell(event="kernel.stopped", number=number)
+
+    with FakeDaemon(steering, tmp_path / "s") as fake:
+        daemon.follow(looks.append, print)
+        await until(lambda: looks and steering.followers)
+        fake.run(tell())
+        await until(lambda: "stopped" == looks[-1]["kernels"][1]["phase"])
+        daemon.close()
+
+    assert 2 <= len(looks) <= most

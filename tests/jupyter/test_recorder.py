@@ -1,53 +1,152 @@
-"""What is recorded of executions: from when to when, by whichever server heard it."""
+"""What is recorded of a kernel, and what a disk that hangs may cost: the record, nothing else."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 
 from supervisor.jupyter import recorder
-from supervisor.jupyter.recorder import Batch, Recorder, connect, spans, write
+from supervisor.jupyter.recorder import Message, Recorder, Request
+from tests.waiting import until
+
+MAX_BYTES = 1 << 20
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as made:
-        yield made
+def recording(tmp_path: Path) -> Recorder:
+    made = Recorder("a")
+    made.record_to(tmp_path / "recorder" / "x.sqlite", MAX_BYTES, 3600.0)
+    return made
 
 
-def heard(*states: tuple[str, float, str]) -> Batch:
-    return Batch(heard=states)
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A disk that hangs until this is set."""
+    answers, connect = threading.Event(), recorder.connect
+
+    def hang(file: Path) -> object:
+        answers.wait()
+        return connect(file)
+
+    monkeypatch.setattr(recorder, "connect", hang)
+    monkeypatch.setattr(recorder, "PATIENCE", 0.1)
+    monkeypatch.setattr(recorder, "BATCH_INTERVAL", 0.0)
+    yield answers
+    answers.set()
 
 
-def test_an_execution_is_known_from_its_begin_to_its_end_once_that_was_heard(tmp_path: Path) -> None:
-    database = connect(tmp_path / "a.sqlite")
-    write(database, heard(("busy", 10.0, "x"), ("busy", 20.0, "y")), None, 1e12)
-    assert [] == spans(database, 0.0)
-
-    write(database, heard(("idle", 12.0, "x")), None, 1e12)
-
-    assert [(10.0, 12.0)] == spans(database, 0.0)
-    assert [] == spans(database, 12.0)
+def message(number: int, *, size: int = 0, missed: bool = True) -> Message:
+    header = {"msg_id": f"m{number}", "msg_type": "stream"}
+    content = json.dumps({"text": f"{number}" + "x" * size}).encode()
+    frames = serialize_msg_to_ws_v1([json.dumps(header).encode(), b"{}", b"{}", content, b"\xff"], "iopub")
+    made = Message.of("iopub", "session", header, {"msg_id": "r"}, frames)
+    return made._replace(missed=missed)
 
 
-def test_what_one_server_heard_begin_another_may_hear_end(
-    tmp_path: Path, threads: ThreadPoolExecutor
+async def test_what_a_session_missed_comes_once_in_order_and_whole(recording: Recorder) -> None:
+    for number in range(3):
+        recording.add(message(number, missed=number != 1))
+
+    assert ["0", "2"] == [missed.content["text"] for missed in await recording.missed("session")]
+    assert [] == await recording.missed("session")
+
+
+def test_a_message_has_the_parts_that_it_was_made_of() -> None:
+    assert [b"{}", b"{}", b'{"text": "7"}', b"\xff"] == message(7).parts[1:]
+
+
+async def test_of_more_than_there_is_room_for_the_newest_is_kept(recording: Recorder) -> None:
+    for number in range(40):
+        recording.add(message(number, size=MAX_BYTES // 20))
+        await recording.flush()
+
+    kept = [int(missed.content["text"].rstrip("x")) for missed in await recording.missed("session")]
+    assert list(range(40))[-len(kept) :] == kept
+    assert 10 < len(kept) <= 20
+
+
+async def test_what_was_answered_is_open_no_more(recording: Recorder) -> None:
+    for id_ in ("one", "two"):
+        recording.ask(Request(id_, "session", "cell", "{}", "1 + 1"))
+    recording.end("one")
+
+    assert ["two"] == [request.id for request in await recording.open_requests("session")]
+
+
+async def test_no_page_waits_for_a_disk_that_hangs(recording: Recorder, disk: threading.Event) -> None:
+    recording.add(message(1))
+
+    async with asyncio.timeout(5):
+        assert [] == await recording.missed("session")
+        await recording.flush()
+
+
+async def test_what_waits_for_a_disk_that_hangs_is_bounded(
+    recording: Recorder, disk: threading.Event
 ) -> None:
-    async def told() -> list[tuple[float, float]]:
-        first, second = (Recorder(tmp_path / "a.sqlite", threads, 1 << 20, 1e12) for _ in range(2))
-        first.hear("x", "busy")
-        await first.flush()
-        second.hear("x", "idle")
-        return await second.spans(0.0)
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            recording.add(message(number, size=MAX_BYTES // 2))
+            recording.ask(Request(f"{number}", "session", "", "{}", ""))
+            await asyncio.sleep(0)  # in which it would write
+        waiting, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
-    found = asyncio.run(told())
+    assert 5 * MAX_BYTES > waiting
 
-    assert 1 == len(found)
-    assert found[0][0] <= found[0][1]
+
+async def test_a_file_that_is_none_of_ours_is_made_anew(recording: Recorder) -> None:
+    recording.file.parent.mkdir()
+    recording.file.write_bytes(b"no database" * 1000)
+
+    recording.add(message(1))
+    await recording.flush()
+    recording.add(message(2))
+
+    assert ["2"] == [missed.content["text"] for missed in await recording.missed("session")]
+
+
+# From when to when something was executed, by whichever server heard it
+
+
+async def heard(recording: Recorder, *states: tuple[str, float, str]) -> list[tuple[float, float]]:
+    """What is told of executions once this was heard at these times."""
+    for state, at, request in states:
+        with patch.object(time, "time", lambda at=at: at):
+            recording.hear(request, state)
+    return await recording.spans(0.0)
+
+
+@pytest.fixture
+def lasting(recording: Recorder) -> Recorder:
+    recording.max_age = 1e12
+    return recording
+
+
+async def test_an_execution_is_known_from_its_begin_to_its_end_once_that_was_heard(lasting: Recorder) -> None:
+    assert [] == await heard(lasting, ("busy", 10.0, "x"), ("busy", 20.0, "y"))
+
+    assert [(10.0, 12.0)] == await heard(lasting, ("idle", 12.0, "x"))
+    assert [] == await lasting.spans(12.0)
+
+
+async def test_what_one_server_heard_begin_another_may_hear_end(lasting: Recorder) -> None:
+    other = Recorder("a")
+    other.record_to(lasting.file, MAX_BYTES, 1e12)
+    await heard(lasting, ("busy", 10.0, "x"))
+
+    assert [(10.0, 11.0)] == await heard(other, ("idle", 11.0, "x"))
 
 
 @pytest.mark.parametrize(
@@ -58,41 +157,44 @@ def test_what_one_server_heard_begin_another_may_hear_end(
         pytest.param([("busy", 5.0, "x"), ("idle", 4.0, "x")], id="the clock was set back"),
     ],
 )
-def test_what_is_not_known_is_not_told(tmp_path: Path, states: list[tuple[str, float, str]]) -> None:
-    database = connect(tmp_path / "a.sqlite")
-
-    write(database, heard(*states), None, 1e12)
-
-    assert [] == spans(database, 0.0)
+async def test_what_is_not_known_is_not_told(lasting: Recorder, states: list[tuple[str, float, str]]) -> None:
+    assert [] == await heard(lasting, *states)
 
 
-def test_the_oldest_executions_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_executions_are_forgotten(
+    lasting: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recorder, "MOST_EXECUTIONS", 2)
-    database = connect(tmp_path / "a.sqlite")
     states = [(state, at, f"{at:g}") for at in (1.0, 2.0, 3.0) for state in ("busy", "idle")]
 
-    write(database, heard(*states), 1 << 20, 1e12)
-
-    assert [(2.0, 2.0), (3.0, 3.0)] == spans(database, 0.0)
+    assert [(2.0, 2.0), (3.0, 3.0)] == await heard(lasting, *states)
 
 
-def test_one_that_records_nothing_tells_nothing(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+def test_one_that_records_nothing_tells_nothing(tmp_path: Path) -> None:
     async def told() -> list[tuple[float, float]]:
-        silent = Recorder(tmp_path / "a.sqlite", threads, 0, 1e12)
-        silent.hear("x", "busy")
-        silent.hear("x", "idle")
-        return await silent.spans(0.0)
+        silent = Recorder("a")
+        silent.record_to(tmp_path / "recorder" / "x.sqlite", 0, 1e12)
+        silent.add(message(1))
+        return await heard(silent, ("busy", 1.0, "x"), ("idle", 2.0, "x"))
 
     assert [] == asyncio.run(told())
     assert [] == list(tmp_path.iterdir())
 
 
-def test_an_id_of_any_length_takes_little_room(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    async def told() -> list[tuple[float, float]]:
-        made = Recorder(tmp_path / "a.sqlite", threads, 1 << 20, 1e12)
-        made.hear("x" * 1_000_000, "busy")
-        made.hear("x" * 1_000_000, "idle")
-        return await made.spans(0.0)
+async def test_an_id_of_any_length_takes_little_room(lasting: Recorder) -> None:
+    long = "x" * 1_000_000
 
-    assert 1 == len(asyncio.run(told()))
-    assert 100_000 > (tmp_path / "a.sqlite").stat().st_size
+    assert [(1.0, 2.0)] == await heard(lasting, ("busy", 1.0, long), ("idle", 2.0, long))
+    assert 100_000 > lasting.file.stat().st_size
+
+
+async def test_nothing_is_left_of_what_is_removed(recording: Recorder) -> None:
+    recording.add(message(1))
+    await recording.flush()
+    recording.add(message(2))
+
+    recording.remove()
+
+    await until(lambda: not list(recording.file.parent.iterdir()))
+    await asyncio.sleep(0)
+    assert recording._alarm is None
