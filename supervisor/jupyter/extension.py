@@ -12,9 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
+from jupyter_server.extension.config import ExtensionConfigManager
 from jupyter_server.services.kernels.handlers import KernelActionHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
+from traitlets.config import Config
 
 from supervisor.jupyter.channels import SupervisedChannels
 from supervisor.jupyter.kernels import SupervisedKernels
@@ -23,6 +25,8 @@ from supervisor.jupyter.sessions import SupervisedSessions
 from supervisor.jupyter.specs import SupervisedSpecs
 from supervisor.page.handlers import rules
 
+# The section of the configuration, and in it the key, that tell which daemon is to be asked.
+SECTION, DAEMON = "jupyter_server_config", SupervisedKernels.__name__
 CLASSES = {
     "kernel_manager_class": SupervisedKernels,
     "kernel_spec_manager_class": SupervisedSpecs,
@@ -50,6 +54,9 @@ def link(app: Any) -> None:
         return
     if told := foreign_supervisor():
         app.log.warning("kernel-supervisor: %s", told)
+    # Not read by the server itself in that directory, as little as classes are.
+    files = ExtensionConfigManager(read_config_path=app.config_file_paths).get(SECTION)
+    app.config.SupervisedKernels = Config(files.get(DAEMON, {}) | app.config.SupervisedKernels)
     for trait, ours in CLASSES.items():
         setattr(app, trait, ours)
 

@@ -86,13 +86,11 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Leave the kernel, or have it restarted."""
         await self._leave(restart, now=True)
 
-    async def terminate(self, restart: bool = False) -> None:
-        """Leave the kernel, or have it restarted."""
-        await self._leave(restart, now=False)
-
     async def shutdown_requested(self, restart: bool = False) -> None:
         """Leave the kernel, or have it restarted."""
         await self._leave(restart, now=False)
+
+    terminate = shutdown_requested
 
     async def _leave(self, restart: bool, *, now: bool) -> None:
         if not self._attached:

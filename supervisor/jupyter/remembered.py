@@ -32,7 +32,6 @@ _KEPT = (
     "launch",
     "connection_file",
     "on_client_shutdown",
-    "recorder",
 )
 
 
@@ -42,38 +41,41 @@ class Remembered:
     def __init__(self, root_dir: str, daemon: str) -> None:
         which = hashlib.sha256(os.fsencode(f"{root_dir}\0{daemon}")).hexdigest()[:16]
         self._file = Path(jupyter_data_dir()) / "kernel-supervisor" / f"server-{which}.json"
-        self.views: list[Fields] = []
-        self.sessions: list[Fields] = []
-        self._is_read_only = False
+        self._content: dict[str, list[Fields]] = {"views": [], "sessions": []}
         try:
             content = json.loads(self._file.read_bytes())
-            self.views = [
-                {**view, "phase": "unknown", "generation": 0, "want": "up"} for view in content["views"]
-            ]
-            self.sessions = [dict(session) for session in content["sessions"]]
+            self._content = {key: [dict(one) for one in content[key]] for key in self._content}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("cannot read %s, open pages must be reloaded: %s", self._file, error)
 
+    @property
+    def views(self) -> list[Fields]:
+        """The kernels that there were; how they are now is not known."""
+        return [
+            {**view, "phase": "unknown", "generation": 0, "want": "up"} for view in self._content["views"]
+        ]
+
+    @property
+    def sessions(self) -> list[Fields]:
+        """The sessions of them, as rows of the server's table."""
+        return self._content["sessions"]
+
     def keep_views(self, views: Iterable[Mapping[str, Any]]) -> None:
         """These kernels there are."""
-        found = [{key: view[key] for key in _KEPT} for view in views]
-        if found != [{key: view.get(key) for key in _KEPT} for view in self.views]:
-            self.views = found
-            self._write()
+        self._keep("views", [{key: view[key] for key in _KEPT} for view in views])
 
     def keep_sessions(self, sessions: Iterable[Fields]) -> None:
         """These sessions of them there are."""
-        found = list(sessions)
-        if found != self.sessions:
-            self.sessions = found
-            self._write()
+        self._keep("sessions", list(sessions))
 
-    def _write(self) -> None:
-        content = json.dumps({"views": self.views, "sessions": self.sessions})
+    def _keep(self, key: str, found: list[Fields]) -> None:
+        if found == self._content[key]:
+            return
+        self._content[key] = found
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self._file, content.encode())
+            write_atomically(self._file, json.dumps(self._content).encode())
         except OSError as error:
             log.warning("cannot write %s, a restart of this server will lose sessions: %s", self._file, error)

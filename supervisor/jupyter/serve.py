@@ -7,52 +7,24 @@ extension but ours: what it offers does not depend on what else is installed.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import stat
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
 
-DEFAULT_PORT = 8899
-
-
-_UNIT = """\
-[Unit]
-Description=Kernel Supervisor's Jupyter server
-After=kernel-supervisor.service
-
-[Service]
-# The kernels are the daemon's: this may be stopped, restarted and upgraded at any time.
-ExecStart={command}
-Restart=always
-RestartSec=1
-UMask=0077
-
-[Install]
-WantedBy=default.target
-"""
-
-
-def unit(words: list[str]) -> str:
-    """A unit for a user's systemd that serves with these words; systemd.service(5) has the quoting."""
-    quoted = ['"' + re.sub(r'([\\"])', r"\\\1", word) + '"' for word in words]
-    return _UNIT.format(command=" ".join(quoted).replace("%", "%%").replace("$", "$$"))
-
 
 class HeadlessServer(ServerApp):  # type: ignore[misc]
     """A server without what other packages or files would add."""
 
-    def find_server_extensions(self) -> None:
-        """None but those that are given."""
-
-    def load_config_file(self, *_: Any, **__: Any) -> None:
-        """None: what is configured for a JupyterLab is not for this one."""
+    @property
+    def config_file_paths(self) -> list[str]:
+        """None, of any kind: what is configured for a JupyterLab is not for this one."""
+        return []
 
 
 def token_file() -> Path:
@@ -61,7 +33,7 @@ def token_file() -> Path:
 
 
 def read_token(file: Path) -> str:
-    """The token in a file, which is made at first use.  Raises OSError, also for one that others may read."""
+    """The token in a file, which is made at first use.  Raises OSError, also for a bad one."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -77,7 +49,7 @@ def read_token(file: Path) -> str:
             )
         token = found.read().strip()
     if len(token) < 16:
-        raise ValueError(f"{file} has no token of at least 16 characters: remove it to get a new one")
+        raise OSError(f"{file} has no token of at least 16 characters: remove it to get a new one")
     return token
 
 
@@ -104,10 +76,7 @@ def settings(arguments: Namespace, token: str, daemon: dict[str, str]) -> Config
 def run(arguments: Namespace, daemon: dict[str, str]) -> int:
     """Serve until a signal.  Raises OSError."""
     file = Path(arguments.token_file) if arguments.token_file else token_file()
-    try:
-        token = read_token(file)
-    except ValueError as error:
-        raise OSError(str(error)) from None
+    token = read_token(file)
     app = HeadlessServer.instance(config=settings(arguments, token, daemon))
     app.initialize(argv=[])
     url = f"http://{app.ip}:{app.port}/"
