@@ -11,13 +11,16 @@ import os
 import subprocess
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
+
+from supervisor.disk.files import open_own
 
 # Of what nobody has read, this much is kept, in bytes; what is older is lost.
 MAX_UNREAD = 1 << 20
 _PIECE = 1 << 16
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class Drained(io.RawIOBase):
@@ -53,16 +56,8 @@ class Drained(io.RawIOBase):
                     self._unread += piece
                     del self._unread[:-MAX_UNREAD]
                     self._changed.notify_all()
-                try:
-                    descriptor = os.open(
-                        output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600
-                    )
-                    try:
-                        os.write(descriptor, piece)
-                    finally:
-                        os.close(descriptor)
-                except OSError:
-                    pass  # a full disk, say: the kernel must not notice
+                with suppress(OSError), os.fdopen(open_own(output, _APPEND), "ab", 0) as file:
+                    file.write(piece)  # on a full disk, say: the kernel must not notice
         finally:
             os.close(reader)
             with self._changed:
