@@ -124,15 +124,21 @@ class Kept:
             {"park": park, "mark": mark, "shown": self.argv, "words": self.parts.words}, output, order_fd
         )
 
+    def fork_spare(self) -> Forked:
+        """A process that is to be a spare."""
+        order_fd, output = write_order({**self.order, **self._shape()}), os.memfd_create("standby")
+        try:
+            return self._fork(order_fd, output, park=True)
+        finally:
+            os.close(order_fd)
+            os.close(output)
+
     def note(self, event: str, fields: dict[str, object]) -> None:
         self.told.append((event, fields))
 
     def park(self) -> dict[str, Any]:
         """Have a spare; what it said of itself."""
-        order_fd, output = write_order({**self.order, **self._shape()}), os.memfd_create("standby")
-        self.spare = self._fork(order_fd, output, park=True)
-        os.close(order_fd)
-        os.close(output)
+        self.spare = self.fork_spare()
         self.spare.cord.settimeout(PATIENCE)
         return json.loads(self.spare.cord.recv(1 << 16))
 

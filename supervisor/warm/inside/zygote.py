@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def _become(request: dict[str, Any], shown: _Shown, cord: socket.socket, output:
     _settle(output)
     order = read_order(order_fd)
     own = os.pidfd_open(os.getpid())
-    socket.send_fds(cord, [json.dumps({"pid": os.getpid()}).encode()], [own])
+    _say(cord, {"pid": os.getpid()}, [own])
     os.close(own)
     resemble(order, request["words"])
     is_parked = request["park"]
@@ -203,10 +204,10 @@ def _become(request: dict[str, Any], shown: _Shown, cord: socket.socket, output:
     except StartupFailed as error:
         if not is_parked:
             give_up(order, record_fd, error)
-        cord.send(json.dumps({"failed": str(error)[-REASON:]}).encode())
+        _say(cord, {"failed": str(error)[-REASON:]})
         os._exit(EX_STARTUP)
     if is_parked:
-        cord.send(b'{"parked": true}')
+        _say(cord, {"parked": True})
         order = _take_place(cord, shown, record_fd)
         app.release()
     cord.close()
@@ -230,6 +231,13 @@ def _settle(output: int) -> None:
         numpy_random.seed()
 
 
+def _say(cord: socket.socket, what: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    try:
+        socket.send_fds(cord, [json.dumps(what).encode()], fds)
+    except OSError:
+        os._exit(0)  # nobody hears it; an ordinary exit would wait for sockets that nobody has bound
+
+
 def _wait_go(cord: socket.socket, descriptors: int = 0) -> list[int]:
     data, fds, _, _ = socket.recv_fds(cord, 1024, descriptors)
     if not data:
@@ -242,7 +250,7 @@ def _take_place(cord: socket.socket, shown: _Shown, record_fd: int) -> dict[str,
     order_fd, output = _wait_go(cord, 2)
     order = read_order(order_fd)
     shown.mark(order["mark"])
-    cord.send(b'{"taken": true}')
+    _say(cord, {"taken": True})
     said, file = os.pread(record_fd, 1 << 20, 0), os.fstat(record_fd)
     copies = (getattr(stream, "_original_stdstream_copy", None) for stream in (sys.stdout, sys.stderr))
     for fd in {1, 2, record_fd, *(copy for copy in copies if copy is not None)}:
