@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.model import Cause, Executing, Exit, Phase, Reason, Running, Stopping
-from supervisor.records.record import Record
+from supervisor.records.record import Record, RecordedDeath
 from supervisor.settings.config import KernelConfig
 from supervisor.warm.inside import pending
 from supervisor.wording import CAUSES, span, written
@@ -52,11 +52,16 @@ class Aftermath:
         self._ended = ended, at, uptime
 
     def recall(self, record: Record) -> None:
-        """A run of an earlier supervisor may have ended while nobody watched; ``end`` tells if it has not."""
-        if record.process is not None:
-            spawned_at = record.spawned_at
-            uptime = 0.0 if spawned_at is None else max(0.0, time.monotonic() - spawned_at)
-            self._ended = Exit(Cause.UNKNOWN), time.time(), uptime
+        """A run of an earlier supervisor may have ended while nobody watched; ``end`` tells if it has not.
+
+        Without a process on record it had ended, and the next one was perhaps on its way.
+        """
+        last = record.deaths[-1] if record.deaths else None
+        if record.process is None and last is not None and last.generation >= record.generation - 1:
+            self._ended = exit_of(last), last.at_wall, last.uptime
+        elif record.process is not None or record.generation > 1:
+            began = time.monotonic() if record.spawned_at is None else record.spawned_at
+            self._ended = Exit(Cause.UNKNOWN), time.time(), max(0.0, time.monotonic() - began)
 
     def told(self, config: KernelConfig, run: int) -> Mapping[str, Any] | None:
         """What the clients are told of it by the next run (``warm/inside/answers``); 0: there is none."""
@@ -82,6 +87,15 @@ class Aftermath:
             self._stub.kill()
             self._stub.wait(REAP_TIMEOUT)
             self._stub = None
+
+
+def exit_of(recorded: RecordedDeath) -> Exit:
+    """How a run ended that is on record."""
+    try:
+        cause = Cause(recorded.cause)
+    except ValueError:
+        cause = Cause.UNKNOWN
+    return Exit(cause, recorded.exit_code, recorded.signal, (), recorded.detail)
 
 
 def _ending(ended: Exit) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from supervisor.core.model import (
     ProcessId,
     State,
 )
-from supervisor.disk.off_loop import Hanging, Lane
+from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.aftermath import Aftermath
 from supervisor.kernel.channel import Channel
@@ -280,11 +281,20 @@ class Entry:
             self.spares.discard()
             return
 
-        async def resolve() -> Launching:
-            command = await self._launching.do(self._launcher.resolve, effect.config)
-            return self._wanted(effect.config, command, self.output.path, 0)
-
+        resolve = partial(self._resolved, effect.config)
         self.spares.park(effect.number, resolve, self._teller(0, report), report)
+
+    async def _resolved(self, config: KernelConfig) -> Launching:
+        """What a launch of no particular run needs.  Raises LaunchError, Hanging."""
+        command = await self._launching.do(self._launcher.resolve, config)
+        return self._wanted(config, command, self.output.path, 0)
+
+    async def _kindle(self, effect: Adopt, report: Report) -> None:
+        """Have what the next run is forked from import meanwhile; what is wrong with it, that run tells."""
+        if effect.config.warm_start == "fork":
+            with suppress(LaunchError, Hanging, OSError):
+                wanted, tell = await self._resolved(effect.config), self._teller(effect.generation, report)
+                await begin(self._equipment.warmth.kindle, wanted, tell)
 
     def _wanted(self, config: KernelConfig, command: Command, output: Path, run: int) -> Launching:
         state_dir, death = self._places.state_dir, self._aftermath.told(config, run)
@@ -364,6 +374,7 @@ class Entry:
             await self._learn_owner(effect.config)
             await self._learn_mode(run, effect.config)
             await self._offer(run)
+            await self._kindle(effect, report)
 
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
         """The adopted process, watched; ``None`` if it has ended, which is told."""

@@ -35,6 +35,7 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.disk.off_loop import Lane
+from supervisor.kernel.aftermath import exit_of
 from supervisor.kernel.connection import Address, listened_port, read_address
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
@@ -481,9 +482,4 @@ def _remembered(record: Record, now: float, wall: float) -> tuple[Death, ...]:
 
 
 def _death(recorded: RecordedDeath, at: float) -> Death:
-    try:
-        cause = Cause(recorded.cause)
-    except ValueError:
-        cause = Cause.UNKNOWN
-    ended = Exit(cause, recorded.exit_code, recorded.signal, (), recorded.detail)
-    return Death(recorded.generation, recorded.pid, at, recorded.uptime, ended)
+    return Death(recorded.generation, recorded.pid, at, recorded.uptime, exit_of(recorded))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ class Warmth:
         cause = cause_of(parts, environment(command, {}), command.cwd, wanted.config.preload)
         mark = wanted.helper_mark + "zygote"
         return self._zygotes.get(wanted.config.name, cause, mark, patience, tell)
+
+    def kindle(self, wanted: Launching, tell: Tell) -> None:
+        """Return once there is a zygote for the next launch, or can be none.  Raises LaunchError."""
+        with suppress(NotWarm):
+            self._zygote(wanted, read_command(wanted.argv), PARK_PATIENCE, tell)
 
     def leave(self, kernel: str) -> None:
         """The kernel is not to be forked any more, until it is launched again."""

@@ -26,7 +26,10 @@ hook, no test and no cost in what users run.
 ``connection.write``   the connection file
 ``spawn``              the process itself: fork and exec
 ``watch``              taking hold of a new process (its identity, its pidfd)
-``adopt``              taking hold of the process of an earlier daemon
+``adopt``              taking hold of the process of an earlier daemon, or of one that was forked
+``fork``               a process that a zygote is asked for
+``go``                 its way to a kernel, or that of a spare
+``park``, ``promote``  a spare, on its way there and into the place of its kernel
 ``zmq.socket``         a socket to a kernel
 ``events``             a line of events.jsonl
 ``last-good``          the configuration that is kept for the next start
@@ -55,9 +58,10 @@ import zmq
 from supervisor.cli.program import main
 from supervisor.daemon import settings_file
 from supervisor.disk import lock
-from supervisor.kernel import connection, entry, launch
+from supervisor.kernel import connection, entry, launch, warmth
 from supervisor.observe import events_file
 from supervisor.records import record
+from supervisor.warm import zygotes
 
 _sleep, _kill = time.sleep, os.kill
 _current = threading.local()
@@ -121,6 +125,10 @@ def install(faults: Faults) -> None:
     faults.wrap(launch, "start", "spawn")
     faults.wrap(entry, "KernelManager", "watch")
     faults.wrap(entry, "AdoptedKernel", "adopt")
+    faults.wrap(zygotes.Zygote, "fork", "fork")
+    faults.wrap(zygotes.Forked, "go", "go")
+    faults.wrap(warmth.Warmth, "park", "park")
+    faults.wrap(warmth.Warmth, "promote", "promote")
     faults.wrap(zmq.Context, "socket", "zmq.socket", zmq.ZMQError)
     faults.wrap(events_file.EventsFile, "_append", "events")
     faults.wrap(settings_file, "write_atomically", "last-good")
