@@ -35,7 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks $(if $(WRITE),--write)
+	$(BIN)/python -m benchmarks $(NAMES) $(if $(WRITE),--write)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK)

@@ -1,12 +1,13 @@
 """Measures and prints: ``python -m benchmarks [--write] [--quick] [NAME…]``.
 
-Names: deaths, many, survival, decide, status, orders, warm, relay; all of them without a name.
-With ``--write``, docs/benchmarks.md and docs/benchmarks.svg are what was printed.
+Without a name all but ``warm``, which has a page of its own.  With ``--write``, docs/benchmarks.md and
+docs/benchmarks.svg, or docs/benchmarks-warm.md, are what was printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ from benchmarks.contestants import ROOT
 from benchmarks.decide import decisions
 
 DECLARED = 50
+MODULES = [name for name in ("numpy", "pandas", "matplotlib.pyplot") if find_spec(name.partition(".")[0])]
 SURVIVORS = 2
 
 
@@ -88,25 +90,66 @@ class Run:
         what = f"an order while another kernel is in its stop ladder, slowest of {len(found)}"
         self.targets.append(report.below(what, max(found), 0.1, report.Unit("ms", 1000, 1)))
 
-    def warm(self) -> None:
-        """Kernels that are begun warm, to a bare loop in the same run."""
-        modules = [
-            name for name in ("numpy", "pandas", "matplotlib.pyplot") if find_spec(name.partition(".")[0])
-        ]
-        for what, imports, limits in (
-            ("plain", [], (0.35, 0.17)),
-            ("with its imports", modules, (0.15, 0.07)),
+    def first(self) -> None:
+        """One kernel, from the start of its manager on."""
+        found = measures.starts(self.directory, self.rounds(9))
+        ours, floor = median(found[report.OURS]), median(found[report.FLOOR])
+        what = "start of the manager → one kernel ready, to a bare loop"
+        self.targets.append(report.ratio_below(what, ours, floor, 1.35, report.MILLISECONDS))
+
+    def warm_one(self) -> None:
+        """Kernels that are begun warm, one at a time."""
+        self._comebacks("SIGKILL → answer", 1, self.rounds(15), ((0.35, 0.17), (0.15, 0.07)))
+
+    def warm_many(self) -> None:
+        """Twenty of them."""
+        self._comebacks("20 killed at once → all answer", 20, self.rounds(4), ((0.30, 0.12), (0.12, 0.05)))
+        found = warm.starts(self._place("starts"), 20, self.rounds(3), ())
+        what, value, bare = "fork: start of 20", median(found["fork"]), median(found["bare"])
+        self.targets.append(report.ratio_below(what, value, bare, 0.35, report.MILLISECONDS))
+
+    def warm_memory(self) -> None:
+        """What ten of them take."""
+        found = warm.memory(self._place("memory"), 10, MODULES)
+        for kind, limit in (("fork", 0.45), ("standby", 0.75)):
+            what = f"{kind}, with imports: proportional memory of 10, spares and zygote included"
+            self.targets.append(report.ratio_below(what, found[kind], found["bare"], limit, report.MEGABYTES))
+
+    def warm_clients(self) -> None:
+        """Stock clients that ask right after a kill, with the usual grace."""
+        for kind in ("fork", "standby"):
+            replies, whole = warm.stock(self._place(f"stock-{kind}"), kind, self.rounds(50), MODULES)
+            what = f"{kind}, with imports: reply to a stock client, median of {len(replies)}"
+            self.targets.append(report.below(what, median(replies), 0.260, report.MILLISECONDS))
+            what, found = f"{kind}: stock clients that see the whole output", f"{whole} of {len(replies)}"
+            self.targets.append(report.Target(what, "all", found, whole == len(replies)))
+
+    def warm_request(self) -> None:
+        """The way through the door."""
+        found = warm.request(self._place("request"), self.rounds(1000))
+        what = f"prepared: what a request costs more, median of {len(found['off'])} pairs"
+        self.targets.append(report.below(what, warm.dearer(found), 150e-6, report.MICROSECONDS))
+        self.notes.append(
+            "A request to execute `1`, medians: "
+            + ", ".join(f"{kind} {1000 * median(values):.2f} ms" for kind, values in found.items())
+            + "."
+        )
+
+    def _comebacks(self, told: str, count: int, rounds: int, limits: Sequence[tuple[float, float]]) -> None:
+        for what, modules, (fork, standby) in zip(
+            ("plain", "with imports"), ([], MODULES), limits, strict=True
         ):
-            if what != "plain" and not imports:
-                continue
-            place = self.directory / f"warm-{what.partition(' ')[0]}"
-            place.mkdir()
-            found = warm.comebacks(place, 1, self.rounds(15), imports)
-            bare = median(found["bare"])
-            for kind, limit in zip(("fork", "standby"), limits, strict=True):
-                told = f"{kind}, {what}: SIGKILL to the answer, to a bare loop"
-                value = median(found[kind])
-                self.targets.append(report.ratio_below(told, value, bare, limit, report.MILLISECONDS))
+            place = self._place(f"back-{count}-{len(modules)}")
+            found = warm.comebacks(place, count, rounds, modules, ("fork", "standby"))
+            for kind, limit in (("fork", fork), ("standby", standby)):
+                value, bare = median(found[kind]), median(found["bare"])
+                what_of = f"{kind}, {what}: {told}"
+                self.targets.append(report.ratio_below(what_of, value, bare, limit, report.MILLISECONDS))
+
+    def _place(self, name: str) -> Path:
+        place = self.directory / name
+        place.mkdir()
+        return place
 
     def relay(self) -> None:
         """What passes through the relay, beside the direct way, in the same run."""
@@ -150,14 +193,26 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "survival": Run.survive,
     "status": Run.status,
     "orders": Run.orders,
-    "warm": Run.warm,
     "relay": Run.relay,
+    "first": Run.first,
+}
+# These have a page of their own.
+WARM: dict[str, Callable[[Run], None]] = {
+    "warm-one": Run.warm_one,
+    "warm-many": Run.warm_many,
+    "warm-memory": Run.warm_memory,
+    "warm-clients": Run.warm_clients,
+    "warm-request": Run.warm_request,
 }
 
 
-def write(run: Run, lines: Sequence[str]) -> None:
+def write(run: Run, lines: Sequence[str], *, is_warm: bool) -> None:
     """Put the report where readers look for it."""
-    head = ["# Benchmarks", "", "Made by `make bench WRITE=1`; every figure is what one run printed.", ""]
+    command = f"make bench WRITE=1{' NAMES=warm' if is_warm else ''}"
+    head = ["# Benchmarks", "", f"Made by `{command}`; every figure is what one run printed.", ""]
+    if is_warm:
+        (ROOT / "docs/benchmarks-warm.md").write_text("\n".join([*head, *lines]))
+        return
     picture = ["![Side by side](benchmarks.svg)", ""]
     (ROOT / "docs/benchmarks.md").write_text("\n".join([*head, *lines[:-1], "", *picture]))
     (ROOT / "docs/benchmarks.svg").write_text(report.plot(run.samples, run.many))
@@ -166,22 +221,26 @@ def write(run: Run, lines: Sequence[str]) -> None:
 def main() -> int:
     """Measure what was named; returns the exit code: 0 whether or not targets are met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *PARTS], metavar="NAME", help=", ".join(PARTS))
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and the plot")
+    every = [*PARTS, "warm", *WARM]
+    parser.add_argument("names", nargs="*", choices=[[], *every], metavar="NAME", help=", ".join(every))
+    parser.add_argument("--write", action="store_true", help="write the page of a whole run, or of `warm`")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     arguments = parser.parse_args()
-    if arguments.write and (arguments.names or arguments.quick):
-        parser.error("--write needs a whole run")
+    is_warm = arguments.names == ["warm"]
+    if arguments.write and (arguments.quick or (arguments.names and not is_warm)):
+        parser.error("--write needs a whole run, or `warm` alone")
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    # As an installation does: some machines write no bytecode by themselves.
+    compileall.compile_dir(ROOT / "supervisor", quiet=1)
     with tempfile.TemporaryDirectory(prefix="kernels-") as directory:
         run = Run(Path(directory), arguments.quick)
-        for name in arguments.names or PARTS:
+        for name in WARM if is_warm else arguments.names or PARTS:
             print(f"{name} …", flush=True)
-            PARTS[name](run)
+            (PARTS | WARM)[name](run)
         lines = run.lines(command)
     print("\n" + "\n".join(lines))
     if arguments.write:
-        write(run, lines)
+        write(run, lines, is_warm=is_warm)
     return 0
 
 

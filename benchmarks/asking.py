@@ -1,4 +1,4 @@
-"""Asks kernels for ``kernel_info``, as any client would: the same way for every contestant.
+"""Asks kernels for ``kernel_info``, or to execute something: the same way for every contestant.
 
 Owns the sockets and the signing.  Uses nothing of the program that is measured.
 """
@@ -30,9 +30,11 @@ def address(connection_file: Path) -> dict[str, object] | None:
 
 
 class Question:
-    """``kernel_info`` on the shell channel of one address, until it is answered."""
+    """``kernel_info`` on the shell channel of one address, or a cell, until it is answered."""
 
-    def __init__(self, where: dict[str, object]) -> None:
+    def __init__(self, where: dict[str, object], code: str) -> None:
+        self._kind = "execute_request" if code else "kernel_info_request"
+        self._content = json.dumps({"code": code} if code else {}).encode()
         self._key = str(where["key"]).encode()
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         for option, value in (
@@ -50,13 +52,13 @@ class Question:
             return
         header = {
             "msg_id": uuid.uuid4().hex,
-            "msg_type": "kernel_info_request",
+            "msg_type": self._kind,
             "session": "benchmark",
             "username": "",
             "date": "2000-01-01T00:00:00Z",
             "version": "5.3",
         }
-        parts = [json.dumps(header).encode(), b"{}", b"{}", b"{}"]
+        parts = [json.dumps(header).encode(), b"{}", b"{}", self._content]
         signature = hmac.new(self._key, b"".join(parts), hashlib.sha256).hexdigest().encode()
         try:
             self.socket.send_multipart([b"<IDS|MSG>", signature, *parts], zmq.DONTWAIT)
@@ -65,11 +67,13 @@ class Question:
         self.sent_at = now
 
 
-def wait_answers(addresses: list[dict[str, object]], timeout: float) -> float:
-    """Ask all of these at once; the instant at which the last had answered.  Raises Late."""
+def wait_answers(addresses: list[dict[str, object]], timeout: float, code: str = "") -> float:
+    """Ask all of these at once, to execute ``code`` if given; when the last had answered.  Raises Late."""
     deadline = time.perf_counter() + timeout
     poller = zmq.Poller()
-    open_questions = {question.socket: question for question in map(Question, addresses)}
+    open_questions = {
+        question.socket: question for question in (Question(where, code) for where in addresses)
+    }
     for socket in open_questions:
         poller.register(socket, zmq.POLLIN)
     try:

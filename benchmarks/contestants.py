@@ -132,7 +132,7 @@ class Contestant(ABC):
         for file in self.files:
             if file.exists():
                 continue
-            content = {f"{channel}_port": _free_port() for channel in CHANNELS}
+            content = {f"{channel}_port": free_port() for channel in CHANNELS}
             common = {"transport": "tcp", "ip": "127.0.0.1", "signature_scheme": "hmac-sha256"}
             file.write_text(json.dumps(content | common | {"key": secrets.token_hex(32)}))
             file.chmod(0o600)
@@ -219,7 +219,7 @@ class Supervisord(Contestant):
 _given: set[int] = set()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that is given once only, below those that outgoing connections take."""
     while True:
         port = 12_000 + secrets.randbelow(18_000)

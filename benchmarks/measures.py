@@ -83,6 +83,21 @@ def _one_death(contestant: Contestant) -> tuple[float, float]:
     return process, asking.wait_answers(where, BOOT) - begin
 
 
+def starts(directory: Path, rounds: int) -> dict[str, list[float]]:
+    """Start of the manager of one kernel, until it answers, beside the floor; the first round warms up."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds + 1):
+        for kind in random.sample([BareLoop, Ours], 2):
+            contestant: Contestant = kind(directory, 1)
+            begin = time.perf_counter()
+            contestant.begin()
+            took = contestant.wait_ready() - begin
+            contestant.end()
+            if number:
+                found[contestant.name].append(took)
+    return found
+
+
 class Many:
     """Start of the manager, memory and processor time at rest, and all kernels killed at once.
 
