@@ -354,7 +354,12 @@ class Daemon:
             self.supervision.note_trouble("door", f"operators and readers are not let in: {error}")
 
     async def _warn_of_exposed(self) -> None:
-        await self._reading.begin(lambda: self._exposed.warn_of(self.file.files()))
+        await self._reading.begin(lambda: self._exposed.warn_of(self._trusted_files()))
+
+    def _trusted_files(self) -> list[Path]:
+        kernels = self.supervision.config.kernels.values()
+        scripts = [Path(kernel.startup_file).expanduser() for kernel in kernels if kernel.startup_file]
+        return [*self.file.files(), *scripts]
 
     async def _keep(self, config: Config) -> None:
         """Have the configuration in force kept for the next start; the disk may be slow, or take it later."""

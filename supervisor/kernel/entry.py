@@ -218,6 +218,8 @@ class Entry:
         if way.forked is not None:
             run = await self._run_forked(way.forked, wanted, report)
         else:
+            if config.warm_start == "fork":
+                self._kindle(wanted, tell)  # its imports take long, say
             popen = await PROCESSES.begin(self._equipment.warmth.spawn, self._launcher, wanted, way)
             run = await self._run_popen(popen, wanted, report)
         run.begun = way.begun
@@ -289,12 +291,9 @@ class Entry:
         command = await self._launching.do(self._launcher.resolve, config)
         return self._wanted(config, command, self.output.path, 0)
 
-    async def _kindle(self, effect: Adopt, report: Report) -> None:
+    def _kindle(self, wanted: Launching, tell: Tell) -> None:
         """Have what the next run is forked from import meanwhile; what is wrong with it, that run tells."""
-        if effect.config.warm_start == "fork":
-            with suppress(LaunchError, Hanging, OSError):
-                wanted, tell = await self._resolved(effect.config), self._teller(effect.generation, report)
-                await begin(self._equipment.warmth.kindle, wanted, tell)
+        begin(self._equipment.warmth.kindle, wanted, tell)
 
     def _wanted(self, config: KernelConfig, command: Command, output: Path, run: int) -> Launching:
         state_dir, death = self._places.state_dir, self._aftermath.told(config, run)
@@ -374,7 +373,10 @@ class Entry:
             await self._learn_owner(effect.config)
             await self._learn_mode(run, effect.config)
             await self._offer(run)
-            await self._kindle(effect, report)
+            if effect.config.warm_start == "fork":
+                with suppress(LaunchError, Hanging, OSError):
+                    wanted = await self._resolved(effect.config)
+                    self._kindle(wanted, self._teller(effect.generation, report))
 
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
         """The adopted process, watched; ``None`` if it has ended, which is told."""

@@ -182,8 +182,8 @@ class Warmth:
         return self._zygotes.get(wanted.config.name, cause, mark, patience, tell)
 
     def kindle(self, wanted: Launching, tell: Tell) -> None:
-        """Return once there is a zygote for the next launch, or can be none.  Raises LaunchError."""
-        with suppress(NotWarm):
+        """Return once there is a zygote for the next launch, or can be none."""
+        with suppress(NotWarm, LaunchError, OSError):
             self._zygote(wanted, read_command(wanted.argv), PARK_PATIENCE, tell)
 
     def leave(self, kernel: str) -> None:

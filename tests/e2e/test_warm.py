@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -159,7 +160,7 @@ def test_what_is_no_ipykernel_is_started_cold_and_status_says_why(scene: Scene) 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("raise RuntimeError('no')", "import unfit: RuntimeError: no"),
+        ("raise RuntimeError('no')", "import mine: RuntimeError: no"),
         (
             "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
             "thread",
@@ -169,12 +170,7 @@ def test_what_is_no_ipykernel_is_started_cold_and_status_says_why(scene: Scene) 
 def test_what_cannot_be_forked_is_started_without_and_the_reason_told(
     scene: Scene, text: str, why: str
 ) -> None:
-    (scene.directory / "unfit.py").write_text(text)
-    scene.write(
-        warm(scene, "fork", preload='["unfit"]').replace(
-            "env = {", f"env = {{ PYTHONPATH = '{scene.directory}',"
-        )
-    )
+    scene.write(with_module(scene, text))
     scene.start("a")
 
     assert "prepared" == scene.kernel("a")["begun"]["how"]
@@ -182,14 +178,94 @@ def test_what_cannot_be_forked_is_started_without_and_the_reason_told(
     assert why in scene.events("zygote.unfit")[0]["reason"]
 
 
+# From the second call on: a zygote tries once whether it may.
+FAILING_FORK = """
+import os
+forks, fork = [], os.fork
+def failing():
+    forks.append(None)
+    if len(forks) > 1:
+        raise OSError(12, "no memory")
+    return fork()
+os.fork = failing
+"""
+STOPPING_FORK = """
+import os, signal
+forks, fork = [], os.fork
+def stopping():
+    forks.append(None)
+    pid = fork()
+    if pid and len(forks) > 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return pid
+os.fork = stopping
+"""
+
+
+def with_module(scene: Scene, text: str, **keys: str) -> str:
+    """A kernel that is forked from what has imported this."""
+    (scene.directory / "mine.py").write_text(text)
+    table = warm(scene, "fork", preload='["mine"]', **keys)
+    return table.replace("env = {", f"env = {{ PYTHONPATH = '{scene.directory}',")
+
+
+def test_where_no_memory_is_left_for_a_fork_a_kernel_is_started_without(scene: Scene) -> None:
+    scene.write(with_module(scene, FAILING_FORK))
+
+    started(scene)
+
+    assert ("prepared", "no fork: Cannot allocate memory") == tuple(scene.kernel("a")["begun"].values())
+
+
+def test_a_zygote_that_is_stopped_within_a_fork_keeps_no_kernel_away(scene: Scene) -> None:
+    scene.write(with_module(scene, STOPPING_FORK))
+    started(scene)
+    assert "fork" == scene.kernel("a")["begun"]["how"]
+    before = scene.kernel("a")
+    with scene.client("a") as client:
+        assert "7" == printed(client, "print(3 + 4)")
+
+        os.kill(before["pid"], signal.SIGKILL)
+        scene.wait_running("a", after=before["generation"])
+
+        assert "7" == printed(client, "print(3 + 4)")
+    assert "prepared" == scene.kernel("a")["begun"]["how"]
+    assert "SIGKILL" == scene.events("kernel.died")[0]["signal"]
+    assert [scene.kernel("a")["pid"]] == scene.leaders("a")
+
+
+@pytest.mark.parametrize("how", WARM)
+def test_start_up_code_may_print_much(scene: Scene, how: str) -> None:
+    much = json.dumps("print(('x' * 99 + chr(10)) * 100_000)")
+    scene.write(warm(scene, how, startup=much, output="{ max_bytes = 1_000_000, backups = 1 }"))
+    started(scene)
+    if how == "standby":
+        scene.wait_event("standby.ready")
+    before = scene.kernel("a")["generation"]
+
+    os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
+    scene.wait_running("a", after=before)
+
+    assert how == scene.kernel("a")["begun"]["how"]
+    assert "x" * 99 in scene.command("output", "a").out
+
+
+def test_of_a_start_up_file_that_others_may_write_to_it_is_warned(scene: Scene) -> None:
+    script = scene.directory / "startup.py"
+    script.write_text("")
+    script.chmod(0o666)
+    scene.write(scene.mini("a", autostart="false", startup_file=f'"{script}"'))
+
+    scene.start()
+
+    wait_for(
+        lambda: f"{script}: others may write to it, and so decide" in scene.log.read_text(), "it is told"
+    )
+
+
 def test_an_edited_module_is_new_in_the_next_run(scene: Scene) -> None:
     module = scene.directory / "mine.py"
-    module.write_text("value = 1")
-    scene.write(
-        warm(scene, "fork", preload='["mine"]').replace(
-            "env = {", f"env = {{ PYTHONPATH = '{scene.directory}',"
-        )
-    )
+    scene.write(with_module(scene, "value = 1"))
     started(scene)
     before = scene.kernel("a")["generation"]
     with scene.client("a") as client:

@@ -71,6 +71,7 @@ class Kept:
         self.zygotes = Zygotes(spawn)
         self.told: list[tuple[str, dict[str, object]]] = []
         self.spare: Forked | None = None
+        self.clients: list[BlockingKernelClient] = []
 
     def start(self, death: str = "killed by SIGKILL after 3 s") -> None:
         """Begin the next run; ``death`` is how the last one ended."""
@@ -157,15 +158,19 @@ class Kept:
             process.wait(PATIENCE)
 
     def client(self) -> BlockingKernelClient:
-        """A stock client that is connected."""
+        """A stock client that is connected; closed in the end."""
         client = BlockingKernelClient(connection_file=str(self.file))
         client.load_connection_file()
+        self.clients.append(client)
         client.start_channels(hb=False)  # it would judge a slow start by it
         client.kernel_info()
         client.get_shell_msg(timeout=PATIENCE)
         return client
 
     def close(self) -> None:
+        for client in self.clients:
+            client.stop_channels()
+            client.context.destroy(linger=0)
         if self.spare is not None:
             self.spare.close()
         if self.pidfd >= 0 and not select.select([self.pidfd], [], [], 0)[0]:
