@@ -218,8 +218,8 @@ class Entry:
         if way.forked is not None:
             run = await self._run_forked(way.forked, wanted, report)
         else:
-            if config.warm_start == "fork":
-                self._kindle(wanted, tell)  # its imports take long, say
+            if config.warm_start == "fork":  # its imports take long, say
+                begin(self._equipment.warmth.kindle, wanted, tell)
             popen = await PROCESSES.begin(self._equipment.warmth.spawn, self._launcher, wanted, way)
             run = await self._run_popen(popen, wanted, report)
         run.begun = way.begun
@@ -279,21 +279,15 @@ class Entry:
 
     def tend_spare(self, effect: Park | Discard, report: Report) -> None:
         """Have a spare of the run that there is, or none any more."""
-        if isinstance(effect, Discard):
-            self.spares.discard()
-            return
-
-        resolve = partial(self._resolved, effect.config)
-        self.spares.park(effect.number, resolve, self._teller(0, report), report)
+        self.spares.discard()
+        if isinstance(effect, Park):
+            wanted = partial(self._resolved, effect.config)
+            self.spares.park(effect.number, wanted, self._teller(0, report), report)
 
     async def _resolved(self, config: KernelConfig) -> Launching:
         """What a launch of no particular run needs.  Raises LaunchError, Hanging."""
         command = await self._launching.do(self._launcher.resolve, config)
         return self._wanted(config, command, self.output.path, 0)
-
-    def _kindle(self, wanted: Launching, tell: Tell) -> None:
-        """Have what the next run is forked from import meanwhile; what is wrong with it, that run tells."""
-        begin(self._equipment.warmth.kindle, wanted, tell)
 
     def _wanted(self, config: KernelConfig, command: Command, output: Path, run: int) -> Launching:
         state_dir, death = self._places.state_dir, self._aftermath.told(config, run)
@@ -374,15 +368,15 @@ class Entry:
             await self._learn_mode(run, effect.config)
             await self._offer(run)
             if effect.config.warm_start == "fork":
+                tell = self._teller(effect.generation, report)
                 with suppress(LaunchError, Hanging, OSError):
-                    wanted = await self._resolved(effect.config)
-                    self._kindle(wanted, self._teller(effect.generation, report))
+                    begin(self._equipment.warmth.kindle, await self._resolved(effect.config), tell)
 
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
         """The adopted process, watched; ``None`` if it has ended, which is told."""
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
-        config = effect.config
-        confinement = await self._confine(effect.generation, effect.process, the_mark, config, is_new=False)
+        generation, process = effect.generation, effect.process
+        confinement = await self._confine(generation, process, the_mark, effect.config, is_new=False)
         while True:
             # Not the effect's settings: others may have come into force meanwhile.
             config = self.config or effect.config
@@ -414,7 +408,7 @@ class Entry:
                 return await self._launching.do(self._write_file)
             except Exception as error:
                 log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
-                return False
+        return False
 
     async def _learn_owner(self, launched: KernelConfig) -> None:
         try:
@@ -436,9 +430,8 @@ class Entry:
     ) -> Run:
         assert self.connection.address is not None, "a run has an address before it has a process"
         output = OutputOfRun(self.output, self._output_from or Position(), self.connection.address.key)
-        channel = Channel(
-            self.connection.address, context=self._equipment.context, trouble=self._note_no_socket
-        )
+        address, context = self.connection.address, self._equipment.context
+        channel = Channel(address, context=context, trouble=self._note_no_socket)
         settled = (the_mark, config, self._pending, self._aftermath)
         run = Run(self.name, generation, handle, self.connection, channel, output, *settled, report)
         run.spec_mode = self._spec_mode or run.spec_mode
@@ -450,8 +443,7 @@ class Entry:
             self._trimming.begin(self._growth)
 
     def _note_no_socket(self, message: str | None) -> None:
-        text = f"no socket to kernel {self.name}: {message}" if message is not None else None
-        self._trouble(f"socket to {self.name}", text)
+        self._trouble(f"socket to {self.name}", message and f"no socket to kernel {self.name}: {message}")
 
     @property
     def language(self) -> str:
@@ -565,20 +557,16 @@ class Entry:
     def _begin_stub(self) -> subprocess.Popen[bytes] | None:
         if self.config is None or self.connection.address is None or not self._pending.exists():
             return None
-        try:
-            command = self._launcher.resolve(self.config)
-        except LaunchError:
-            return None
-        wanted = self._wanted(self.config, command, self.output.path, 0)
-        return self._equipment.warmth.answer(wanted, self.connection.address.to_mapping())
+        with suppress(LaunchError):
+            wanted = self._wanted(self.config, self._launcher.resolve(self.config), self.output.path, 0)
+            return self._equipment.warmth.answer(wanted, self.connection.address.to_mapping())
+        return None
 
     def _remove_files(self) -> None:
         self._wait_runtime()
         self.connection.remove()
-        try:
+        with suppress(OSError):  # somebody else's by now
             self.connection.remove_stale_sockets()
-        except OSError:
-            pass  # somebody else's by now
 
     async def forget(self) -> None:
         """Remove all that is kept for it, but what it wrote; it may have been declared anew meanwhile."""

@@ -38,8 +38,7 @@ class Spares:
     def park(
         self, number: int, resolve: Callable[[], Awaitable[Launching]], tell: Tell, report: Report
     ) -> None:
-        """Begin a spare, and report what becomes of it, until it is taken or discarded."""
-        self.discard()
+        """Begin one where there is none; what becomes of it is reported until it is taken or discarded."""
         self._number = number
         self._task = asyncio.get_running_loop().create_task(self._grow(number, resolve, tell, report))
 
