@@ -46,7 +46,7 @@ test-ported: $(VENV)/.dev
 
 # WARM_PYTHONS: further interpreters with an ipykernel, separated by colons; WARM_ROUNDS: how often.
 test-warm: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/warm tests/e2e/test_warm.py
+	$(BIN)/python -m pytest tests/warm tests/e2e/test_warm.py tests/faults/test_killed_while_warm.py
 
 # Kernels as jobs of a real Slurm, two nodes on this machine.
 test-slurm: $(VENV)/.dev

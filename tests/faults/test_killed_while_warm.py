@@ -53,6 +53,7 @@ def replies_to(client: BlockingKernelClient, asked: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 + 60 * ROUNDS)
 @pytest.mark.parametrize(("how", "point", "when"), STEPS, ids=[" ".join(step) for step in STEPS])
 def test_a_daemon_killed_on_the_way_is_followed_by_one_with_one_kernel_and_no_answer_is_lost(
     scene: Scene, faults: FaultyScene, how: str, point: str, when: str

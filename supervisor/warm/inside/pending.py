@@ -123,7 +123,8 @@ class Pending:
         self._slot_of: dict[str, int] = {}
         self._pid = os.getpid()
         self._map[: _TOP.size] = _TOP.pack(MAGIC, 0, 0)
-        self.left = _requests(self._map[:])
+        # Not through the map: every page of it that is touched is memory of this process.
+        self.left = [] if path is None else read(path).requests
         kept = {request.slot for request in self.left}
         # The lowest first: the same page again and again.
         self._free = [slot for slot in range(SLOTS - 1, -1, -1) if slot not in kept]
