@@ -67,8 +67,9 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[Fact], object]
 
-# Of a run: its pidfd, twice, and two sockets, each with a connection.
-RUN_DESCRIPTORS = 6
+# Of a run: its pidfd, and two sockets, each with a connection.  The sockets stay open: a kernel that
+# has run out of descriptors answers on the connections that it has, and takes no further one.
+RUN_DESCRIPTORS = 5
 # How long a launch waits for the disk of its record, for that of its output, for its turn, for the corpse
 # of a failed one, and how often watching an adopted process is tried again; in seconds.
 INTENT_PATIENCE = 3.0

@@ -172,8 +172,10 @@ class Host:
         self._caretaker = asyncio.get_running_loop().create_task(self._look_after())
 
     async def _look_after(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(CARE_INTERVAL)
+            # At multiples, so that it falls into one wake-up with the checks of the kernels.
+            await asyncio.sleep(CARE_INTERVAL - loop.time() % CARE_INTERVAL)
             entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
             with suppress(OSError):  # no thread is to be had
                 await begin(_look_at, [entry.run for entry in entries if entry.run is not None])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from supervisor.core.model import ProcessId
 from supervisor.kernel.managerabc import KernelManagerABC
-from supervisor.process.exit import wait_exit
+from supervisor.process.exit import wait_exit, wait_exit_alone
 from supervisor.process.group import signal_group
 from supervisor.process.identity import has_ended, open_pidfd
 
@@ -47,6 +47,7 @@ class LocalKernel(KernelManagerABC):
         self._ended = False
         self._returncode: int | None = None
         self._pidfd: int | None = None
+        self._is_watched = False
         self._release: weakref.finalize[[int], LocalKernel] | None = None
 
     @property
@@ -87,12 +88,22 @@ class LocalKernel(KernelManagerABC):
         meanwhile and returns at once; elsewhere it looks 20 times a second.
         """
         if self._pidfd is not None:
-            await wait_exit(self._pidfd)
+            await (wait_exit if self._is_watched else self._watch)(self._pidfd)
         else:
             while not self._look():  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(_LOOK_INTERVAL)
         await self._settle()
         return False
+
+    async def _watch(self, pidfd: int) -> None:
+        """Wait with the pidfd itself, as the first task that waits: each other one has its own."""
+        self._is_watched = True
+        try:
+            await wait_exit_alone(pidfd)
+        finally:
+            self._is_watched = False
+            if self._pidfd is None:
+                self._let_go()
 
     async def signal(self, signum: int) -> None:
         """Send a signal to the process group, or to the process if it leads none.
@@ -160,7 +171,7 @@ class LocalKernel(KernelManagerABC):
 
     def _let_go(self) -> None:
         self._pidfd = None
-        if self._release is not None:
+        if self._release is not None and not self._is_watched:
             self._release()
 
     def _is_over(self) -> bool:

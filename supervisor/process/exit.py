@@ -61,16 +61,21 @@ async def wait_exit(pidfd: int) -> None:
     """
     if has_ended(pidfd):
         return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
     own = os.dup(pidfd)  # a loop has one reader for a descriptor
     try:
-        loop.add_reader(own, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(own)
+        await wait_exit_alone(own)
     finally:
         os.close(own)
+
+
+async def wait_exit_alone(pidfd: int) -> None:
+    """The same for the one task that may, which keeps the pidfd open: no further descriptor is needed."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
 
 
 def stranger_wait_status(pidfd: int) -> int | None:

@@ -766,7 +766,7 @@ def test_a_kernel_that_is_never_restarted_gets_its_one_run_once_there_is_room_fo
 # No room
 
 
-LACK = "needs 11 descriptors, 3 are left: raise LimitNOFILE"
+LACK = "needs 10 descriptors, 3 are left: raise LimitNOFILE"
 
 
 def without_room() -> Story:

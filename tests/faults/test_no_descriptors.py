@@ -90,7 +90,7 @@ def test_kernels_that_do_not_fit_wait_and_say_so_and_all_is_served_and_ended(sce
     running = [view for view in scene.status()["kernels"] if view["phase"] == "running"]
     assert len(running) > 12
     assert all(
-        re.fullmatch(r"needs 11 descriptors, \d+ are left: raise LimitNOFILE", view["reason"])
+        re.fullmatch(r"needs 10 descriptors, \d+ are left: raise LimitNOFILE", view["reason"])
         for view in waiting
     )
     assert {view["name"] for view in waiting} <= {line["kernel"] for line in scene.events("kernel.waiting")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import subprocess
@@ -17,6 +18,7 @@ from tests.kernel.programs import (
     open_files,
     start,
 )
+from tests.waiting import DEADLINE
 
 
 async def test_an_end_that_does_not_come_is_logged_and_not_waited_for(
@@ -74,3 +76,23 @@ async def test_the_pidfd_is_closed_at_the_end_by_cleanup_and_when_forgotten() ->
     finally:
         for popen in popens:
             end(popen)
+
+
+async def test_who_waits_first_needs_no_further_descriptor_and_cleanup_lets_nobody_wait_in_vain(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    gc.collect()
+    files = open_files()
+    kernel = KernelManager(sleeper)
+    first, cancelled = asyncio.create_task(kernel.wait()), asyncio.create_task(kernel.wait())
+    await asyncio.sleep(0)
+    assert files + 2 == open_files()  # of the kernel, and of the second that waits
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+
+    await kernel.cleanup()
+    assert files + 1 == open_files()
+    sleeper.kill()
+
+    assert await asyncio.wait_for(first, DEADLINE) is False
+    assert files == open_files()

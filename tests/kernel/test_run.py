@@ -16,8 +16,10 @@ from supervisor.core.actions import Apply, SignalGroup
 from supervisor.core.events import Answered, Escaped, Exited, Missed, Ready, Spawned
 from supervisor.core.model import Cause, Check
 from supervisor.kernel import handle as handles
+from supervisor.kernel import local
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import Address
+from supervisor.process.exit import wait_exit_alone
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 from tests.kernel.hosting import Hosting, config
 from tests.waiting import DEADLINE, until
@@ -109,20 +111,18 @@ async def test_children_that_left_are_told_before_all_is_told(hosting: Hosting) 
         os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory")])
 async def test_an_end_is_told_though_it_cannot_be_watched_for_a_while(
-    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, error: OSError
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "WATCH_INTERVAL", 0.01)
-    failures = [error]
-    dup = os.dup
+    failures = [OSError(28, "No space left on device"), OSError(12, "Cannot allocate memory")]
 
-    def scarce(fd: int) -> int:
+    async def scarce(pidfd: int) -> None:
         if failures:
             raise failures.pop()
-        return dup(fd)
+        await wait_exit_alone(pidfd)
 
-    monkeypatch.setattr(os, "dup", scarce)
+    monkeypatch.setattr(local, "wait_exit_alone", scarce)
     spawned = await hosting.spawn(config())
     await hosting.kill(spawned)
 

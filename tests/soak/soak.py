@@ -214,7 +214,7 @@ class Soak:
             return
         before = self._settled(name, 0)
         self.trouble.freeze((0, 1), 3 * SETTLE)
-        os.kill(before["pid"], signal.SIGKILL)
+        self._signal(name, signal.SIGKILL)
         after = self._settled(name, before["generation"])
         if after["last_death"] is None or after["pid"] == before["pid"]:
             raise Violated(f"a death on a frozen disk was not told: {after}")
