@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 # Between two looks at a file that grows, in seconds; and where nobody tells that it is written to.
 SHORTEST, LONGEST = 0.1, 1.0
 BLIND_INTERVAL = 10.0
+# Sooner if a flood would write so many bytes meanwhile, however small it is to be kept.
+_MUCH = 1 << 20
 
 
 class Trimming:
@@ -62,6 +64,7 @@ class Trimming:
             try:
                 async with asyncio.timeout(None if is_told else BLIND_INTERVAL):
                     await self._grown.wait()
+                    self._looked = time.monotonic()  # it has begun to grow just now
             except TimeoutError:
                 pass
 
@@ -93,4 +96,5 @@ def _pause(grown: int, took: float, left: int) -> float | None:
     """Until half of what is left would be written, if it goes on growing so fast."""
     if not grown:
         return None
-    return min(LONGEST, max(SHORTEST, left / abs(grown) * took / 2))
+    rate = abs(grown) / max(took, 1e-6)
+    return min(LONGEST, max(left / rate / 2, min(SHORTEST, _MUCH / rate)))

@@ -20,7 +20,7 @@ from supervisor.output import file as files
 from supervisor.output.file import OutputFile
 from supervisor.output.growth import Growth
 from supervisor.settings.config import OutputConfig
-from tests.waiting import until
+from tests.waiting import DEADLINE, until
 
 LIMIT, BACKUPS = 1 << 20, 2
 # 64 KB at a time, 120 MB/s at most.
@@ -80,10 +80,30 @@ async def test_a_flood_is_bounded_while_it_is_written_and_nothing_of_its_end_is_
     await until(ended)
     await bench.wait_small()
 
-    # It is looked at ten times a second, and a disk takes its time: far from the 320 MB that were written.
+    # A disk takes its time: far from the 320 MB that were written.
     assert max(sizes) < 160 << 20
     await until(lambda: bench.bytes_on_disk() <= (BACKUPS + 2) * LIMIT)
     assert [None] == list(dict.fromkeys(bench.troubles))
+
+
+async def test_what_grows_after_a_long_rest_is_looked_at_as_often_as_it_grows_now(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trimmings, "LONGEST", 10 * DEADLINE)
+    await until(lambda: bench.troubles)
+    bench.trimming._looked -= 3600
+
+    bench.write(LIMIT * 7 // 8)
+    looks = len(bench.troubles)
+    await until(lambda: len(bench.troubles) > looks)
+    bench.write(2 * LIMIT)
+
+    await bench.wait_small()
+
+
+@pytest.mark.parametrize(("rate", "pause"), [(180e6, 0.0058), (6e6, 0.1), (1e6, 0.26), (1e5, 1.0)])
+def test_a_flood_is_looked_at_the_sooner_the_faster_it_is(rate: float, pause: float) -> None:
+    assert pause == pytest.approx(trimmings._pause(int(rate), 1.0, LIMIT // 2), rel=0.02)
 
 
 async def test_output_that_cannot_be_kept_small_is_degraded_until_it_can(
