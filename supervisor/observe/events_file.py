@@ -72,8 +72,8 @@ class EventsFile:
         self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        # The line that is being written, since when (monotonic), and how many lost ones are told before it.
-        self._current: tuple[bytes, float, int] | None = None
+        # The lines that are being written, since when (monotonic), and how many lost ones are told first.
+        self._current: tuple[list[bytes], float, int] | None = None
         self._is_writing = False
         self._end: Place | None = None
         self._dropped = 0
@@ -89,7 +89,7 @@ class EventsFile:
         if trouble is None:
             return None
         gone = f", {self._dropped} lost" if self._dropped else ""
-        waiting = len(self._waiting) + (current is not None)
+        waiting = len(self._waiting) + (len(current[0]) if current else 0)
         return f"{trouble}; {waiting} events wait in memory{gone}"
 
     def __call__(self, event: Mapping[str, object]) -> None:
@@ -135,41 +135,55 @@ class EventsFile:
     def snapshot(self) -> Past:
         """What has happened until now; asks no disk."""
         with self._lock:
-            current = [] if self._current is None else [self._current[0]]
+            current = [] if self._current is None else self._current[0]
             return Past(self.path, self._end, (*current, *self._waiting))
 
     def _write(self) -> None:
         self._trouble = None
         try:
-            while (line := self._next()) is not None:
-                end = self._append(line)
+            while data := self._next():
+                end, whole = self._append(data)
                 with self._lock:
-                    self._current, self._end = None, end
+                    self._end = end
+                    self._put_back(whole)
+                if whole < data.count(b"\n"):
+                    raise OSError(None, "only part of a line could be written")
         except OSError as error:
             self._trouble = f"cannot write {self.path}: {error.strerror or error}"
-            self._put_back()
+            with self._lock:
+                self._put_back(0)
+                self._is_writing = False
         self._tell()
 
-    def _next(self) -> bytes | None:
-        """The line to be written next, a marker first where some were lost."""
+    def _next(self) -> bytes:
+        """What is to be written next, a marker first where some were lost.
+
+        Many lines if many wait: a disk that is well must keep up with a burst.
+        """
         with self._lock:
             if not self._waiting:
                 self._is_writing = False
-                return None
-            line, dropped = self._waiting.popleft(), self._dropped
-            self._waiting_bytes -= len(line)
-            self._current, self._dropped = (line, time.monotonic(), dropped), 0
-        return encode(lost("events.dropped", dropped)) + line if dropped else line
+                return b""
+            lines, size = [], 0
+            while self._waiting and size < _BLOCK:
+                lines.append(self._waiting.popleft())
+                size += len(lines[-1])
+            self._waiting_bytes -= size
+            dropped, self._dropped = self._dropped, 0
+            self._current = lines, time.monotonic(), dropped
+        marker = encode(lost("events.dropped", dropped)) if dropped else b""
+        return marker + b"".join(lines)
 
-    def _put_back(self) -> None:
-        with self._lock:
-            self._is_writing = False
-            if self._current is not None:
-                line, _, dropped = self._current
-                self._waiting.appendleft(line)
-                self._waiting_bytes += len(line)
-                self._dropped += dropped
-                self._current = None
+    def _put_back(self, whole: int) -> None:
+        """Have wait what was to be written, but for the first ``whole`` lines, which are."""
+        if self._current is None:
+            return
+        lines, _, dropped = self._current
+        self._dropped += 0 if whole else dropped
+        rest = lines[max(0, whole - bool(dropped)) :]
+        self._waiting.extendleft(reversed(rest))
+        self._waiting_bytes += sum(map(len, rest))
+        self._current = None
 
     def _tell(self) -> None:
         degraded = self.degraded
@@ -178,20 +192,20 @@ class EventsFile:
         if is_news and self._on_change is not None:
             self._on_change(degraded)
 
-    def _append(self, line: bytes) -> Place:
+    def _append(self, data: bytes) -> tuple[Place, int]:
+        """Append these lines; the end of the file then, and how many of them are in it whole."""
         fd = self._open()
         try:
             size = os.fstat(fd).st_size
-            if size and size + len(line) > self._max_bytes and self._rotate():
+            if size and size + len(data) > self._max_bytes and self._rotate():
                 os.close(fd)
                 fd = -1
                 fd, size = self._open(), 0
             # A line torn by a crash or a full disk must not spoil this one.
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            data = b"\n" + line if torn else line
-            if os.write(fd, data) != len(data):
-                raise OSError(None, "only part of a line could be written")
-            return os.fstat(fd).st_ino, size + len(data)
+            written = os.write(fd, b"\n" + data if torn else data)
+            whole = data[: max(0, written - torn)].count(b"\n")
+            return (os.fstat(fd).st_ino, size + written), whole
         finally:
             if fd >= 0:
                 os.close(fd)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.disk.files import open_own
 from supervisor.disk.off_loop import Lane
 from supervisor.observe import events_file
 from supervisor.observe.events_file import EventsFile, replay
@@ -394,6 +396,43 @@ def test_a_line_without_a_number_hides_none_of_those_before_it(tmp_path: Path) -
     numbered(tmp_path / "e", 10)
 
     assert [6, 7, None, 10] == [event.get("seq") for event in replay(file.path, after=5)]
+
+
+def test_a_burst_is_written_many_lines_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Callable[[], None]] = []
+    file = EventsFile(tmp_path / "e", put=jobs.append)
+    for number in range(900):
+        file({"event": "kernel.ready", "seq": number})
+    opened: list[Path] = []
+    monkeypatch.setattr(events_file, "open_own", lambda *a: opened.append(a[0]) or open_own(*a))
+
+    jobs.pop()()
+
+    assert 5 > len(opened)
+    assert list(range(900)) == [event["seq"] for event in replay(file.path)]
+
+
+def test_of_lines_that_only_partly_fit_each_is_told_once_and_in_order(tmp_path: Path) -> None:
+    jobs: list[Callable[[], None]] = []
+    file = EventsFile(tmp_path / "e", max_waiting=20, put=jobs.append)
+    for number in range(22):
+        file({"event": "kernel.ready", "seq": number})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, before[1]))
+    try:
+        jobs.pop()()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    wanted = [None, *range(2, 22)]
+    assert 700 == file.path.stat().st_size
+    assert "only part of a line could be written" in str(file.degraded)
+    assert wanted == [event.get("seq") for event in file.snapshot().replay()]
+
+    file.flush()
+    jobs.pop()()
+
+    assert wanted == [event.get("seq") for event in replay(file.path)]
+    assert file.degraded is None
 
 
 def test_the_next_supervisor_goes_on_above_all_numbers(tmp_path: Path) -> None:
