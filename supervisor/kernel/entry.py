@@ -334,16 +334,18 @@ class Entry:
 
     async def _make_room(self, config: KernelConfig) -> Path:
         """Where its output goes, within its limits; nothing about it keeps a kernel from coming back."""
-        trouble = f"output of kernel {self.name}"
         try:
-            self._output_from = await self._writing.do(self._rotate, config.output, patience=OUTPUT_PATIENCE)
+            rotating = self._writing.do(self._rotate, config.output, patience=OUTPUT_PATIENCE)
+            self._output_from, lacking = await rotating
         except Hanging as hanging:
-            self._trouble(trouble, f"{hanging}: what kernel {self.name} writes is lost until its next launch")
-            return Path(os.devnull)
-        self._trouble(trouble, None)
-        return self.output.path
+            lacking = str(hanging)
+        lost = f"{lacking}: what kernel {self.name} writes is lost until its next launch"
+        self._trouble(f"output of kernel {self.name}", lost if lacking else None)
+        return Path(os.devnull) if lacking else self.output.path
 
-    def _rotate(self, limits: OutputConfig) -> Position:
+    def _rotate(self, limits: OutputConfig) -> tuple[Position, str]:
+        """Where the output of the next run begins, and why it cannot be kept, if so."""
+        lacking = ""
         try:
             self.output.rotate(limits.max_bytes, limits.backups)
         except OSError as error:
@@ -351,9 +353,12 @@ class Entry:
         try:
             # Made here: the thread that makes the processes of all kernels is not to wait for a disk.
             self.output.make()
-            return self.output.position()
+        except OSError as error:
+            lacking = str(error)
+        try:
+            return self.output.position(), lacking
         except OSError:
-            return Position()  # its last words may then be those of an earlier run
+            return Position(), lacking  # its last words may then be those of an earlier run
 
     async def adopt(self, effect: Adopt, report: Report) -> None:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""

@@ -38,7 +38,7 @@ class Disk:
         """Mount it there.  Raises NoDisk."""
         place.mkdir(exist_ok=True)
         try:
-            _run("mount", "-o", "loop", str(self.image), str(place))
+            _run("mount", "-o", "loop,errors=remount-ro", str(self.image), str(place))
         except subprocess.CalledProcessError as error:
             raise NoDisk(f"no loop device is to be had: {error.stderr.decode().strip()}") from None
         self.mounted = place
@@ -59,6 +59,16 @@ class Disk:
 
     def thaw(self) -> None:
         _run("fsfreeze", "--unfreeze", str(self.mounted))
+
+    def break_down(self) -> None:
+        """Have it find itself damaged: it is read-only from then on, for good."""
+        found = subprocess.run(
+            ["findmnt", "--noheadings", "--output", "SOURCE", str(self.mounted)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        Path("/sys/fs/ext4", Path(found.stdout.strip()).name, "trigger_fs_error").write_text("here")
 
     def fill(self) -> None:
         """Leave no block free."""

@@ -1,4 +1,4 @@
-"""A file system that freezes: everything else goes on, and after the thaw nothing is missing."""
+"""A file system that freezes, or breaks: all else goes on, and after a thaw nothing is missing."""
 
 from __future__ import annotations
 
@@ -96,6 +96,24 @@ def test_a_frozen_disk_does_not_keep_the_daemon_from_leaving(scene: Scene, disk:
 
     assert [] == scene.leaders()
     disk.thaw()
+
+
+def test_on_a_disk_that_has_become_read_only_kernels_come_back_and_status_says_what_is_lost(
+    scene: Scene, disk: Disk
+) -> None:
+    begin(scene, disk, "state")
+    disk.break_down()
+
+    for generation in (1, 2):
+        os.kill(scene.pids()["a"], signal.SIGKILL)
+        scene.wait_running("a", after=generation)
+
+    told = "\n".join(scene.status()["degraded"])
+    assert "what kernel a writes is lost until its next launch" in told
+    assert "cannot write the record of kernel a" in told
+    assert "events wait in memory" in told
+    assert "SIGKILL" == scene.kernel("a")["last_death"]["signal"]
+    assert 0 == scene.stop()
 
 
 def test_a_disk_is_thawed_and_unmounted_when_who_froze_it_is_killed(tmp_path: Path, disk: Disk) -> None:
