@@ -156,8 +156,12 @@ class RecordStore:
         on disk unchanged, and NewerRecord.
         """
         self._refuse_newer(record.name)
-        path = self.path(record.name)
-        write_atomically(path, msgspec.json.encode(record), before=lambda: _keep_previous(path))
+        path, content = self.path(record.name), msgspec.json.encode(record)
+        try:
+            write_atomically(path, content, before=lambda: _keep_previous(path))
+        except FileNotFoundError:  # somebody has cleaned up
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(path, content)
 
     def read_all(self) -> tuple[list[Record], list[Damaged | Newer]]:
         """Every record, by name, and what was wrong.
@@ -177,7 +181,8 @@ class RecordStore:
         # The older first: alone, it would be taken for the record of a live kernel.
         _previous(self.path(name)).unlink(missing_ok=True)
         self.path(name).unlink(missing_ok=True)
-        sync_directory(self.directory)
+        with suppress(FileNotFoundError):
+            sync_directory(self.directory)
 
     def _names(self) -> list[str]:
         names = {

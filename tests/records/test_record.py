@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -324,6 +325,17 @@ def test_a_removed_record_is_gone_with_the_one_before_it(store: RecordStore) -> 
 
     assert ([], []) == store.read_all()
     assert [] == list(store.directory.iterdir())
+
+
+def test_a_directory_that_is_removed_is_made_again(store: RecordStore) -> None:
+    store.write(FULL)
+    shutil.rmtree(store.directory)
+
+    store.remove(FULL.name)
+    store.write(FULL)
+
+    assert ([FULL], []) == store.read_all()
+    assert 0o700 == store.directory.stat().st_mode & 0o777
 
 
 def test_neither_key_nor_environment_is_in_the_repr() -> None:
