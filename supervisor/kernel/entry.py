@@ -51,7 +51,7 @@ from supervisor.kernel.run import OutputOfRun, Run
 from supervisor.kernel.spares import Spares
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
-from supervisor.kernel.trimming import Trimming
+from supervisor.kernel.trimming import Trimming, make_room
 from supervisor.kernel.warmth import Launching, Spare, Warmth
 from supervisor.output.file import OutputFile
 from supervisor.output.growth import Growth
@@ -335,30 +335,13 @@ class Entry:
     async def _make_room(self, config: KernelConfig) -> Path:
         """Where its output goes, within its limits; nothing about it keeps a kernel from coming back."""
         try:
-            rotating = self._writing.do(self._rotate, config.output, patience=OUTPUT_PATIENCE)
-            self._output_from, lacking = await rotating
+            work = partial(make_room, self.name, self.output, config.output)
+            self._output_from, lacking = await self._writing.do(work, patience=OUTPUT_PATIENCE)
         except Hanging as hanging:
             lacking = str(hanging)
         lost = f"{lacking}: what kernel {self.name} writes is lost until its next launch"
         self._trouble(f"output of kernel {self.name}", lost if lacking else None)
         return Path(os.devnull) if lacking else self.output.path
-
-    def _rotate(self, limits: OutputConfig) -> tuple[Position, str]:
-        """Where the output of the next run begins, and why it cannot be kept, if so."""
-        lacking = ""
-        try:
-            self.output.rotate(limits.max_bytes, limits.backups)
-        except OSError as error:
-            log.warning("cannot rotate the output of kernel %s: %s", self.name, error)
-        try:
-            # Made here: the thread that makes the processes of all kernels is not to wait for a disk.
-            self.output.make()
-        except OSError as error:
-            lacking = str(error)
-        try:
-            return self.output.position(), lacking
-        except OSError:
-            return Position(), lacking  # its last words may then be those of an earlier run
 
     async def adopt(self, effect: Adopt, report: Report) -> None:
         """Watch a process of an earlier supervisor; answers Exited when it has ended."""

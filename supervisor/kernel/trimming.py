@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from supervisor.disk.off_loop import Hanging, Lane
-from supervisor.output.file import OutputFile
+from supervisor.output.file import OutputFile, Position
 from supervisor.output.growth import Growth
 from supervisor.records.keeper import Trouble
 from supervisor.settings.config import OutputConfig
@@ -25,6 +25,24 @@ SHORTEST, LONGEST = 0.1, 1.0
 BLIND_INTERVAL = 10.0
 # Sooner if a flood would write so many bytes meanwhile, however small it is to be kept.
 _MUCH = 1 << 20
+
+
+def make_room(kernel: str, file: OutputFile, limits: OutputConfig) -> tuple[Position, str]:
+    """Before a launch, in a thread: where the output of the run begins, and why it cannot be kept, if so."""
+    lacking = ""
+    try:
+        file.rotate(limits.max_bytes, limits.backups)
+    except OSError as error:
+        log.warning("cannot rotate the output of kernel %s: %s", kernel, error)
+    try:
+        # Made here: the thread that makes the processes of all kernels is not to wait for a disk.
+        file.make()
+    except OSError as error:
+        lacking = str(error)
+    try:
+        return file.position(), lacking
+    except OSError:
+        return Position(), lacking  # its last words may then be those of an earlier run
 
 
 class Trimming:

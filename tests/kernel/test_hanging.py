@@ -180,6 +180,25 @@ async def test_output_that_cannot_be_rotated_does_not_keep_a_kernel_from_coming_
     assert "cannot rotate the output of kernel a: [Errno 5] Input/output error" in caplog.text
 
 
+async def test_output_that_has_no_place_keeps_no_kernel_from_coming_back_and_is_told(
+    hosting: Hosting,
+) -> None:
+    directory = hosting.entry().output.path.parent
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.write_text("somebody else's")
+
+    lost = await hosting.kill(await hosting.run(config("--say", "lost")))
+
+    assert "SIGKILL" == lost.exit.signal
+    assert "(the output cannot be read: [Errno 20]" in lost.exit.output_tail[0]
+    told = [text for what, text in hosting.troubles if what == "output of kernel a"]
+    assert "what kernel a writes is lost until its next launch" in str(told[-1])
+    directory.unlink()
+    kept = await hosting.kill(await hosting.run(config("--say", "kept"), 2), 2)
+    assert ("kept",) == kept.exit.output_tail
+    assert ("output of kernel a", None) in hosting.troubles
+
+
 async def test_kernels_that_exchange_their_ports_wait_for_each_other_and_come_back(hosting: Hosting) -> None:
     spawned = [await hosting.run(config(name=name)) for name in "ab"]
     was = {name: hosting.entry(name).connection.address for name in "ab"}
