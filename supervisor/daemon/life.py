@@ -35,6 +35,7 @@ from supervisor.disk.privacy import UnsafeDirectory
 from supervisor.observe.journald import Journal
 from supervisor.observe.log import Format, Log, configure
 from supervisor.process.descriptors import raise_limit
+from supervisor.process.memory import share_arena
 from supervisor.settings.config import Config
 from supervisor.settings.file import ConfigError
 from supervisor.supervision.supervision import Supervision
@@ -76,6 +77,7 @@ def live(named: Path, arguments: Namespace) -> int:
     log = configure(settings.log_level, form, journal=Journal.from_environ())
 
     raise_limit()
+    share_arena()
     supervision = Supervision(config, state_dir, runtime_dir, Canaries(), has_cgroups=True)
     try:
         return asyncio.run(_serve(file, config, supervision, log, socket))
