@@ -42,6 +42,15 @@ def test_a_death_is_remembered_with_its_run() -> None:
     assert 1 == story.kernel().restarts
 
 
+def test_the_last_twenty_deaths_are_remembered() -> None:
+    story = running(backoff=BackoffConfig(initial=0.0, next=0.0), max_restarts=0)
+    for _ in range(23):
+        story.exited(KILLED)
+        story.runs()
+
+    assert list(range(4, 24)) == [death.generation for death in story.kernel().deaths]
+
+
 def test_delays_grow_with_each_death_in_a_row() -> None:
     story = running(backoff=PATIENT, max_restarts=0)
     waited = []
