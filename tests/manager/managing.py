@@ -21,9 +21,8 @@ Make = Callable[..., KernelManager]
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def make() -> Iterator[Make]:
     """Makes managers."""
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     made: list[KernelManager] = []
 
     def new(**keywords: Any) -> KernelManager:

@@ -31,8 +31,7 @@ def files(directory: Path) -> list[Path]:
 
 
 @pytest.fixture
-async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+async def make() -> AsyncIterator[Make]:
     made: list[AsyncKernelManager] = []
 
     def new(**keywords: Any) -> AsyncKernelManager:
@@ -150,8 +149,7 @@ async def test_an_await_that_is_cancelled_leaves_a_manager_that_obeys(make: Make
     assert (False, False) == (await manager.is_alive(), manager.has_kernel)
 
 
-def test_a_manager_goes_on_when_its_loop_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+def test_a_manager_goes_on_when_its_loop_is_closed() -> None:
     manager = AsyncKernelManager(kernel_cmd=MINI)
     manager.add_restart_callback(lambda: None)
 

@@ -263,8 +263,7 @@ def test_a_file_that_is_closed_already_is_refused(make: Make, tmp_path: Path) ->
     assert (False, False) == (manager.has_kernel, manager.is_alive())
 
 
-def test_no_descriptor_of_a_stream_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+def test_no_descriptor_of_a_stream_is_left(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
 
     def open_on(path: Path) -> int:

@@ -27,8 +27,7 @@ class SmallAsync(AsyncKernelManager):
 
 
 @pytest.fixture
-def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MultiKernelManager]:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+def kernels() -> Iterator[MultiKernelManager]:
     made = MultiKernelManager(kernel_manager_class=Small)
     yield made
     made.shutdown_all(now=True)
@@ -116,10 +115,7 @@ def test_fifty_in_parallel_threads_start_and_end(kernels: MultiKernelManager) ->
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-async def test_orders_to_asynchronous_managers_are_awaited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+async def test_orders_to_asynchronous_managers_are_awaited() -> None:
     kernels = AsyncMultiKernelManager(kernel_manager_class=SmallAsync)
 
     one, two = await asyncio.gather(kernels.start_kernel(kernel_id="one"), kernels.start_kernel())

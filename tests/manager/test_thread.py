@@ -23,8 +23,7 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelManager]:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+def manager() -> Iterator[KernelManager]:
     made = KernelManager(kernel_cmd=MINI)
     yield made
     made.shutdown_kernel(now=True)
@@ -168,10 +167,7 @@ def test_a_fork_while_other_threads_hold_the_locks_refuses_all_the_same(manager:
     assert "6 refusals" == answer
 
 
-def test_garbage_collection_leaves_a_living_kernel_and_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+def test_garbage_collection_leaves_a_living_kernel_and_its_file() -> None:
     manager = KernelManager(kernel_cmd=MINI)
     manager.start_kernel()
     manager.wait_ready()
@@ -196,10 +192,7 @@ def test_garbage_collection_leaves_a_living_kernel_and_its_file(
     wait_for(lambda: all(thread.name != "kernel-supervisor" for thread in threading.enumerate()))
 
 
-def test_a_manager_without_a_kernel_takes_its_thread_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+def test_a_manager_without_a_kernel_takes_its_thread_with_it() -> None:
     manager = KernelManager(kernel_cmd=MINI)
     manager.start_kernel()
     manager.shutdown_kernel(restart=True)
