@@ -181,6 +181,9 @@ _STATE = """() => { const s = window.jupyterapp.shell.currentWidget.sessionConte
 _RUN = """async ([cell, code, wait]) => { const a = window.jupyterapp, w = a.shell.currentWidget;
   w.content.activeCellIndex = cell; if (code !== null) w.content.activeCell.model.sharedModel.setSource(code);
   const done = a.commands.execute('notebook:run-cell'); if (wait) await done; }"""
+_WATCH = """() => { window.lost = false;
+  window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.connectionStatusChanged.connect(
+    (_, status) => { window.lost ||= status !== 'connected'; }) }"""
 _OUTPUTS = "n => window.jupyterapp.shell.currentWidget.content.widgets[n].model.outputs.toJSON()"
 _PROMPT = "n => window.jupyterapp.shell.currentWidget.content.widgets[n].model.executionState ?? ''"
 
@@ -227,6 +230,15 @@ class Page:
             return state.get("connection") == "connected" and state.get("status") in wanted
 
         return self.wait(connected, f"connected and {wanted}", deadline)
+
+    def watch_connection(self) -> None:
+        """From now on it is kept whether the connection was lost."""
+        self.browser_page.evaluate(_WATCH)
+
+    def wait_connected_anew(self) -> None:
+        """Wait until the connection was lost and is there again, however slow the machine is."""
+        self.wait(lambda: self.browser_page.evaluate("window.lost"), "it has noticed", PAGE_DEADLINE)
+        self.wait_connected("idle", deadline=40)
 
     def begin(self, code: str | None, cell: int = 0) -> None:
         """Have a cell executed, and do not wait."""

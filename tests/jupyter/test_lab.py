@@ -240,12 +240,12 @@ def test_a_page_goes_on_by_itself_when_the_server_comes_back(page: Page, lab: Se
     open_on(page, "server.ipynb")
     page.run("z = 8")
     before = lab.scene.kernel("analysis")
+    page.watch_connection()
 
     lab.end(signum)
     lab.start()
 
-    page.wait(lambda: page.state().get("connection") != "connected", "it has noticed")
-    page.wait_connected("idle", deadline=40)
+    page.wait_connected_anew()
     assert before["id"] == page.state()["id"]
     assert "8" == page.run("print(z)")
     assert before["generation"] == lab.scene.kernel("analysis")["generation"]

@@ -55,6 +55,7 @@ def test_a_server_that_starts_without_a_daemon_keeps_the_sessions(page: Page, la
     page.open("away.ipynb")
     page.run("kept = 11")
     sessions = {s["id"] for s in lab.ask("GET", "/api/sessions")[1] if s["path"] == "away.ipynb"}
+    page.watch_connection()
     wait_daemon_gone(lab, signal.SIGKILL)
     lab.end()
 
@@ -63,8 +64,7 @@ def test_a_server_that_starts_without_a_daemon_keeps_the_sessions(page: Page, la
     assert sessions == {s["id"] for s in lab.ask("GET", "/api/sessions")[1] if s["path"] == "away.ipynb"}
     assert "analysis" in lab.ask("GET", "/api/kernelspecs")[1]["kernelspecs"]
     lab.scene.start("analysis")
-    page.wait(lambda: page.state().get("connection") != "connected", "it has noticed")
-    page.wait_connected("idle", deadline=40)
+    page.wait_connected_anew()
     assert "11" == page.run("print(kept)")
 
 
