@@ -7,6 +7,13 @@ FAILED = 1
 USAGE = 2
 NO_DAEMON = 3
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h
+MEANINGS = {
+    DONE: "done",
+    FAILED: "the order failed or was refused",
+    USAGE: "wrong usage",
+    NO_DAEMON: "no daemon answers",
+    BAD_CONFIG: "the configuration is bad",
+}
 
 
 class Quit(Exception):

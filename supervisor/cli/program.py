@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, cast
 
-from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, NO_DAEMON, USAGE, Quit
+from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, MEANINGS, NO_DAEMON, USAGE, Quit
 from supervisor.cli.screen import accept_all, complain, say
 from supervisor.cli.verbs import PROGRAM, VERBS, Verb, parser_of, verb_at
 from supervisor.wording import one_line
 
-_GROUPS = {
+GROUPS = {
     "seeing": "See",
     "orders": "Give orders (NAME… or --all; each waits for the outcome unless --no-wait)",
     "using": "Use a kernel",
@@ -128,14 +128,13 @@ def overview() -> str:
     """The help of the whole command."""
     lines = [f"Usage: {PROGRAM} VERB [NAME…] [--json] [--socket PATH | --config FILE]", ""]
     lines += ["Keeps Jupyter kernels alive at a stable address.", ""]
-    for group, title in _GROUPS.items():
+    for group, title in GROUPS.items():
         lines.append(f"{title}:")
         lines += [f"  {name:<12}{verb.summary}" for name, verb in VERBS.items() if verb.group == group]
         lines.append("")
     lines += [
         f"{PROGRAM} VERB --help tells more about a verb. Kernel names may be quoted patterns: 'an*'.",
         "The daemon is looked for at --socket, --config, $KERNEL_SUPERVISOR_SOCKET, the usual places.",
-        "Exit codes: 0 done; 1 the order failed or was refused; 2 wrong usage; 3 no daemon answers;",
-        "78 the configuration is bad.",
+        f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}.",
     ]
     return "\n".join(lines)

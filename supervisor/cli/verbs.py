@@ -311,7 +311,9 @@ def verb_at(argv: Sequence[str]) -> int | None:
 def parser_of(name: str, verb: Verb) -> ArgumentParser:
     """The parser of one verb."""
     parser = _Parser(
-        prog=f"{PROGRAM} {name}", description=f"{verb.summary}.".capitalize(), allow_abbrev=False
+        prog=f"{PROGRAM} {name}",
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        allow_abbrev=False,
     )
     verb.arguments(parser)
     if verb.asks_daemon:
