@@ -8,8 +8,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/kernels.toml
 JUPYTER := .jupyter
+QUICK := not systemd and not deb and not image and not vm and not slurm and not slow
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' supervisor/version.py)
 
-.PHONY: run lab test check lint bench soak test-ported test-warm test-slurm test-systemd test-vm test-jupyter clean
+.PHONY: run lab test check lint bench soak test-ported test-warm test-slurm test-systemd test-vm deb test-deb test-image test-jupyter clean
 
 run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
@@ -24,10 +26,10 @@ lab: $(JUPYTER)/.lab
 		--SupervisedKernels.configuration=$(abspath $(CONFIG)) $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slurm and not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)"
 
 check: lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not systemd and not vm and not slurm and not slow" --cov=supervisor.core --cov-branch --cov-fail-under=100
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)" --cov=supervisor.core --cov-branch --cov-fail-under=100
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -58,6 +60,22 @@ test-systemd: $(VENV)/.dev
 # Not in .ci/run: by emulation all of it takes hours. VM="-k trixie-memory" chooses checks.
 test-vm: $(VENV)/.dev
 	$(BIN)/python -m pytest -m vm -v $(VM)
+
+# A package for this Debian and its Python, in build/; needs debhelper.
+deb: | $(VENV)/bin/python
+	rm -rf build/deb && mkdir -p build/deb/docs
+	cp -r packaging/debian packaging/man.py packaging/kernel-supervisor.rules config/kernels.toml build/deb
+	cp docs/*.md README.md LICENSE build/deb/docs
+	cp CHANGELOG.md build/deb
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/deb .
+	printf 'kernel-supervisor (%s) unstable; urgency=medium\n\n  * %s\n\n -- %s  %s\n' "$(VERSION)" \
+		"See CHANGELOG.md." "$$(sed -n 's/^Maintainer: //p' packaging/debian/control)" "$$(date -R -r CHANGELOG.md)" \
+		> build/deb/debian/changelog
+	cd build/deb && PIP="$(abspath $(BIN))/python -m pip" dpkg-buildpackage --build=binary --no-sign
+
+# What that package does in a real systemd; test-image: the steps of the Containerfile, without an engine.
+test-deb test-image: test-%: $(VENV)/.dev
+	$(BIN)/python -m pytest -m $* -v
 
 test-jupyter: $(JUPYTER)/.dev
 	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v -p no:unraisableexception tests/jupyter

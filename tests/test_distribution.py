@@ -28,7 +28,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(sdist) as tar:
         tar.extractall(scratch / "source", filter="data")
     (source,) = (scratch / "source").iterdir()
-    assert {"README.md", "systemd", "docs", "tests", "config"} <= {path.name for path in source.iterdir()}
+    assert {"README.md", "systemd", "packaging", "docs", "tests", "config"} <= {
+        path.name for path in source.iterdir()
+    }
     wheel = next(wheels.WheelBuilder(str(source)).build(directory=str(scratch)))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(scratch / "installed")

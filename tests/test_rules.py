@@ -86,7 +86,18 @@ STORIES = {
     "test_rules": "the tests themselves",
 }
 # Rooms of tests that are about no one module; "jupyter" and "warm" are seen from outside.
-ROOMS_OF_STORIES = {"e2e", "faults", "fuzz", "soak", "systemd", "docs", "jupyter", "packaging", "slurm", "warm"}
+ROOMS_OF_STORIES = {
+    "e2e",
+    "faults",
+    "fuzz",
+    "soak",
+    "systemd",
+    "docs",
+    "jupyter",
+    "packaging",
+    "slurm",
+    "warm",
+}
 PATCHES = ("setattr", "delattr", "setitem")
 SUPERVISOR = TESTS.parent / "supervisor"
 

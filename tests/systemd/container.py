@@ -24,6 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = "/opt/kernel-supervisor"  # where the units as shipped expect it
 PACKAGES = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "python3", "python3-venv")
+TOOLS = (("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap"))
 BOOT_TIMEOUT = 480.0
 # Read before a test has a home of its own: the root takes minutes to make.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -70,10 +71,10 @@ def run(*command: str | Path, timeout: float = 600.0) -> str:
 
 def boot_and_check(scratch: Path, wanted: Sequence[str]) -> dict[str, dict[str, object]]:
     """Boot the container, run the wanted checks in it; what came of each, by its name."""
-    require_tools(("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap"))
+    require_tools(*TOOLS)
     with root_of("container", PACKAGES) as root:
         install_project(root, scratch)
-        return _boot(root, scratch, wanted)
+        return boot(root, scratch, wanted)
 
 
 def require_tools(*tools: tuple[str, str]) -> None:
@@ -138,7 +139,7 @@ def _make_root(root: Path, suite: str, mirror: str, debian: Sequence[str], wante
     shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
     wheels = root / "wheels"
     try:
-        _download(wheels, wanted, run("chroot", root, "python3", "-c", _VERSION).strip())
+        download(wheels, wanted, root)
     except CommandError as error:
         raise NotPossibleHereError(f"the dependencies cannot be fetched: {error}") from None
     run("chroot", root, "python3", "-m", "venv", ENVIRONMENT)
@@ -149,8 +150,9 @@ def _make_root(root: Path, suite: str, mirror: str, debian: Sequence[str], wante
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 
-def _download(into: Path, wanted: Sequence[str], version: str) -> None:
+def download(into: Path, wanted: Sequence[str], root: Path) -> None:
     """Fetch wheels for the container's Python with pip as it is set up here."""
+    version = run("chroot", root, "python3", "-c", _VERSION).strip()
     machine = platform.machine()
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in (36, 35, 34, 31, 28, 27, 26, 17)]
     platforms.append(f"--platform=manylinux2014_{machine}")
@@ -178,7 +180,10 @@ def install_project(root: Path, scratch: Path) -> None:
 # The boot
 
 
-def _boot(root: Path, scratch: Path, wanted: Sequence[str]) -> dict[str, dict[str, object]]:
+def boot(
+    root: Path, scratch: Path, wanted: Sequence[str], more: Sequence[str] = (), unit_text: str = CHECKS_UNIT
+) -> dict[str, dict[str, object]]:
+    """Boot the root, with more options of nspawn, to make the wanted checks."""
     results, checks = scratch / "results", scratch / "checks"
     results.mkdir()
     checks.mkdir()
@@ -186,27 +191,28 @@ def _boot(root: Path, scratch: Path, wanted: Sequence[str]) -> dict[str, dict[st
         shutil.copy(source, checks)
     (checks / "wanted").write_text("\n".join(wanted))
     unit = scratch / "checks.service"
-    unit.write_text(CHECKS_UNIT)
+    unit.write_text(unit_text)
     binds = [
         f"--bind={results}:/results",
         f"--bind-ro={checks}:/checks",
         f"--bind-ro={scratch / 'units'}:/units",
         f"--bind-ro={unit}:/etc/systemd/system/checks.service",
     ]
-    nspawn = ["systemd-nspawn", "--quiet", f"--directory={root}", "--private-network", "--volatile=overlay"]
-    if not Path("/run/systemd/system").is_dir():  # no systemd here that would give it a place
-        nspawn += ["--register=no", "--keep-unit"]
-    _try(nspawn)
-    boot = [*nspawn, *binds, "--console=pipe", "--boot", "systemd.unit=checks.service"]
-    wait([*boot, "systemd.wants=multi-user.target"], scratch / "console")
+    command = [*nspawn(root), "--volatile=overlay", *binds, *more, "--console=pipe", "--boot"]
+    wait([*command, "systemd.unit=checks.service", "systemd.wants=multi-user.target"], scratch / "console")
     return read(results / "results.jsonl")
 
 
-def _try(nspawn: Sequence[str]) -> None:
+def nspawn(root: Path) -> list[str]:
+    """How a container is run here.  Raises NotPossibleHereError."""
+    command = ["systemd-nspawn", "--quiet", f"--directory={root}", "--private-network"]
+    if not Path("/run/systemd/system").is_dir():  # no systemd here that would give it a place
+        command += ["--register=no", "--keep-unit"]
     try:
-        run(*nspawn, "--pipe", "/bin/true", timeout=60)
+        run(*command, "--volatile=overlay", "--pipe", "/bin/true", timeout=60)
     except (CommandError, subprocess.TimeoutExpired) as error:
         raise NotPossibleHereError(f"no container can be run: {error}") from None
+    return command
 
 
 def wait(command: Sequence[str], console: Path, timeout: float = BOOT_TIMEOUT) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-PROGRAM = "/opt/kernel-supervisor/bin/kernel-supervisor"
+PROGRAM = os.environ.get("CHECKS_PROGRAM", "/opt/kernel-supervisor/bin/kernel-supervisor")
 DEADLINE = float(os.environ.get("CHECKS_DEADLINE", "60"))
 T = TypeVar("T")
 SETTINGS = Path("/etc/kernel-supervisor")

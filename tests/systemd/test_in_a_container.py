@@ -22,9 +22,9 @@ PLACES = [
 ]
 
 
-def _checks() -> list[str]:
+def checks_in(*modules: str) -> list[str]:
     """The names of the checks, read and not imported: they are the container's own program."""
-    trees = [ast.parse((HERE / f"{module}.py").read_text()) for module in MODULES]
+    trees = [ast.parse((HERE / f"{module}.py").read_text()) for module in modules]
     functions = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [function.name for function in functions if function.decorator_list]
 
@@ -47,13 +47,14 @@ def results_of(
                 if place != "container"
                 else container.boot_and_check
             )
-            known[place] = _boot(boot, tmp_path_factory.mktemp(place), wanted)
+            known[place] = results_in(boot, tmp_path_factory.mktemp(place), wanted)
         return known[place]
 
     return look
 
 
-def _boot(boot: Callable[[Path, list[str]], Results], scratch: Path, wanted: list[str]) -> Results:
+def results_in(boot: Callable[[Path, list[str]], Results], scratch: Path, wanted: list[str]) -> Results:
+    """What came of the checks in what is booted so."""
     try:
         found = boot(scratch, wanted)
     except NotPossibleHereError as reason:
@@ -66,11 +67,15 @@ def _boot(boot: Callable[[Path, list[str]], Results], scratch: Path, wanted: lis
     return found
 
 
-@pytest.mark.parametrize("check", _checks())
+@pytest.mark.parametrize("check", checks_in(*MODULES))
 @pytest.mark.parametrize("place", PLACES)
 def test_in_a_real_systemd(place: str, check: str, results_of: Callable[[str], Results]) -> None:
-    result = results_of(place).get(check, {"outcome": "failed", "text": "it ended before this check did"})
+    judge(results_of(place), check)
 
+
+def judge(results: Results, check: str) -> None:
+    """Make the outcome of a check that of the test."""
+    result = results.get(check, {"outcome": "failed", "text": "it ended before this check did"})
     if result["outcome"] == "skipped":
         pytest.skip(str(result["text"]))
     if result["outcome"] != "passed":
