@@ -156,3 +156,11 @@ def test_every_module_has_a_test_file_of_its_name_in_its_room_and_the_other_way_
 
     assert set(UNTESTED) == {module for test, module in wanted.items() if test not in tests}
     assert set(STORIES) == tests - set(wanted)
+
+
+def test_the_page_has_at_most_a_thousand_lines_of_script() -> None:
+    scripts = (SUPERVISOR / "page" / "static").glob("*.js")
+    texts = [re.sub(r"/\*.*?\*/", "", script.read_text(), flags=re.DOTALL) for script in scripts]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+
+    assert 100 < len([line for line in lines if line and not line.startswith("//")]) <= 1000

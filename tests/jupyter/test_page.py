@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -149,6 +150,66 @@ def test_a_death_appears_with_its_cause_and_the_restart_follows(look: Look, serv
     expect(row.locator(".c-death")).to_contain_text("SIGKILL", timeout=PAGE_DEADLINE * 1000)
     expect(row.locator(".c-state")).to_contain_text("running", timeout=PAGE_DEADLINE * 1000)
     look.picture("page.png")
+
+
+# When the row of b tells one restart more, and the death before it.
+WATCH = """(restarts) => {
+  const row = page.list.rows.get('b').element, text = (part) => row.querySelector(part).textContent;
+  const isTold = () => text('.c-runs') !== restarts && text('.c-death').startsWith('SIGKILL, 0 s');
+  window.seen = new Promise((resolve) => {
+    new MutationObserver(() => { if (isTold()) resolve(Date.now()); }).observe(row, { characterData: true, subtree: true });
+  });
+}"""  # noqa: E501
+
+
+def test_a_death_appears_within_a_second(look: Look, served: Server) -> None:
+    page, took = look.open(), []
+    for _ in range(3):  # the quickest counts: the machine may be busy with something else
+        before = served.scene.kernel("b")
+        expect(page.locator(".rows .row").filter(has_text="SIGKILL")).to_contain_text("running")
+        page.evaluate(WATCH, str(before["restarts"]))
+
+        os.kill(before["pid"], signal.SIGKILL)
+
+        seen = page.evaluate("window.seen")
+        died = served.scene.wait_event("kernel.died", kernel="b", generation=before["generation"])
+        took.append(seen / 1000 - datetime.fromisoformat(died["timestamp"]).timestamp())
+        served.scene.wait_running("b", after=before["generation"])
+    assert 0.0 < min(took) < 1.0, took
+
+
+# How tall what is drawn of the band of a kernel is at an instant, in pixels.
+TALL = """(at) => {
+  const lane = document.querySelector('canvas.lane'), { start, end } = page.window(), rows = new Set();
+  const x = Math.round(((at - start) / (end - start)) * lane.width), top = Math.round(56 * 0.66) - 7;
+  const { data } = lane.getContext('2d').getImageData(x, top, 3, 14);
+  for (let i = 3; i < data.length; i += 4) if (data[i]) rows.add(Math.floor(i / 12));
+  return rows.size;
+}"""
+
+
+def test_the_timeline_of_the_history_is_drawn(look: Look, served: Server) -> None:
+    page = look.open("#/kernel/a")
+    expect(page.locator("canvas.lane")).to_have_attribute("aria-label", re.compile("Timeline: "))
+    told = [event for event in served.scene.events(kernel="a") if event.get("seq", 0) < 20]
+    instants = [datetime.fromisoformat(event["timestamp"]).timestamp() + 30 for event in told]
+
+    tall = [
+        (event["event"], page.evaluate(TALL, at * 1000)) for event, at in zip(told, instants, strict=True)
+    ]
+
+    assert 0 == page.evaluate(TALL, (instants[0] - 120) * 1000), "nothing is known of then"
+    expected = {
+        "kernel.starting": 2,  # two lines
+        "kernel.ready": 4,
+        "kernel.restarting": 4,  # dashes
+        "kernel.unresponsive": 12,
+        "kernel.responsive": 4,
+        "kernel.stopped": 2,
+    }
+    assert [(name, expected[name]) for name, _ in tall if name in expected] == [
+        (name, height) for name, height in tall if name in expected
+    ]
 
 
 def test_the_timeline_is_that_of_the_history(look: Look) -> None:
@@ -339,6 +400,33 @@ def test_nobody_without_the_token_sees_or_orders_anything(look: Look, served: Se
     assert served.token not in look.page.content()
 
 
+INTRUDE = """async () => {
+  const refused = new Set(), script = document.createElement('script'), image = new Image();
+  document.addEventListener('securitypolicyviolation', (event) => refused.add(event.effectiveDirective));
+  script.textContent = 'window.isIn = true';
+  image.setAttribute('onerror', 'window.isIn = true');
+  image.src = 'http://127.0.0.2:9/x';
+  document.body.append(script, image);
+  await fetch('http://127.0.0.2:9/').catch(() => {});
+  while (refused.size < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+  return [...refused].sort();
+}"""
+
+
+def test_the_policy_of_the_page_lets_nothing_in_nor_out(look: Look) -> None:
+    policies = []
+    look.page.on("response", lambda answer: policies.append(answer.headers["content-security-policy"]))
+    page = look.open()
+
+    refused = page.evaluate(INTRUDE)
+
+    assert ["connect-src", "img-src", "script-src-attr", "script-src-elem"] == refused
+    assert page.evaluate("window.isIn") is None
+    assert policies
+    assert not any("unsafe" in policy for policy in policies)
+    look.asked.discard("127.0.0.2:9")  # which the browser refused
+
+
 def test_a_daemon_that_has_gone_is_shown_and_the_page_comes_back_by_itself(
     look: Look, served: Server
 ) -> None:
@@ -453,7 +541,8 @@ def test_mistakes_of_an_edit_are_shown_with_their_line(look: Look, served: Serve
 def test_two_hundred_kernels_are_rows_of_which_only_those_in_view_are_drawn(look: Look) -> None:
     def many(route: Any) -> None:
         status = route.fetch().json()
-        status["kernels"] = [{**status["kernels"][0], "name": f"k{number:03}"} for number in range(200)]
+        names = [HOSTILE, *(f"k{number:03}" for number in range(1, 200))]
+        status["kernels"] = [{**status["kernels"][0], "name": name} for name in names]
         route.fulfill(json=status)
 
     look.page.route("**/v1/status", many)
@@ -464,6 +553,10 @@ def test_two_hundred_kernels_are_rows_of_which_only_those_in_view_are_drawn(look
     assert 0 < drawn < 100
     page.get_by_label("Filter by name or cause").fill("k11")
     expect(page.locator(".rows .row")).to_have_count(10)
+    page.get_by_label("Filter by name or cause").fill("<img")
+    page.locator(".rows .row a").click()
+    expect(page.locator("h1")).to_contain_text("<img src=x")
+    assert 0 == page.evaluate("document.querySelectorAll('main img, main script').length")
 
 
 @pytest.mark.parametrize("width", [360, 640, 1100, 1920])

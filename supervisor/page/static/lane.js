@@ -5,7 +5,7 @@ import { cause, count, day, edited, executed, how, minute, moment, plain, shape,
 const STEPS = [1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 432000].map((s) => s * 1000);
 const ILL = new Set(['failed', 'unresponsive', 'waiting', 'backoff']);
 const SLACK = 6; // pixels within which a pointer means a thing
-const ink = {};
+const ink = {}, paths = {};
 
 /** Reads the colours from the style sheet; again whenever dark and light change. */
 export function readInk() {
@@ -135,7 +135,7 @@ function drawLabels(pen, marks, width, y) {
 
 /** The symbol of its kind of cause; a rim in the colour of the ground lifts it off its band. */
 function mark(pen, kind, x, y) {
-  const path = new Path2D(byId(`i-${kind}`).firstElementChild.getAttribute('d'));
+  const path = paths[kind] ??= new Path2D(byId(`i-${kind}`).firstElementChild.getAttribute('d'));
   pen.save();
   pen.translate(x, y);
   for (const [colour, lineWidth] of [['surface', 5.5], ['bad', 2]]) {

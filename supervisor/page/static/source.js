@@ -21,8 +21,8 @@ export class Source {
 
   async fetch(path, options = {}) {
     const answer = await fetch(new URL(path, this.base), { cache: 'no-store', credentials: 'same-origin', ...options });
-    const date = Date.parse(answer.headers.get('date'));
-    if (Math.abs(date - Date.now()) > 2000) this.skew = date - Date.now();
+    const ahead = Date.parse(answer.headers.get('date')) - Date.now(); // which tells whole seconds
+    if (ahead) this.skew = Math.abs(ahead) > 2000 ? ahead : 0;
     return answer;
   }
 
