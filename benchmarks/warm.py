@@ -117,13 +117,25 @@ def status(config: Path) -> dict[str, dict[str, Any]]:
     return {view["name"]: view for view in json.loads(done.stdout or '{"kernels": []}')["kernels"]}
 
 
+def _wait_warm(config: Path, count: int) -> None:
+    """Until so many kernels run, those that are to be forked by a fork: imports may take long at first."""
+    wait_until(lambda: _are_up(config, count), TIMEOUT * 2, "all kernels run", 0.5)
+    while cold := [
+        name
+        for name, view in status(config).items()
+        if name.startswith(("fork", "standby")) and view["begun"]["how"] == "prepared"
+    ]:
+        command = [sys.executable, "-m", "supervisor", "restart", "--now", "--config", str(config), *cold]
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+
 def comebacks(
     directory: Path, count: int, rounds: int, modules: Sequence[str] = (), kinds: Sequence[str] = KINDS
 ) -> Samples:
     """Seconds from the SIGKILL of ``count`` kernels to the last answer, by kind, kinds interleaved."""
     found: Samples = {kind: [] for kind in ("bare", *kinds)}
     with daemon(directory, kinds, count, modules) as config:
-        wait_until(lambda: _are_up(config, count * len(kinds)), TIMEOUT * 2, "all kernels run", 0.5)
+        _wait_warm(config, count * len(kinds))
         files = {kind: _files(directory, kind, count) for kind in kinds}
         bare = BareLoop(sys.executable, directory, count, _imports(modules))
         files["bare"] = bare.files
@@ -164,7 +176,7 @@ def memory(directory: Path, count: int, modules: Sequence[str]) -> dict[str, flo
     bare.close()
     for kind in ("fork", "standby"):
         with daemon(directory / kind, [kind], count, modules) as config:
-            wait_until(lambda config=config: _are_up(config, count), TIMEOUT * 2, "all kernels run", 0.5)  # type: ignore[misc]
+            _wait_warm(config, count)
             _wait_spares(config, kind)
             found[kind] = sum(map(proportional, _marked(directory / kind)))
     return found
@@ -175,7 +187,7 @@ def stock(directory: Path, kind: str, rounds: int, modules: Sequence[str]) -> tu
     replies: list[float] = []
     whole = 0
     with daemon(directory, [kind], 1, modules, grace=0.215) as config, ThreadPoolExecutor(CLIENTS) as pool:
-        wait_until(lambda: _are_up(config, 1), TIMEOUT * 2, "the kernel runs", 0.5)
+        _wait_warm(config, 1)
         file = _files(directory, kind, 1)[0]
         clients = [_client(file) for _ in range(CLIENTS)]
         for _ in range(rounds):
