@@ -7,6 +7,7 @@ child tells its pid and waits for "go", so that no process runs of which nobody 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -250,7 +251,8 @@ def _take_place(cord: socket.socket, shown: _Shown, record_fd: int) -> dict[str,
     order_fd, output = _wait_go(cord, 2)
     order = read_order(order_fd)
     shown.mark(order["mark"])
-    _say(cord, {"taken": True})
+    with contextlib.suppress(OSError):  # whoever takes up what the supervisor has left finds a run
+        cord.send(b'{"taken": true}')
     said, file = os.pread(record_fd, 1 << 20, 0), os.fstat(record_fd)
     copies = (getattr(stream, "_original_stdstream_copy", None) for stream in (sys.stdout, sys.stderr))
     for fd in {1, 2, record_fd, *(copy for copy in copies if copy is not None)}:
