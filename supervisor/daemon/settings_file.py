@@ -118,7 +118,7 @@ def _last_good(state_dir: Path) -> Config | None:
     """The configuration that was kept; ``None`` if there is none, or none that this version understands."""
     kept = state_dir / LAST_GOOD
     try:
-        return parse(read_own(kept), kept)
+        return parse(read_own(kept), kept, is_kept=True)
     except (OSError, ConfigError):
         return None
 

@@ -26,6 +26,7 @@ NATIVE_NAMES = ("python3", "python")
 LOCAL_PROVISIONER = "local-provisioner"
 _LARGEST = 1 << 20
 """Bytes of a ``kernel.json``: it may be another account's."""
+_LONGEST_WORD = 200
 _VALID_NAME = re.compile(r"^[a-z0-9._-]+$")
 
 
@@ -138,13 +139,18 @@ def read(directory: Path, name: str) -> KernelSpec:
         interrupt_mode=_interrupt_mode(path, content.get("interrupt_mode") or "signal"),
         metadata=metadata if isinstance(metadata, dict) else {},
         resource_dir=str(directory),
-        display_name=str(content.get("display_name") or ""),
-        language=str(content.get("language") or ""),
+        display_name=_word(content.get("display_name")),
+        language=_word(content.get("language")),
     )
 
 
 def _damaged(path: Path, what: str) -> LaunchError:
     return LaunchError(f"{path}: {what}: mend the file or install the kernelspec again")
+
+
+def _word(value: object) -> str:
+    """It goes on record and to all clients: not what would fill them."""
+    return str(value or "")[:_LONGEST_WORD]
 
 
 def _argv(path: Path, value: object) -> tuple[str, ...]:

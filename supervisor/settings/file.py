@@ -60,6 +60,8 @@ from supervisor.settings.values import (
 
 __all__ = ["ConfigError", "Loaded", "Mistake", "effective_toml", "load", "parse"]
 
+# Keys that were right when the text was written, and may be wrong by what has become of the machine.
+_OF_THE_MACHINE = (("user",), ("operators",), ("readers",))
 _MOST_FILES = 1000
 _MOST_MISTAKES = 500  # a file with more is no configuration, and its reading must end soon
 
@@ -95,13 +97,14 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     return Loaded(config, reading.main, files, digest, patterns, reading.origins)
 
 
-def parse(text: str | bytes, path: str | os.PathLike[str]) -> Config:
+def parse(text: str | bytes, path: str | os.PathLike[str], *, is_kept: bool = False) -> Config:
     """The settings that a text declares; ``path`` names it in messages and is where ``include`` begins.
 
+    In one that ``is_kept``, an account or a group may be gone by now: other kernels depend on it.
     Raises ConfigError with every mistake.
     """
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    return _Reading(Path(path)).config(data)
+    return _Reading(Path(path), is_kept=is_kept).config(data)
 
 
 @dataclass(slots=True, repr=False)  # it holds the values of environments
@@ -118,6 +121,7 @@ class _Reading:
     texts: dict[str, bytes] = field(default_factory=dict)
     origins: dict[str, Mapping[str, str]] = field(default_factory=dict)
     unread: bool = False
+    is_kept: bool = False
 
     def config(self, data: bytes | None) -> Config:
         """The settings of the main file, of which ``data`` are the bytes if they were read already."""
@@ -308,6 +312,8 @@ class _Reading:
         return lambda path, what: self._tell(file, (*above, *path), what)
 
     def _tell(self, file: Path, path: KeyPath, what: str) -> None:
+        if self.is_kept and path[-1:] in _OF_THE_MACHINE:
+            return
         if len(self.mistakes) >= _MOST_MISTAKES:
             raise _EnoughError
         self.mistakes.setdefault(Mistake(str(file), dotted(path), what), path)

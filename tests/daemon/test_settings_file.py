@@ -15,7 +15,7 @@ from supervisor.daemon.settings_file import (
     forget_last_good,
     keep_last_good,
 )
-from supervisor.settings.config import Config
+from supervisor.settings.config import Config, KernelConfig, SupervisorConfig
 from supervisor.settings.file import ConfigError
 
 GOOD = """
@@ -126,6 +126,20 @@ def test_the_last_good_one_stands_in_for_a_bad_file(path: Path, tmp_path: Path) 
     path.write_text(GOOD)
     accepted(file)
     assert not file.last_good_in_use
+
+
+def test_an_account_that_is_gone_keeps_no_other_kernel_from_coming_back(path: Path, tmp_path: Path) -> None:
+    gone = (
+        SupervisorConfig(operators="no such group"),
+        KernelConfig(name="b", kernelspec="x", user="no such user"),
+    )
+    kept = Config(supervisor=gone[0], kernels={**accepted(SettingsFile(path)).kernels, "b": gone[1]})
+    keep_last_good(kept, tmp_path)
+    path.write_text(GOOD + '[kernels.b]\nkernelspec = "x"\nuser = "no such user"\n')
+    file = SettingsFile(path)
+
+    assert kept == file.load_first(lambda: tmp_path)
+    assert "no user of this name is known here" in file.mistakes[0]
 
 
 def test_without_a_last_good_one_a_bad_file_is_refused_and_nothing_is_made(

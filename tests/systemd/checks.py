@@ -16,7 +16,8 @@ from pathlib import Path
 
 from service import CHECKS, Skipped, run
 
-MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups", "checks_of_end")
+MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups")
+MODULES += ("checks_of_accounts", "checks_of_end")
 
 
 def main(results: str, *modules: str) -> None:

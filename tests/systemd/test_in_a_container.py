@@ -10,7 +10,8 @@ import pytest
 from tests.systemd import container, machine
 from tests.systemd.container import HERE, CommandError, NotPossibleHereError
 
-MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups", "checks_of_end")
+MODULES = ("checks_of_start", "checks_of_life", "checks_of_service", "checks_of_cgroups")
+MODULES += ("checks_of_accounts", "checks_of_end")
 Results = dict[str, dict[str, object]]
 # The place is made and booted within the first test in it.
 PLACES = [
