@@ -88,6 +88,11 @@ def acting(account: Account | None) -> Iterator[None]:
         return
     import ctypes
 
+    # What is imported later would be looked for as the account, which our own files may be closed to.
+    import difflib  # noqa: F401
+
+    import jupyter_core.paths  # noqa: F401
+
     if sys.platform != "linux" or platform.machine() not in _SETGROUPS:
         raise OSError(errno.ENOSYS, "no kernel can have another account than the daemon on this machine")
     libc = ctypes.CDLL(None, use_errno=True)

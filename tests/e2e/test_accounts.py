@@ -96,6 +96,7 @@ def test_a_kernel_of_an_account_is_the_accounts_in_all_and_nobody_elses(
     file = scene.connection_file("a")
     assert (alice.pw_uid, 0o600) == (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode))
     assert (0, "42") == connect(alice, file)
+    assert "42" == scene.command("exec", "a", "6 * 7").out.strip()
     for stranger, name in ((bob, "a"), (alice, "b"), (alice, "r")):
         code, said = connect(stranger, scene.connection_file(name))
         assert (1, True) == (code, "Permission" in said), said
@@ -229,3 +230,50 @@ def test_sockets_of_ipc_are_in_a_directory_of_the_account_alone(scene: Scene, ac
     assert (alice.pw_uid, 0o700) == (place.stat().st_uid, stat.S_IMODE(place.stat().st_mode))
     assert (0, "42") == connect(alice, scene.connection_file("a"))
     assert as_account(bob, "ls", str(place)).returncode
+
+
+def test_no_link_of_an_account_leads_root_anywhere(scene: Scene, accounts: Accounts) -> None:
+    alice, bob = accounts
+    closed = scene.directory / "closed"
+    closed.mkdir(mode=0o700)
+    made = as_account(
+        alice,
+        *("sh", "-c"),
+        f"mkdir -p ~/.local/share/jupyter/kernels/linked && cd && ln -s {closed} closed"
+        " && ln -s /dev/zero zero && ln -s /etc/shadow shadow && ln -s /etc/shadow .local/share/jupyter/kernels/linked/kernel.json",
+    )
+    assert 0 == made.returncode, made.stderr
+    expected = {
+        "spec": ({"kernelspec": '"linked"'}, "Permission denied"),
+        # What is imported by a daemon whose own files are closed to the account.
+        "typo": ({"kernelspec": '"linkde"'}, 'did you mean "linked"?'),
+        "start": ({"startup_file": '"~/shadow"'}, "Permission denied"),
+        "zero": ({"startup_file": '"~/zero"'}, "it is no regular file"),
+        "cwd": ({"cwd": '"~/closed"'}, "may not be entered"),
+        "ipc": ({"transport": '"ipc"', "ip": f'"{alice.pw_dir}/closed/below/k"'}, "Permission denied"),
+    }
+    of_alice = {"user": json.dumps(alice.pw_name), "max_restarts": "1"}
+    tables = [
+        table(name, **({} if "kernelspec" in keys else {"argv": json.dumps(ARGV)}), **of_alice, **keys)
+        for name, (keys, _) in expected.items()
+    ]
+    scene.write(kernel("b", bob), *tables)
+    scene.start("b")
+
+    for name, (_, told) in expected.items():
+        assert told in scene.wait_event("kernel.died", kernel=name)["detail"]
+    assert [] == list(closed.iterdir())
+    assert "root:" not in (scene.state_dir / "events.jsonl").read_text()
+
+
+def test_an_account_that_cannot_get_to_its_file_is_told_what_to_type(
+    scene: Scene, accounts: Accounts
+) -> None:
+    scene.write(kernel("a", accounts[0], max_restarts="1"))
+    scene.directory.chmod(0o700)
+    scene.start()
+
+    detail = scene.wait_event("kernel.died", kernel="a")["detail"]
+
+    assert f"{accounts[0].pw_name} may not enter it: chmod o+x it" in detail
+    assert str(scene.directory) in detail

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
-from subprocess import CompletedProcess
+from subprocess import PIPE, CompletedProcess, Popen
 from tempfile import mkdtemp
 
 import pytest
@@ -160,3 +161,29 @@ def test_the_groups_are_edited_live_and_whoever_is_in_none_any_more_is_out_at_on
     assert 0 == cast.by(cast.reader, "status").returncode
     following.join(DEADLINE)
     assert not following.is_alive()
+
+
+FLOOD = """
+import socket, sys
+held = []
+for _ in range(300):
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].connect(sys.argv[1])
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_readers_who_take_every_place_do_not_shut_out_the_daemons_own_user(cast: Cast) -> None:
+    cast.write(cast.mini("a"), supervisor=cast.groups)
+    cast.start("a")
+    cast.wait_let_in()
+    words = [cast.python, "-c", FLOOD, str(cast.socket)]
+    reader = {"user": cast.reader.pw_uid, "group": cast.reader.pw_gid}
+    groups = os.getgrouplist(cast.reader.pw_name, cast.reader.pw_gid)
+    with Popen(words, stdin=PIPE, stdout=PIPE, extra_groups=groups, **reader) as flood:  # type: ignore[call-overload]
+        assert flood.stdout is not None
+        assert b"there\n" == flood.stdout.readline()
+
+        assert "too many connections" in cast.by(cast.reader, "status").stderr
+        assert 0 == cast.command("status").code
