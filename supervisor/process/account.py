@@ -96,7 +96,7 @@ def acting(account: Account | None) -> Iterator[None]:
     if sys.platform != "linux" or platform.machine() not in _SETGROUPS:
         raise OSError(errno.ENOSYS, "no kernel can have another account than the daemon on this machine")
     libc = ctypes.CDLL(None, use_errno=True)
-    before = os.getgroups()
+    before, uid, gid = os.getgroups(), libc.setfsuid(-1), libc.setfsgid(-1)
     try:
         _set_groups(libc, account.groups)
         libc.setfsgid(account.gid)
@@ -105,8 +105,8 @@ def acting(account: Account | None) -> Iterator[None]:
             raise PermissionError(errno.EPERM, f"the daemon may not act as user {account.name}")
         yield
     finally:
-        libc.setfsuid(os.geteuid())
-        libc.setfsgid(os.getegid())
+        libc.setfsuid(uid)
+        libc.setfsgid(gid)
         _set_groups(libc, before)
 
 

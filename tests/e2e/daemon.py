@@ -119,12 +119,19 @@ class Scene:
         }
 
     def begin(
-        self, *, program: tuple[str, ...] = ("-m", "supervisor"), weak: bool = False
+        self,
+        *,
+        program: tuple[str, ...] = ("-m", "supervisor"),
+        weak: bool = False,
+        within: tuple[str, ...] = (sys.executable,),
     ) -> subprocess.Popen[bytes]:
-        """Start a daemon and do not wait; ``weak`` takes root's right to read everything from it."""
+        """Start a daemon and do not wait; ``weak`` takes root's right to read everything from it.
+
+        ``within`` is how its interpreter is called.
+        """
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [sys.executable, *program, "run", str(self.config)],
+                [*within, *program, "run", str(self.config)],
                 cwd=self.directory,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -135,9 +142,11 @@ class Scene:
         self._begun.append(self.daemon)
         return self.daemon
 
-    def start(self, *running: str, weak: bool = False) -> subprocess.Popen[bytes]:
+    def start(
+        self, *running: str, weak: bool = False, within: tuple[str, ...] = (sys.executable,)
+    ) -> subprocess.Popen[bytes]:
         """Start a daemon, and wait until it answers and these kernels run."""
-        daemon = self.begin(weak=weak)
+        daemon = self.begin(weak=weak, within=within)
         wait_for(lambda: daemon.poll() is not None or self.answers(), "the daemon answers")
         assert daemon.poll() is None, self.log.read_text()
         self.wait_running(*running)

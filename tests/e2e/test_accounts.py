@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import signal
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
+from shutil import rmtree, which
 from tempfile import mkdtemp
 
 import pytest
 
 from supervisor.records.record import MARK_VARIABLE
 from tests.accounts import PACKAGES, as_account, find_python, made_accounts
-from tests.e2e.daemon import Scene, table
+from tests.e2e.daemon import ROOT, Scene, table
 from tests.waiting import wait_for
 
 # An ipykernel that every account can run, once the accounts are made.
@@ -240,7 +241,8 @@ def test_no_link_of_an_account_leads_root_anywhere(scene: Scene, accounts: Accou
         alice,
         *("sh", "-c"),
         f"mkdir -p ~/.local/share/jupyter/kernels/linked && cd && ln -s {closed} closed"
-        " && ln -s /dev/zero zero && ln -s /etc/shadow shadow && ln -s /etc/shadow .local/share/jupyter/kernels/linked/kernel.json",
+        " && ln -s /dev/zero zero && ln -s /etc/shadow shadow"
+        " && ln -s /etc/shadow .local/share/jupyter/kernels/linked/kernel.json",
     )
     assert 0 == made.returncode, made.stderr
     expected = {
@@ -277,3 +279,33 @@ def test_an_account_that_cannot_get_to_its_file_is_told_what_to_type(
 
     assert f"{accounts[0].pw_name} may not enter it: chmod o+x it" in detail
     assert str(scene.directory) in detail
+
+
+@pytest.mark.skipif(not which("setpriv"), reason="needs setpriv (util-linux)")
+def test_the_rights_that_the_unit_leaves_to_root_are_enough(scene: Scene, accounts: Accounts) -> None:
+    page = (ROOT / "docs/systemd.md").read_text()
+    rights = re.findall(
+        r"CAP_([A-Z_]+)", " ".join(re.findall(r"^CapabilityBoundingSet=(CAP.*)$", page, re.MULTILINE))
+    )
+    bounds = ",".join(["-all", *(f"+{right.lower()}" for right in rights)])
+    within = ("setpriv", "--no-new-privs", "--bounding-set", bounds, sys.executable)
+    alice, bob = accounts
+    scene.write(
+        kernel("a", alice, nice="5", oom_score_adj="500"),
+        kernel("b", bob, transport='"ipc"'),
+        supervisor='log_level = "debug"',
+    )
+    scene.start("a", "b", within=within)
+    scene.wait_recorded("a", "b")
+    pids = scene.pids()
+    scene.kill()
+
+    scene.start("a", "b", within=within)
+
+    assert pids == scene.pids()
+    assert [] == scene.status()["degraded"]
+    assert (0, "42") == connect(alice, scene.connection_file("a"))
+    assert 200 == scene.order("restart", "b").status
+    assert "500" == Path(f"/proc/{pids['a']}/oom_score_adj").read_text().strip()
+    assert 200 == scene.order("stop", "a").status
+    assert [] == scene.leaders("a")

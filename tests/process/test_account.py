@@ -69,6 +69,10 @@ def test_while_a_thread_acts_it_sees_and_makes_files_as_the_account_does(
         with pytest.raises(PermissionError):
             Path("/etc/shadow").read_bytes()
 
+    with acting(nobody):
+        with acting(account_of("daemon")):
+            assert not may(closed, os.X_OK)
+        assert not may(closed, os.X_OK), "it acts as the one before"
     assert (nobody.uid, nobody.gid) == ((tmp_path / "made").stat().st_uid, (tmp_path / "made").stat().st_gid)
     assert may(closed, os.X_OK)
     assert [] == list(closed.iterdir())
