@@ -11,7 +11,6 @@ from supervisor.cli.asking import View, client_of, get, one, post
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import say, say_json, tell
 from supervisor.control.client import Client
-from supervisor.process.account import uid_of
 from supervisor.wording import one_line
 
 
@@ -43,10 +42,21 @@ def refuse_planted(client: Client, view: View) -> None:
         owner = os.lstat(file).st_uid
     except OSError:
         return  # none is there, or not for us
-    # Whose the kernel is, the daemon says.
-    if owner not in {0, os.geteuid(), client.uid, uid_of(view.get("user"))}:
+    if owner not in {0, os.geteuid(), client.uid, _uid_of(view.get("user"))}:
         hint = "remove it, or choose another runtime_dir"
         raise Quit(FAILED, f"{file}: another user (uid {owner}) put it there", hint)
+
+
+def _uid_of(user: str | None) -> int | None:
+    """Whose the kernel is, by what the daemon says."""
+    if user is None:
+        return None
+    import pwd
+
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def refuse_closed(view: View) -> None:
