@@ -94,6 +94,8 @@ def let_in(
     """
     with _changing:
         mode = path.lstat().st_mode
+        if not anew and mode & rights == rights:
+            return  # as all have them; what names somebody would be all that they have
         entries = {} if anew else _let_in_before(path)
         entries |= {(_USER, uid): rights for uid in users} | {(_GROUP, gid): rights for gid in groups}
         most = mode & 7

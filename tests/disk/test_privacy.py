@@ -104,3 +104,6 @@ def test_those_who_are_let_in_get_in_and_nobody_else(tmp_path: Path) -> None:
     assert [False, True] == [reached(tmp_path, uid) for uid in (4242, 4243)]
     let_in(tmp_path, 5, anew=True)
     assert not reached(tmp_path, 4243)
+    tmp_path.chmod(0o755)
+    let_in(tmp_path, 1, users=[4242])
+    assert reached(tmp_path, 4242), "who is let in has no less than all others"
