@@ -7,7 +7,10 @@ import os
 import pwd
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from types import SimpleNamespace
 
 import pytest
@@ -79,6 +82,15 @@ def test_who_is_outside_of_our_user_namespace_is_the_system(
     assert is_outside == (reason_not_to_trust(tmp_path) is None)
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that others get to: pytest closes its own again and again."""
+    made = Path(mkdtemp(prefix="ks-open-"))
+    made.chmod(0o755)
+    yield made
+    rmtree(made)
+
+
 def reached(path: Path, uid: int, *gids: int) -> bool:
     """Whether a process of this user and these groups can list a directory."""
     groups = {"user": uid, "group": uid, "extra_groups": gids}
@@ -86,10 +98,9 @@ def reached(path: Path, uid: int, *gids: int) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
-def test_those_who_are_let_in_get_in_and_nobody_else(tmp_path: Path) -> None:
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o700)
+def test_those_who_are_let_in_get_in_and_nobody_else(open_path: Path) -> None:
+    tmp_path = open_path / "place"
+    tmp_path.mkdir(mode=0o700)
 
     let_in(tmp_path, 5, users=[4242])
     let_in(tmp_path, 5, groups=[GID])

@@ -8,7 +8,10 @@ import pwd
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import pytest
 
@@ -23,6 +26,15 @@ def nobody() -> Account:
     found = account_of("nobody")
     assert found is not None
     return found
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that others get to: pytest closes its own again and again."""
+    made = Path(mkdtemp(prefix="ks-open-"))
+    made.chmod(0o755)
+    yield made
+    rmtree(made)
 
 
 @as_root
@@ -53,11 +65,10 @@ def test_its_environment_has_nothing_of_ours_but_where_programs_are_and_how_we_s
 
 @as_root
 def test_while_a_thread_acts_it_sees_and_makes_files_as_the_account_does(
-    nobody: Account, tmp_path: Path
+    nobody: Account, open_path: Path
 ) -> None:
+    tmp_path = open_path
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
 
