@@ -15,6 +15,10 @@ CAUSES: Mapping[str, str] = {
     "unresponsive": "did not answer",
     "port-taken": "a port was taken",
     "not-found": "cannot be launched",
+    "time-limit": "its time was up",
+    "node-failed": "its node failed",
+    "preempted": "its place was given to another job",
+    "cancelled": "its job was cancelled",
 }
 """The causes of an end that are more than its code or signal, as people read them."""
 

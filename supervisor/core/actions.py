@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from supervisor.core.model import ProcessId
+from supervisor.core.model import Identity
 from supervisor.settings.config import KernelConfig
 
 
@@ -43,11 +43,11 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Watch a process that an earlier supervisor launched; answered by Ready unless it was ``ready``."""
+    """Watch what an earlier supervisor launched; answered by Ready unless it was ``ready``."""
 
     kernel: str
     generation: int
-    process: ProcessId
+    process: Identity
     config: KernelConfig
     ready: bool = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from supervisor.core.model import AS_EVER, Begun, Check, Death, Exit, ProcessId, Reason, Want
+from supervisor.core.model import AS_EVER, Begun, Check, Death, Exit, Identity, JobId, Queue, Reason, Want
 from supervisor.settings.config import KernelConfig
 
 # Orders
@@ -82,9 +82,9 @@ class Load:
 class Survivor:
     """A kernel that an earlier supervisor left on record.
 
-    ``process`` is alive and verified; ``exit`` is set instead, and ``ended`` as
-    far as it is known, when the run ended while nobody watched; all are
-    ``None`` when it had no run.
+    ``process`` is alive and verified, or a job, of which that is learnt later;
+    ``exit`` is set instead, and ``ended`` as far as it is known, when the run
+    ended while nobody watched; all are ``None`` when it had no run.
     ``want`` is ``None`` after an orderly shutdown: the file decides then.
     ``failures`` are monotonic instants of this boot.
     ``stopping``: why the run was being stopped, if it was.
@@ -94,7 +94,7 @@ class Survivor:
     launched: KernelConfig
     generation: int
     want: Want | None
-    process: ProcessId | None = None
+    process: Identity | None = None
     ready: bool = False
     uptime: float = 0.0
     exit: Exit | None = None
@@ -103,7 +103,7 @@ class Survivor:
     restarts: int = 0
     failed: str = ""
     deaths: tuple[Death, ...] = ()
-    ended: ProcessId | None = None
+    ended: Identity | None = None
     stopping: Reason | None = None
 
 
@@ -121,12 +121,31 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """The process of this run exists."""
+    """The process of this run exists, or its job was handed in."""
 
     kernel: str
     generation: int
-    process: ProcessId
+    process: Identity
     begun: Begun = AS_EVER
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The cluster has this run wait; may be told again, with another ``queue``."""
+
+    kernel: str
+    generation: int
+    job: JobId
+    queue: Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The run that a cluster was given has begun."""
+
+    kernel: str
+    generation: int
+    job: JobId
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +268,9 @@ class Delayed:
 
 
 Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
-RunFact = Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited
+ClusterFact = Enqueued | Began
+RunFact = (
+    Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited | ClusterFact
+)
 Fact = RunFact | SpareParked | SpareEnded | Escaped | Noted
 Event = Order | Fact | Shutdown | Load | Found | Tick | Delayed

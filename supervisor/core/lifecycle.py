@@ -20,8 +20,10 @@ from supervisor.core.model import (
     Death,
     Exit,
     Failed,
+    Identity,
+    JobId,
     Kernel,
-    ProcessId,
+    Queue,
     Queued,
     Reason,
     Running,
@@ -31,8 +33,8 @@ from supervisor.core.model import (
     Stopping,
     Waiting,
     Want,
+    identity_of,
     launched_of,
-    process_of,
 )
 from supervisor.core.telling import death_fields, exit_fields, say
 from supervisor.settings.config import KernelConfig, changed_launch_keys
@@ -43,6 +45,8 @@ LAUNCH_PATIENCE = 120.0
 TERMINATE_PATIENCE = 1.0
 # SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
 KILL_PATIENCE = 5.0
+# The end of a job is the cluster's doing: it is asked for again only so often.
+CANCEL_PATIENCE = 60.0
 
 # What is remembered of a kernel's past.
 DEATHS_KEPT = 20
@@ -99,6 +103,8 @@ def begin_stop(kernel: Kernel, step: Step, reason: Reason, now: float) -> Change
     run = kernel.phase
     assert isinstance(run, Starting | Running), "only a run can be stopped"
     ready = isinstance(run, Running)
+    if isinstance(run, Starting) and run.queue is not None:
+        step = Step.KILL  # nothing of it executes: there is nobody to ask
     deadline = run.deadline if isinstance(run, Starting) and run.process is None else None
     phase = Stopping(run.launched, run.process, step, now, deadline or inf, reason, run.since, ready)
     stopping = replace(kernel, phase=phase)
@@ -122,7 +128,7 @@ def push(kernel: Kernel, step: Step, now: float) -> Change:
             patience = TERMINATE_PATIENCE
             action = SignalGroup(kernel.name, kernel.generation, SIGTERM)
         case _:
-            patience = KILL_PATIENCE
+            patience = KILL_PATIENCE if phase.launched.slurm is None else CANCEL_PATIENCE
             action = SignalGroup(kernel.name, kernel.generation, SIGKILL)
     return replace(kernel, phase=replace(phase, step=step, deadline=now + patience)), [action]
 
@@ -134,12 +140,15 @@ def harden(kernel: Kernel, step: Step, now: float) -> Change:
     return push(kernel, step, now) if step > phase.step else (kernel, [])
 
 
-def spawned(kernel: Kernel, process: ProcessId, now: float, begun: Begun) -> Change:
+def spawned(kernel: Kernel, process: Identity, now: float, begun: Begun) -> Change:
     """The process exists: time runs from here, and a stop that came before is carried out."""
     match kernel.phase:
         case Starting(process=None) as phase:
-            deadline = now + settings_of(kernel).start_timeout
-            begins = replace(phase, process=process, since=now, deadline=deadline, begun=begun)
+            # Of a job nothing has begun yet: that is told by Began.
+            queue = Queue() if isinstance(process, JobId) else None
+            config = settings_of(kernel)
+            deadline = now + config.start_timeout if queue is None else queue_deadline(config, now)
+            begins = replace(phase, process=process, since=now, deadline=deadline, begun=begun, queue=queue)
             started = replace(kernel, phase=begins)
             told: list[Action] = [say(started, "kernel.starting")]
             if kernel.declared is not None and kernel.declared != phase.launched:
@@ -148,10 +157,42 @@ def spawned(kernel: Kernel, process: ProcessId, now: float, begun: Begun) -> Cha
             return started, told
         case Stopping(process=None) as phase:
             known = replace(kernel, phase=replace(phase, process=process, since=now, spawned_at=now))
-            pushed, actions = push(known, phase.step, now)
+            pushed, actions = push(known, Step.KILL if isinstance(process, JobId) else phase.step, now)
             return pushed, [say(known, "kernel.starting"), *actions]
         case _:
-            return kernel, [] if process_of(kernel) else [too_late(kernel.name, kernel.generation)]
+            return kernel, [] if identity_of(kernel) else [too_late(kernel.name, kernel.generation)]
+
+
+def queue_deadline(config: KernelConfig, since: float) -> float:
+    """Until when a cluster may have a run wait that it was given at ``since``."""
+    return since + ((config.slurm.queue_timeout if config.slurm is not None else 0.0) or inf)
+
+
+def enqueued(kernel: Kernel, job: JobId, queue: Queue) -> Change:
+    """A cluster has it wait: it takes no slot, and the time of its start does not run."""
+    match kernel.phase:
+        case Starting(process=run, since=since) as phase if run is not None:
+            deadline = queue_deadline(settings_of(kernel), since)
+            waiting = replace(kernel, phase=replace(phase, process=job, queue=queue, deadline=deadline))
+            is_told = phase.queue is not None and phase.queue.reason == queue.reason and phase.process == job
+            fields = {"job": job.number, "reason": queue.reason, "estimate": queue.estimate}
+            return waiting, [] if is_told else [say(waiting, "kernel.queued", **fields)]
+        case _:
+            return kernel, []
+
+
+def began(kernel: Kernel, job: JobId, now: float) -> Change:
+    """It has begun: its time runs from here."""
+    match kernel.phase:
+        case Starting(queue=Queue()) as phase:
+            deadline = now + settings_of(kernel).start_timeout
+            begun = replace(phase, process=job, queue=None, since=now, deadline=deadline)
+            begins = replace(kernel, phase=begun)
+            return begins, [say(begins, "kernel.begun", job=job.number, node=job.node)]
+        case Starting() | Running() | Stopping() as phase:
+            return replace(kernel, phase=replace(phase, process=job)), []
+        case _:
+            return kernel, []
 
 
 def too_late(kernel: str, generation: int) -> SignalGroup:
@@ -237,8 +278,8 @@ def rest(kernel: Kernel, told: list[Action]) -> Transition:
 def died(kernel: Kernel, exit: Exit, now: float, uptime: float, **extra: object) -> Transition:
     """An end that nobody wanted, after ``uptime`` seconds: tell it, count it, try again or give up."""
     config = settings_of(kernel)
-    process = process_of(kernel)
-    death = Death(kernel.generation, process.pid if process else None, now, uptime, exit)
+    run = identity_of(kernel)
+    death = Death(kernel.generation, run.pid if run else None, now, uptime, exit)
     failures = policy.recent_failures(kernel.failures, config.restart_window, now)
     failures = failures if policy.is_of_outside(exit) else (*failures, now)
     streak = 1 if uptime >= config.restart_window else kernel.streak + 1

@@ -21,13 +21,16 @@ from supervisor.core.lifecycle import (
     forgive,
     pending_keys,
     queue,
+    queue_deadline,
 )
 from supervisor.core.model import (
     Backoff,
     Exit,
     Failed,
+    Identity,
+    JobId,
     Kernel,
-    ProcessId,
+    Queue,
     Queued,
     Reason,
     Running,
@@ -37,7 +40,7 @@ from supervisor.core.model import (
     Stopped,
     Stopping,
     Want,
-    process_of,
+    identity_of,
 )
 from supervisor.core.orders import start, stop
 from supervisor.core.telling import say
@@ -89,7 +92,7 @@ def _remove(kernel: Kernel, now: float) -> Transition:
 
 def _edit(kernel: Kernel, new: KernelConfig, now: float) -> Transition:
     old, edited = kernel.declared, replace(kernel, declared=new)
-    actions: list[Action] = [Apply(new.name, new)] if process_of(edited) is not None else []
+    actions: list[Action] = [Apply(new.name, new)] if identity_of(edited) is not None else []
     if old is not None:
         edited = _retimed(edited, old, new, now)
         edited, told = rejudged(edited, old, new)
@@ -110,10 +113,12 @@ def _retimed(kernel: Kernel, old: KernelConfig, new: KernelConfig, now: float) -
     adoption, and the edit of another key must not end it.
     """
     match kernel.phase:
-        case Starting(process=ProcessId(), deadline=at) as start if at is not None:
+        case Starting(queue=Queue(), since=since) as start:
+            return replace(kernel, phase=replace(start, deadline=queue_deadline(new, since)))
+        case Starting(process=run, deadline=at) as start if run is not None and at is not None:
             moved = _moved(at, old.start_timeout, new.start_timeout, now)
             return replace(kernel, phase=replace(start, deadline=moved))
-        case Stopping(step=Step.ASK, process=ProcessId()) as ask:
+        case Stopping(step=Step.ASK, process=run) as ask if run is not None:
             moved = _moved(ask.deadline, old.stop_timeout, new.stop_timeout, now)
             return replace(kernel, phase=replace(ask, deadline=moved))
         case _:
@@ -215,13 +220,16 @@ def _wanted(survivor: Survivor, declared: KernelConfig | None) -> Want:
     return Want.DOWN if is_stopping and not starts else Want.UP
 
 
-def _adopt(kernel: Kernel, process: ProcessId, survivor: Survivor, now: float) -> Change:
+def _adopt(kernel: Kernel, process: Identity, survivor: Survivor, now: float) -> Change:
     launched, since = survivor.launched, now - survivor.uptime
     actions: list[Action] = [Adopt(kernel.name, kernel.generation, process, launched, survivor.ready)]
     if survivor.ready:
         adopted = replace(kernel, phase=Running(launched, process, since))
     else:
-        adopted = replace(kernel, phase=Starting(launched, since, process, now + launched.start_timeout))
+        # What has become of a job is not known yet: whoever watches it learns that.
+        queue = Queue() if isinstance(process, JobId) else None
+        deadline = now + launched.start_timeout if queue is None else queue_deadline(launched, since)
+        adopted = replace(kernel, phase=Starting(launched, since, process, deadline, queue=queue))
     actions.append(say(adopted, "kernel.adopted"))
     if survivor.stopping is None and kernel.want is Want.UP:
         return adopted, actions

@@ -15,7 +15,10 @@ from supervisor.core.actions import Action, Refuse
 from supervisor.core.events import (
     Answered,
     BecameIdle,
+    Began,
+    ClusterFact,
     Delayed,
+    Enqueued,
     Escaped,
     Event,
     Exited,
@@ -41,9 +44,11 @@ from supervisor.core.events import (
 from supervisor.core.health import answered, failing_checks, is_responsive, missed
 from supervisor.core.lifecycle import (
     Transition,
+    began,
     begin_stop,
     delayed,
     ended,
+    enqueued,
     launch,
     no_room,
     push,
@@ -189,6 +194,8 @@ def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
             return ended(kernel, exit, now)
         case Ready(connect=connect):
             return _ready(kernel, connect, now)
+        case Enqueued() | Began():
+            return _placed(kernel, fact, now)
         case Missed(check=check, stacks=stacks):
             return missed(kernel, check, now, stacks)
         case Answered(check=check):
@@ -196,6 +203,12 @@ def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
         case _:
             assert isinstance(fact, BecameIdle), "the list of facts is closed"
             return became_idle(kernel, now)
+
+
+def _placed(kernel: Kernel, fact: ClusterFact, now: float) -> Transition:
+    if isinstance(fact, Began):
+        return began(kernel, fact.job, now)
+    return enqueued(kernel, fact.job, fact.queue)
 
 
 def _ready(kernel: Kernel, connect: str, now: float) -> Transition:
@@ -249,12 +262,16 @@ def _overdue(kernel: Kernel, now: float) -> Transition:
             return queue(kernel, now), []
 
 
+def _takes_slot(kernel: Kernel) -> bool:
+    return isinstance(kernel.phase, Starting) and kernel.phase.queue is None
+
+
 def _admit(state: State, now: float) -> Decision:
     """Launch queued kernels, oldest first, while fewer than the limit are starting."""
     waiting = [kernel for kernel in state.kernels.values() if isinstance(kernel.phase, Queued)]
     if not waiting:
         return state, []
-    starting = sum(isinstance(kernel.phase, Starting) for kernel in state.kernels.values())
+    starting = sum(_takes_slot(kernel) for kernel in state.kernels.values())
     slots = max(0, state.max_concurrent_starts - starting)
     waiting.sort(key=lambda kernel: kernel.phase.since if isinstance(kernel.phase, Queued) else now)
     actions: list[Action] = []
@@ -272,7 +289,7 @@ def _tend(state: State, now: float) -> Decision:
     if not concerned:
         return state, []
     waits = any(isinstance(kernel.phase, Queued) for kernel in state.kernels.values())
-    busy = sum(isinstance(k.phase, Starting) or isinstance(k.spare, Growing) for k in state.kernels.values())
+    busy = sum(_takes_slot(k) or isinstance(k.spare, Growing) for k in state.kernels.values())
     slots = 0 if waits else state.max_concurrent_starts - busy
     actions: list[Action] = []
     changed: list[tuple[str, Kernel | None]] = []

@@ -48,6 +48,10 @@ class Cause(StrEnum):
     PORT_TAKEN = "port-taken"
     NOT_FOUND = "not-found"
     STARTUP = "startup"
+    TIME_LIMIT = "time-limit"
+    NODE_FAILED = "node-failed"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
 
@@ -81,6 +85,39 @@ class ProcessId:
     pid: int
     start_time: int
     boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobId:
+    """A job of a cluster, beyond doubt: its number alone is given again by a controller that forgot it.
+
+    ``name`` is that of all jobs of its kernel, ``mark`` that of its run.  ``number`` is empty as long
+    as nobody knows whether there is such a job, ``submitted`` (as the cluster writes it) until it was seen,
+    ``node`` until it has begun.
+    """
+
+    name: str
+    mark: str
+    number: str = ""
+    cluster: str = ""
+    submitted: str = ""
+    node: str = ""
+
+    @property
+    def pid(self) -> None:
+        """It has none here."""
+
+
+# What a run is, for the machine: it only ever asks whether there is one.
+Identity = ProcessId | JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Why a run that a cluster was given has not begun, and when it is to (ISO 8601; empty: not known)."""
+
+    reason: str = ""
+    estimate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +195,17 @@ AS_EVER = Begun()
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """Being launched, and not ready yet; ``process`` is known once it is spawned."""
+    """Being launched, and not ready yet; ``process`` is known once it is spawned.
+
+    ``queue``: as long as a cluster has it wait; it takes no slot, and the time of its start has not begun.
+    """
 
     launched: KernelConfig
     since: float
-    process: ProcessId | None = None
+    process: Identity | None = None
     deadline: float | None = None
     begun: Begun = AS_EVER
+    queue: Queue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +213,7 @@ class Running:
     """Ready, as far as is known; ``since`` is its spawn, ``missed`` counts unanswered checks in a row."""
 
     launched: KernelConfig
-    process: ProcessId
+    process: Identity
     since: float
     missed: Mapping[Check, int] = field(default_factory=dict)
     begun: Begun = AS_EVER
@@ -186,7 +227,7 @@ class Stopping:
     """
 
     launched: KernelConfig
-    process: ProcessId | None
+    process: Identity | None
     step: Step
     since: float
     deadline: float
@@ -282,13 +323,19 @@ class State:
     course: Course = Course.SERVING
 
 
-def process_of(kernel: Kernel) -> ProcessId | None:
-    """The process of the kernel's current run, if there is one."""
+def identity_of(kernel: Kernel) -> Identity | None:
+    """What the kernel's current run is, if there is one: a process or a job."""
     match kernel.phase:
         case Starting(process=process) | Running(process=process) | Stopping(process=process):
             return process
         case _:
             return None
+
+
+def process_of(kernel: Kernel) -> ProcessId | None:
+    """The process of the kernel's current run, if it is one of this machine."""
+    run = identity_of(kernel)
+    return run if isinstance(run, ProcessId) else None
 
 
 def launched_of(kernel: Kernel) -> KernelConfig | None:

@@ -23,7 +23,7 @@ from supervisor.core.model import (
     Stopping,
     Waiting,
     Want,
-    process_of,
+    identity_of,
 )
 from supervisor.core.telling import say
 
@@ -107,7 +107,7 @@ def _interrupt(kernel: Kernel) -> Transition:
 
 
 def _signal(kernel: Kernel, signum: int) -> Transition:
-    if process_of(kernel) is None:
+    if identity_of(kernel) is None:
         return kernel, [Refuse(kernel.name, f'kernel "{kernel.name}" has no process')]
     return kernel, [
         SignalGroup(kernel.name, kernel.generation, signum),

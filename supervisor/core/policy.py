@@ -56,11 +56,11 @@ def describe(exit: Exit) -> str:
 
 
 def is_of_outside(exit: Exit) -> bool:
-    """Whether it says nothing of the kernel: the machine had no room, or another program its port.
+    """Whether it says nothing of the kernel: no room for it, its port or its place was given to another.
 
     That is tried again for as long as it takes, and does not count.
     """
-    return exit.is_passing or exit.cause is Cause.PORT_TAKEN
+    return exit.is_passing or exit.cause in (Cause.PORT_TAKEN, Cause.PREEMPTED, Cause.NODE_FAILED)
 
 
 def reason_to_give_up(config: KernelConfig, exit: Exit, failures: int) -> str | None:

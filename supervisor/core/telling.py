@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from supervisor.core.actions import Publish
-from supervisor.core.model import Begun, Exit, Kernel, process_of
+from supervisor.core.model import Begun, Exit, Kernel, identity_of
 
 # info: as wanted; warning: it recovers by itself; error: a person is needed.
 LEVELS: Mapping[str, str] = {
     "kernel.starting": "info",
+    "kernel.queued": "info",
+    "kernel.begun": "info",
+    "kernel.expiring": "warning",
     "kernel.waiting": "error",
     "kernel.ready": "info",
     "kernel.died": "warning",
@@ -39,8 +42,8 @@ LEVELS: Mapping[str, str] = {
 
 def say(kernel: Kernel, event: str, **fields: object) -> Publish:
     """The line that tells of ``event``, with the run that it is about."""
-    process = process_of(kernel)
-    pid = process.pid if process else None
+    run = identity_of(kernel)
+    pid = run.pid if run else None
     return Publish(kernel.name, event, LEVELS[event], kernel.generation, pid, fields)
 
 

@@ -107,7 +107,7 @@ def _kernel(what: str) -> Callable[[_Telling], str]:
 
 def _died(e: _Telling) -> str:
     away = " while no supervisor was there" if e.text("while_unsupervised") == "True" else ""
-    if not e.text("pid") and not away:
+    if not e.text("pid") and not away and not e.seconds("uptime"):
         # What never was did not die.
         how = "" if e.text("cause") in ("not-found", "unknown") else f": {e.how()}"
         return f"{e.text('kernel')} could not be launched{how}{e.run()}{e.because('detail')}"
@@ -158,6 +158,11 @@ _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "config.rejected": _rejected,
     "kernel.waiting": _kernel("waits for room"),
     "kernel.starting": _kernel("is starting"),
+    "kernel.queued": _told(
+        "{kernel} is in the queue as job {job}", ": {reason}", "; it is to begin at {estimate}", "{run}"
+    ),
+    "kernel.begun": _told("{kernel} begins on {node} as job {job}", "{run}"),
+    "kernel.expiring": _told("{kernel} will be ended at {at}, when its time is up", "{run}"),
     "kernel.ready": _told("{kernel} is ready", " after {took}", "{run}", "; connect with: {connect}"),
     "kernel.died": _died,
     "kernel.restarting": _restarting,

@@ -33,6 +33,7 @@ EVENTS = (
     *("kernel.starting", "kernel.ready", "kernel.died", "kernel.restarting", "kernel.stopping"),
     *("kernel.stopped", "kernel.failed", "kernel.unresponsive", "kernel.responsive", "kernel.adopted"),
     *("kernel.interrupted", "kernel.signalled", "kernel.removed", "kernel.escaped", "kernel.waiting"),
+    *("kernel.queued", "kernel.begun", "kernel.expiring"),
     "kernel.restored",
     "kernel.pressed",
 )
@@ -103,6 +104,14 @@ class OutputConfig(Settings, frozen=True):
     backups: Annotated[int, Meta(description="rotated files that are kept", ge=0, le=100)] = 3
 
 
+def size_of(text: str | None) -> int | None:
+    """The bytes of a size, such as "48G"."""
+    if text is None:
+        return None
+    number, unit = text.rstrip("KMGT"), text.lstrip("0123456789")
+    return int(number) << 10 * " KMGT".index(unit or " ")
+
+
 class LimitsConfig(Settings, frozen=True):
     """What a kernel may use of the machine with all of its children; needs a cgroup (docs/systemd.md)."""
 
@@ -118,16 +127,46 @@ class LimitsConfig(Settings, frozen=True):
     @property
     def memory_bytes(self) -> int | None:
         """The limit of memory as a number."""
-        if self.memory is None:
-            return None
-        number, unit = self.memory.rstrip("KMGT"), self.memory.lstrip("0123456789")
-        return int(number) << 10 * " KMGT".index(unit or " ")
+        return size_of(self.memory)
 
 
 class StandbyConfig(Settings, frozen=True):
     """The spare kernel that is parked behind a running one."""
 
     max_age: Annotated[float, Meta(description="seconds after which it is renewed", gt=0)] = 3600.0
+
+
+class SlurmConfig(Settings, frozen=True):
+    """What a kernel asks of Slurm that runs as a job of it (docs/machines.md), in the words of sbatch(1)."""
+
+    directory: Annotated[
+        Text | None,
+        Meta(description="a directory of ours that this machine and the nodes share; ~ is expanded"),
+    ] = None
+    partition: Annotated[Text | None, Meta(description="default: the cluster's")] = None
+    account: Annotated[Text | None, Meta(description="who is charged")] = None
+    qos: Annotated[Text | None, Meta(description="quality of service")] = None
+    time: Annotated[Text | None, Meta(description='limit of time, minutes or such as "2-00:00:00"')] = None
+    memory: Annotated[
+        Annotated[str, Meta(pattern=SIZE_PATTERN)] | None, Meta(description='bytes, or such as "60G"')
+    ] = None
+    cpus: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="processors")] = None
+    gpus: Annotated[Text | None, Meta(description='how many, or such as "a100:2"')] = None
+    constraint: Annotated[Text | None, Meta(description="features of the node")] = None
+    nodelist: Annotated[Text | None, Meta(description="the nodes to choose from")] = None
+    extra: Annotated[tuple[str, ...], Meta(description="further options of sbatch")] = ()
+    setup: Annotated[tuple[str, ...], Meta(description="lines of shell on the node, before the kernel")] = ()
+    python: Annotated[Text, Meta(description="a Python 3.6 or newer on the nodes, for our own script")] = (
+        "python3"
+    )
+    queue_timeout: Annotated[
+        float, Meta(description="seconds that it may wait in the queue; 0: any time", ge=0)
+    ] = 0.0
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory as a number."""
+        return size_of(self.memory)
 
 
 class KernelConfig(Settings, frozen=True):
@@ -219,6 +258,10 @@ class KernelConfig(Settings, frozen=True):
     kill_mode: Annotated[
         Literal["tree", "group"], _key("live", "whom its end takes along: all of its processes, or its group")
     ] = "tree"
+
+    slurm: Annotated[
+        SlurmConfig | None, _key("restart", "run it as a job of Slurm, reached at the same address")
+    ] = None
 
     display_name: Annotated[Text | None, _key("live", "its name in Jupyter; default: its own name")] = None
     on_client_shutdown: Annotated[

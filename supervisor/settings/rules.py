@@ -26,6 +26,12 @@ Found = Iterator[tuple[tuple[Path, ...], str]]
 CHOSEN_IP: str = keys_of(KernelConfig)["ip"].default  # with ipc: the daemon chooses a place
 _LONGEST_PREFIX = 100  # of the 107 bytes of a socket's path, unix(7), "-65535" is ours
 _LONGEST_SOCKET = 107
+# Options of sbatch(1) on which the identity of a job depends, or where its kernel is found.
+_OURS = {
+    *("--job-name", "-J", "--comment", "--dependency", "-d", "--requeue", "--no-requeue", "--array", "-a"),
+    *("--output", "-o", "--error", "-e", "--parsable", "--wrap", "--test-only", "--export", "--chdir", "-D"),
+    *("--wait", "-W", "--nodes", "-N", "--ntasks", "-n", "--hold", "-H", "--clusters", "-M"),
+}
 _CHANNELS = tuple(keys_of(PortsConfig))
 
 
@@ -116,6 +122,24 @@ def check_contents(values: Values, tell: Tell) -> None:
     for name in values.get("env", {}):
         if what := _wrong_variable(name):
             tell(("env", name), what)
+    _check_slurm(values.get("slurm", {}), tell)
+
+
+def _check_slurm(slurm: Values, tell: Tell) -> None:
+    """What the supervisor says to Slurm by itself cannot be said otherwise, and a line is one line."""
+    for index, option in enumerate(slurm.get("extra", ())):
+        name = option.partition("=")[0].rstrip()
+        if name in _OURS or (name[:2] in _OURS and name[:2] != "--"):
+            tell(("slurm", "extra", index), f"{spelled(name)} is said by the supervisor itself: remove it")
+        elif not option.startswith("-"):
+            todo = "write an option with its value in one string, such as "
+            tell(("slurm", "extra", index), f"{spelled(option)}: {todo}" + '"--reservation=lab"')
+    for key in ("extra", "setup"):
+        for index, line in enumerate(slurm.get(key, ())):
+            if "\n" in line:
+                tell(("slurm", key, index), "contains a new line: write a string for each")
+    if what := _wrong_home(slurm.get("directory", "")):
+        tell(("slurm", "directory"), what)
 
 
 def _wrong_variable(name: str) -> str:
@@ -188,7 +212,7 @@ def check_kernel(draft: Draft) -> KernelConfig:
     """Tell which keys of a kernel contradict each other; the kernel's settings all the same."""
     kernel = draft.kernel()
     _check_command(draft, kernel)
-    for rule in (_user, _startup, _backoff, _tcp, _ipc, _ports):
+    for rule in (_user, _startup, _backoff, _tcp, _ipc, _ports, _slurm):
         for paths, what in rule(kernel):
             draft.blame(paths, what)
     return kernel
@@ -229,6 +253,24 @@ def _user(kernel: KernelConfig) -> Found:
 def _startup(kernel: KernelConfig) -> Found:
     if kernel.startup is not None and kernel.startup_file is not None:
         yield (("startup",), ("startup_file",)), "startup and startup_file are both given: keep one of them"
+
+
+def _slurm(kernel: KernelConfig) -> Found:
+    slurm = kernel.slurm
+    if slurm is None:
+        return
+    at = (("slurm", "directory"), ("slurm",))
+    if slurm.directory is None:
+        yield at, "directory is missing: name one that this machine and the nodes share"
+    elif not slurm.directory.startswith(("/", "~")):
+        yield at, f"{spelled(slurm.directory)} is not an absolute path: write one"
+    for key in ("startup", "startup_file", "user"):
+        if getattr(kernel, key) is not None:
+            yield ((key,), ("slurm",)), f"{key} is not done in a job of Slurm: remove one of the two"
+    if kernel.warm_start != "off":
+        yield (("warm_start",), ("slurm",)), 'a job of Slurm does not start warm: write warm_start = "off"'
+    if kernel.transport == "ipc":
+        yield (("transport",), ("slurm",)), 'a job of Slurm is reached by TCP: write transport = "tcp"'
 
 
 def _backoff(kernel: KernelConfig) -> Found:

@@ -63,6 +63,7 @@ def test_changed_keys_are_those_that_differ_and_launch_keys_those_that_need_a_re
 
 def test_launch_keys_are_what_a_running_process_cannot_change() -> None:
     expected = {"kernelspec", "argv", "extra_arguments", "user", "cwd", "env", "transport", "ip", "ports"}
+    expected |= {"slurm"}
 
     assert expected == set(LAUNCH_KEYS)
 
@@ -128,6 +129,7 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
         "limits",
         "nice",
         "oom_score_adj",
+        "slurm",
     )
     text = COMMENTED.sub(
         lambda found: found[0] if found[1] in examples else found[0][1:], EXAMPLE.read_text()

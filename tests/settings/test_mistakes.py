@@ -37,6 +37,40 @@ def test_the_examples_of_the_style_are_told_as_they_stand_there() -> None:
 
 
 KEY_MISTAKES = [
+    ("slurm = {}", "slurm: directory is missing: name one that this machine and the nodes share"),
+    ('slurm = { directory = "x" }', 'slurm.directory: "x" is not an absolute path: write one'),
+    (
+        'slurm = { directory = "/x", extra = ["--comment=x"] }',
+        'slurm.extra[0]: "--comment" is said by the supervisor itself: remove it',
+    ),
+    (
+        'slurm = { directory = "/x", extra = ["-Jx"] }',
+        'slurm.extra[0]: "-Jx" is said by the supervisor itself: remove it',
+    ),
+    (
+        'slurm = { directory = "/x", extra = ["reservation"] }',
+        'slurm.extra[0]: "reservation": write an option with its value in one string, such as "--reservation=lab"',
+    ),
+    (
+        'slurm = { directory = "/x", setup = ["a\\nb"] }',
+        "slurm.setup[0]: contains a new line: write a string for each",
+    ),
+    (
+        'slurm = { directory = "/x" }\nwarm_start = "fork"',
+        'warm_start: a job of Slurm does not start warm: write warm_start = "off"',
+    ),
+    (
+        'slurm = { directory = "/x" }\nstartup = "1"',
+        "startup: startup is not done in a job of Slurm: remove one of the two",
+    ),
+    (
+        'slurm = { directory = "/x" }\ntransport = "ipc"',
+        'transport: a job of Slurm is reached by TCP: write transport = "tcp"',
+    ),
+    (
+        'slurm = { directory = "/x", memory = "much" }',
+        'slurm.memory: "much" is not a size: write bytes, or such as "512M" or "48G"',
+    ),
     ("stop-timeout = 3", 'stop-timeout: no such key; did you mean "stop_timeout"?'),
     ("stopTimeout = 3", 'stopTimeout: no such key; did you mean "stop_timeout"?'),
     ('log_level = "info"', "log_level: no such key here; it belongs in [supervisor]"),

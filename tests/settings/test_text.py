@@ -10,7 +10,14 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.settings.config import BackoffConfig, Config, KernelConfig, PortsConfig, SupervisorConfig
+from supervisor.settings.config import (
+    BackoffConfig,
+    Config,
+    KernelConfig,
+    PortsConfig,
+    SlurmConfig,
+    SupervisorConfig,
+)
 from supervisor.settings.file import ConfigError, Mistake, effective_toml, parse
 from supervisor.settings.keys import Key, Kind, keys_of
 from supervisor.settings.text import toml_value
@@ -64,8 +71,26 @@ BACKOFFS = st.builds(
 )  # fmt: skip
 # As they are once a file was read: a relative one has been placed, and each "~" has its directory.
 KNOWN_PATHS = TEXT.filter(lambda text: bool(text) and not os.path.expandvars(text).startswith("~"))
+LINES = st.lists(TEXT.filter(lambda text: "\n" not in text)).map(tuple)
+SLURM = st.builds(
+    lambda values, place: SlurmConfig(**{**values, "directory": f"/{place}"}),
+    settings_of(
+        SlurmConfig,
+        directory=st.just(None),
+        memory=st.sampled_from(["1", "60G"]),
+        extra=LINES.map(lambda words: tuple(f"--licenses={word}" for word in words)),
+        setup=LINES,
+    ),
+    TEXT,
+)
+# What a job of Slurm cannot be as well.
+AT_HOME = {"transport", "ip", "ports", "startup", "warm_start", "user"}
 KERNELS = st.builds(
-    lambda values, command: {**values, **command},
+    lambda values, command: {
+        key: value
+        for key, value in (values | command).items()
+        if not (values.get("slurm") and key in AT_HOME)
+    },
     settings_of(
         KernelConfig,
         kernelspec=st.just(None),
@@ -77,6 +102,7 @@ KERNELS = st.builds(
         ports=st.just(PortsConfig()),
         startup_file=st.just(None),
         user=st.sampled_from([None, getpass.getuser()]),
+        slurm=st.one_of(st.none(), SLURM),
     ),
     COMMANDS,
 )
