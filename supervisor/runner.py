@@ -16,7 +16,7 @@ from typing import Protocol
 from supervisor.core.actions import Action, Effect, Publish, Refuse
 from supervisor.core.events import Delayed, Event, Fact, Spawned, SpawnFailed, Tick
 from supervisor.core.machine import decide, next_deadline
-from supervisor.core.model import Kernel, State, is_settled, process_of
+from supervisor.core.model import Kernel, State, identity_of, is_settled
 from supervisor.wording import timestamp
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ class Runner:
 
     async def wait_all_gone(self) -> None:
         """Wait until no kernel has a process or is about to have one."""
-        while any(process_of(k) or not is_settled(k) for k in self.state.kernels.values()):
+        while any(identity_of(k) or not is_settled(k) for k in self.state.kernels.values()):
             await self.wait_for_change()
 
     async def wait_effects_of(self, name: str, timeout: float) -> None:

@@ -17,6 +17,7 @@ from supervisor.core.model import (
     Backoff,
     Death,
     Failed,
+    JobId,
     Kernel,
     Phase,
     Queued,
@@ -25,8 +26,8 @@ from supervisor.core.model import (
     Step,
     Stopping,
     Waiting,
+    identity_of,
     launched_of,
-    process_of,
 )
 from supervisor.settings.config import KernelConfig
 from supervisor.wording import span, written
@@ -69,14 +70,15 @@ def view(
     kernel: Kernel, clock: Clock, connection_file: Path, output_file: Path, about: About
 ) -> dict[str, Any]:
     """One kernel, as ``GET /v1/kernels/NAME`` answers."""
-    process = process_of(kernel)
+    run = identity_of(kernel)
     since = _spawned_at(kernel.phase)
     config = launched_of(kernel) or kernel.declared
     return {
         "name": kernel.name,
         "phase": phase_name(kernel.phase),
         "want": kernel.want.value,
-        "pid": process.pid if process else None,
+        "pid": run.pid if run else None,
+        "job": _job(kernel, run) if isinstance(run, JobId) else None,
         "generation": kernel.generation,
         "since": clock.date(since) if since is not None else None,
         "uptime": round(clock.monotonic - since, 3) if since is not None else None,
@@ -138,6 +140,13 @@ def _spawned_at(phase: Phase) -> float | None:
             return since
         case _:
             return None
+
+
+def _job(kernel: Kernel, job: JobId) -> dict[str, Any]:
+    """A job of a cluster, and why it waits if it does."""
+    queue = kernel.phase.queue if isinstance(kernel.phase, Starting) else None
+    waits = None if queue is None else {"reason": queue.reason, "estimate": queue.estimate}
+    return {"number": job.number, "node": job.node, "queue": waits}
 
 
 def _begun(kernel: Kernel) -> dict[str, str]:

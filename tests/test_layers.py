@@ -31,10 +31,21 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"core", "wording"},
     "views": {"core", "wording", "settings"},
     "warm": set(),
-    "machines": {"disk"},
+    "machines": {"core", "disk", "settings", "wording"},
     "cgroups": {"settings", "wording"},
     "kernel": {
-        *("cgroups", "core", "disk", "output", "process", "records", "settings", "warm", "wording"),
+        *(
+            "cgroups",
+            "core",
+            "disk",
+            "machines",
+            "output",
+            "process",
+            "records",
+            "settings",
+            "warm",
+            "wording",
+        ),
     },
     "manager": {
         *("control", "core", "disk", "kernel", "observe", "process", "records", "runner", "settings"),
@@ -314,6 +325,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_a_circle_of_modules_is_found() -> None:
     assert {"a", "b"} == in_a_circle({"a": {"b"}, "b": {"a", "c"}, "c": set()})
+
+
+def test_a_daemon_without_jobs_loads_nothing_of_them() -> None:
+    program = "import sys, supervisor.daemon.run, supervisor.kernel.host; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+
+    loaded = done.stdout.splitlines()
+    assert "supervisor.kernel.entry" in loaded
+    assert not [name for name in loaded if name == "supervisor.kernel.jobs" or "supervisor.machines" in name]
 
 
 def test_verbs_that_only_ask_the_daemon_load_neither_zmq_nor_tornado_nor_structlog(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def _row(view: View, now: float) -> list[Cell]:
     return [
         Cell(str(view["name"])),
         Cell(words.phase(view, now), phase_colour),
-        Cell(str(view.get("pid") or "-")),
+        Cell(_process(view)),
         Cell(words.span(view.get("uptime"))),
         *(_usage(view["usage"]) if "usage" in view else ()),
         Cell(str(view.get("restarts", 0))),
@@ -132,6 +132,24 @@ def _row(view: View, now: float) -> list[Cell]:
         Cell(health or "-", PHASE_COLOURS.get(str(health), "plain")),
         Cell(_short(view.get("connection_file"))),
     ]
+
+
+def _process(view: View) -> str:
+    if job := view.get("job"):
+        return f"job {job['number']}".strip()
+    return str(view.get("pid") or "-")
+
+
+def _queue(view: View, now: float) -> Iterator[str]:
+    """Where the job of a kernel is, or what it waits for."""
+    if (job := view.get("job")) is None:
+        return
+    if (queue := job["queue"]) is None:
+        yield f"{view['name']}: job {job['number']} on {job['node'] or 'its node'}"
+        return
+    left = words.seconds_since(queue["estimate"], now)
+    begins = f", to begin in {words.span(-left)}" if left else ""
+    yield f"{view['name']}: in the queue: {one_line(queue['reason']) or 'no reason is known'}{begins}"
 
 
 def _usage(usage: dict[str, Any] | None) -> list[Cell]:
@@ -156,6 +174,7 @@ def _remarks(view: View, now: float, *, with_tail: bool) -> list[str]:
         reason = one_line(view.get("reason") or "no reason is known")
         todo = f": when it is mended: kernel-supervisor reset {name}" if view["phase"] == "failed" else ""
         lines.append(f"{name}: {view['phase']}: {reason}{todo}")
+    lines += _queue(view, now)
     if keys := view.get("pending"):
         edited = ", ".join(keys)
         lines.append(
@@ -182,7 +201,7 @@ def _earlier_deaths(view: View, now: float) -> list[str]:
 
 def _death(death: View, now: float, word: str) -> str:
     how, when = words.how_it_died(death), words.ago(death.get("at"), now)
-    if death.get("pid") is None:
+    if death.get("pid") is None and not death.get("uptime"):
         return f"could not be launched {when}: {how}"
     return f"{word} {when}: {how} after {words.span(death.get('uptime'))}"
 

@@ -24,7 +24,7 @@ from supervisor.control.lookup import is_same_file
 from supervisor.control.requests import EventsRequest, OutputRequest
 from supervisor.control.steering import UnknownKernel
 from supervisor.core.events import Order
-from supervisor.core.model import Kernel, launched_of, process_of
+from supervisor.core.model import Kernel, identity_of, launched_of, process_of
 from supervisor.daemon.daemon import Daemon
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.output.file import Reader
@@ -152,7 +152,7 @@ class SteeredDaemon:
         kernel = self._kernel(name)
         connection = self._supervision.host.entry(kernel.name).connection
         # As we wrote it, not as it is found: that may be anybody's, or on a disk that hangs.
-        is_known = process_of(kernel) is not None and not connection.is_presumed
+        is_known = identity_of(kernel) is not None and not connection.is_presumed
         content = connection.address.to_mapping() if connection.address and is_known else {}
         return {"path": str(connection.path), "content": {k: v for k, v in content.items() if k != "key"}}
 

@@ -17,13 +17,13 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from supervisor.cgroups.tree import NOWHERE, RunId, Tree
+from supervisor.cgroups.tree import RunId
 from supervisor.core.actions import Adopt, Discard, Park, Spawn
 from supervisor.core.events import Exited, Fact, Noted, Spawned, SpawnFailed
 from supervisor.core.model import (
@@ -31,6 +31,7 @@ from supervisor.core.model import (
     Cause,
     Death,
     Exit,
+    JobId,
     Kernel,
     ProcessId,
     State,
@@ -40,19 +41,19 @@ from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.aftermath import Aftermath
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.confinement import Confinement
-from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
+from supervisor.kernel.connection import CHANNELS, Address, PortOfAnother, PortTaken, read_address
+from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.handle import Handle, LocalHandle
 from supervisor.kernel.holder import holder
 from supervisor.kernel.kernelspec import LaunchError
-from supervisor.kernel.launch import Command, Launcher, describe_failure, interrupt_mode, owner
-from supervisor.kernel.line import Context
+from supervisor.kernel.launch import Command, describe_failure, interrupt_mode, owner
 from supervisor.kernel.local import LocalKernel
 from supervisor.kernel.run import OutputOfRun, Run
 from supervisor.kernel.spares import Spares
 from supervisor.kernel.subproc import KernelManager
 from supervisor.kernel.survivors import record_of
 from supervisor.kernel.trimming import Trimming, make_room
-from supervisor.kernel.warmth import Launching, Spare, Warmth
+from supervisor.kernel.warmth import Launching, Spare
 from supervisor.output.file import OutputFile
 from supervisor.output.growth import Growth
 from supervisor.output.stream import Position
@@ -62,6 +63,9 @@ from supervisor.records.places import Places
 from supervisor.records.record import Record, helper_mark, mark
 from supervisor.settings.config import KernelConfig, OutputConfig
 from supervisor.warm.zygotes import Forked, Tell
+
+if TYPE_CHECKING:
+    from supervisor.kernel.jobs import Jobs
 
 log = logging.getLogger(__name__)
 
@@ -82,30 +86,6 @@ ADOPT_INTERVAL = 1.0
 PROCESSES = Lane("processes", lasts=True)
 
 
-def make_connection(kernel: str, places: Places) -> Connection:
-    """An address of its own for a kernel, in the runtime directory."""
-    return Connection(kernel, places.connection_file(kernel), places.runtime_dir / "ipc")
-
-
-@dataclass(frozen=True)
-class Equipment:
-    """That in which a daemon and a library that supervises one kernel differ; the defaults are the daemon's.
-
-    ``context`` is the zmq context of our own sockets; ``None``: the one of the process.
-    ``keeps_reserve``: kernels wait while there are few descriptors left, instead of failing.
-    ``wait_disk`` returns, in whatever thread, once the disk of a directory takes changes.
-    ``cgroups`` is where runs get cgroups of their own.
-    """
-
-    launcher: Launcher = field(default_factory=Launcher)
-    connect: Callable[[str, Places], Connection] = make_connection
-    context: Context | None = None
-    keeps_reserve: bool = True
-    wait_disk: Callable[[Path], object] = lambda _directory: None
-    warmth: Warmth = field(default_factory=Warmth)
-    cgroups: Tree = NOWHERE
-
-
 class Entry:
     """One kernel on this machine."""
 
@@ -116,6 +96,7 @@ class Entry:
         store: Store,
         trouble: Trouble,
         equipment: Equipment,
+        jobs: Callable[[], Jobs],
     ) -> None:
         self.name = name
         # For its whole life, whatever runs it has; one on record takes its place.
@@ -132,6 +113,7 @@ class Entry:
         self._places = places
         self._trouble = trouble
         self._equipment = equipment
+        self._jobs = jobs
         self._launcher = equipment.launcher
         self._language = ""
         self._known: tuple[Kernel, State] | None = None
@@ -170,6 +152,8 @@ class Entry:
             self._turn.release()
 
     async def _spawn(self, effect: Spawn, report: Report) -> None:
+        if effect.config.slurm is None:
+            await self._leave_cluster()
         self.config = effect.config
         try:
             run = await self._launch(effect, report)
@@ -210,6 +194,9 @@ class Entry:
         output = await self._make_room(config)
         await self._wait_intent_recorded()
         wanted = self._wanted(config, command, output, effect.generation)
+        if config.slurm is not None:
+            job = await self._jobs().submit(self.name, wanted, self.connection.address, report)
+            return self._run(wanted.run, job, wanted.mark, config, report)
         # Without a deadline: given up, it might have a process that nobody knows of.
         tell = self._teller(effect.generation, report)
         spare = self.spares.take(effect.spare)
@@ -351,6 +338,9 @@ class Entry:
         async with self._turn:
             self.config = effect.config
             run = await self._watch(effect, report)
+            if run is not None:
+                self._is_there(run)
+                run.watch(ready=effect.ready)
         if run is not None:
             # Only now, as it may hang or fail: whatever happens, its end is told.
             await self._learn_owner(effect.config)
@@ -362,16 +352,19 @@ class Entry:
                     begin(self._equipment.warmth.kindle, await self._resolved(effect.config), tell)
 
     async def _watch(self, effect: Adopt, report: Report) -> Run | None:
-        """The adopted process, watched; ``None`` if it has ended, which is told."""
+        """What is adopted, watched; ``None`` if it has ended, which is told."""
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
         generation, process = effect.generation, effect.process
+        if isinstance(process, JobId):
+            job = self._jobs().adopt(effect, self.connection.address, self.output.path, report)
+            return self._run(generation, job, the_mark, effect.config, report)
         confinement = await self._confine(generation, process, the_mark, effect.config, is_new=False)
         while True:
             # Not the effect's settings: others may have come into force meanwhile.
             config = self.config or effect.config
             try:
-                kernel = AdoptedKernel(effect.process, kernel_id=self.name)
-                handle = LocalHandle(effect.process, kernel, confinement, the_mark)
+                kernel = AdoptedKernel(process, kernel_id=self.name)
+                handle = LocalHandle(process, kernel, confinement, the_mark)
                 run = self._run(effect.generation, handle, the_mark, config, report)
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
@@ -381,9 +374,12 @@ class Entry:
                 log.warning("cannot watch kernel %s yet: %s", self.name, error)
                 await asyncio.sleep(ADOPT_INTERVAL)
             else:
-                self._is_there(run)
-                run.watch(ready=effect.ready)
                 return run
+
+    async def _leave_cluster(self) -> None:
+        """Its address there is needed here, or by nobody."""
+        if self.config is not None and self.config.slurm is not None:
+            await self._jobs().withdraw(self.name)
 
     async def mend(self) -> bool:
         """Let the clients of a living kernel find it, should its file have been lost; tells if it was."""
@@ -530,6 +526,7 @@ class Entry:
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
         async with self._turn:
+            await self._leave_cluster()
             await self._launching.begin(self._answer_for_good)
             removal = self._launching.begin(self._remove_files)
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from supervisor.core.model import Cause, Exit, ProcessId
+from supervisor.core.model import Cause, Exit, Identity, ProcessId
 from supervisor.disk.off_loop import begin
 from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.local import LocalKernel
@@ -32,7 +32,7 @@ class Handle(Protocol):
     """One run, as whoever watches it has it: born alive, ends once."""
 
     @property
-    def identity(self) -> ProcessId:
+    def identity(self) -> Identity:
         """What it is beyond doubt, also for the next supervisor."""
 
     @property
@@ -46,6 +46,9 @@ class Handle(Protocol):
     @property
     def pressed(self) -> tuple[int, int] | None:
         """The bytes that it uses and may use, while it comes near its limit."""
+
+    async def wait_begun(self) -> None:
+        """Return once it can be asked whether it is ready."""
 
     async def wait(self) -> None:
         """Return once it has ended; what fails with OSError is tried again."""
@@ -105,6 +108,9 @@ class LocalHandle:
     def pressed(self) -> tuple[int, int] | None:
         """The bytes that it uses and may use, while it comes near its limit."""
         return self._confinement.pressed
+
+    async def wait_begun(self) -> None:
+        """A process that exists has begun."""
 
     async def wait(self) -> None:
         """Return once it has ended."""

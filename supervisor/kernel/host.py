@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from supervisor.core.actions import (
     Adopt,
@@ -30,7 +31,8 @@ from supervisor.core.actions import (
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
 from supervisor.disk.off_loop import begin
-from supervisor.kernel.entry import PROCESSES, Entry, Equipment
+from supervisor.kernel.entry import PROCESSES, Entry
+from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.line import make_threads
 from supervisor.kernel.run import Run
 from supervisor.output.growth import Growth
@@ -39,6 +41,9 @@ from supervisor.records.keeper import Store, Trouble
 from supervisor.records.places import Places
 from supervisor.records.record import Record
 from supervisor.settings.config import KernelConfig
+
+if TYPE_CHECKING:
+    from supervisor.kernel.jobs import Jobs
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +67,7 @@ class Host:
         self._trouble = trouble
         self._entries: dict[str, Entry] = {}
         self._growth: Growth | None = None
+        self._jobs: Jobs | None = None
         self._caretaker: asyncio.Task[None] | None = None
         # Starts under way and what they need, and who waits for room.
         self._starting: dict[str, int] = {}
@@ -70,11 +76,19 @@ class Host:
     def entry(self, kernel: str) -> Entry:
         """What is kept for a kernel; made when it is first asked for."""
         if kernel not in self._entries:
-            made = Entry(kernel, self.places, self._store, self._trouble, self._equipment)
+            made = Entry(kernel, self.places, self._store, self._trouble, self._equipment, self._jobs_here)
             if self._growth is not None:
                 made.keep_output_small(self._growth)
             self._entries[kernel] = made
         return self._entries[kernel]
+
+    def _jobs_here(self) -> Jobs:
+        if self._jobs is None:
+            # Loaded where a kernel is a job, and nowhere else.
+            from supervisor.kernel.jobs import Jobs
+
+            self._jobs = Jobs(self.places.state_dir)
+        return self._jobs
 
     def remember(self, kernel: Kernel, state: State) -> None:
         """Put on record what the next supervisor must know of the kernel."""
@@ -222,6 +236,8 @@ class Host:
             task.cancel()
         for entry in self._entries.values():
             entry.close()
+        if self._jobs is not None:
+            self._jobs.close()
         self._entries.clear()
         self._equipment.warmth.close()
         if self._growth is not None:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from supervisor.output.file import open_for_writer
 from supervisor.process.account import Account, account_of, acting, expand, may
 from supervisor.process.descriptors import give_back_limit
 from supervisor.process.dispositions import default_signals
-from supervisor.settings.config import Config, KernelConfig
+from supervisor.settings.config import Config, KernelConfig, SlurmConfig
 from supervisor.settings.mistakes import dotted
 
 DEFAULT_KERNELSPEC = "python3"
@@ -105,7 +106,17 @@ def lacking(config: Config) -> list[str]:
                 resolve(kernel)
         except (LaunchError, OSError) as error:
             told.append(f"{dotted(('kernels', kernel.name))}: {error}")
+        if kernel.enabled and kernel.slurm is not None and (mistake := _asked(kernel.slurm)):
+            told.append(f"{dotted(('kernels', kernel.name, 'slurm'))}: {mistake}")
     return told
+
+
+@cache
+def _asked(slurm: SlurmConfig) -> str:
+    # Loaded where a kernel is a job, and nowhere else.
+    from supervisor.machines.slurm import mistake
+
+    return mistake(slurm)
 
 
 def interrupt_mode(config: KernelConfig) -> str:
@@ -168,6 +179,8 @@ def _resolve(
         language=spec.language,
         account=account,
     )
+    if config.slurm is not None:
+        return command  # what is there is another machine's affair
     _check_cwd(command.cwd)
     if "{connection_file}" not in command.argv[0]:
         program = format_argv(command.argv[:1], "", command.resource_dir)[0]

@@ -160,6 +160,7 @@ class Run:
         self._note_language(await self._channel.wait_ready(LONGEST_PATIENCE))
 
     async def _watch_start(self) -> None:
+        await self.handle.wait_begun()
         self._note_language(await self._channel.wait_ready())
         if self.startup[0] and not await self._run_startup():
             return

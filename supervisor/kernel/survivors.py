@@ -23,6 +23,7 @@ from supervisor.core.model import (
     Death,
     Exit,
     Failed,
+    JobId,
     Kernel,
     ProcessId,
     Reason,
@@ -31,6 +32,7 @@ from supervisor.core.model import (
     State,
     Stopping,
     Want,
+    identity_of,
     launched_of,
     process_of,
 )
@@ -115,6 +117,7 @@ def record_of(
         want=None if state.course is Course.CLOSING else kernel.want.value,
         launched=launched,
         process=process_of(kernel),
+        job=job if isinstance(job := identity_of(kernel), JobId) else None,
         ready=_was_ready(kernel),
         spawned_at=_spawned_at(kernel),
         output_from=output_from,
@@ -202,9 +205,20 @@ async def take_stock(
             strangers.add(record.name)
             told[f"record of {record.name}"] = refusal
         elif record.launched is not None:
-            survivors.append(_verdict(record, found, places, now, wall))
+            job = await look.begin(_job_of, record, places.state_dir) if record.launched.slurm else None
+            survivors.append(_verdict(record, found, places, now, wall, job))
     ended = tuple(r.process for r in records if r.process and _has_left(r.process, marked.get(r.name, [])))
     return Stock(tuple(survivors), ended, helpers, tuple(records), frozenset(strangers), told)
+
+
+def _job_of(record: Record, state_dir: Path) -> JobId | None:
+    """The job of the latest run, if that is one; whether it lives is learnt by whoever watches it."""
+    if record.job is not None:
+        return record.job
+    # Loaded where a kernel is a job, and nowhere else.
+    from supervisor.kernel.jobs import unanswered
+
+    return unanswered(record, state_dir)
 
 
 def _reason_to_refuse(
@@ -388,7 +402,9 @@ def run_of(pid: int, state_dir: Path) -> RunId | None:
     return RunId(*found) if found else None
 
 
-def _verdict(record: Record, marked: list[Marked], places: Places, now: float, wall: float) -> Survivor:
+def _verdict(
+    record: Record, marked: list[Marked], places: Places, now: float, wall: float, job: JobId | None = None
+) -> Survivor:
     assert record.launched is not None, "the caller has looked"
     this_boot = record.boot_id == current_boot_id()
     process = record.process
@@ -406,7 +422,7 @@ def _verdict(record: Record, marked: list[Marked], places: Places, now: float, w
         record.launched,
         generation,
         Want(record.want) if record.want is not None else None,
-        process,
+        job or process,
         ready,
         max(0.0, now - began),
         _unseen_exit(record, places) if unseen is not None else None,

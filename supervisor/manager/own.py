@@ -43,7 +43,7 @@ from supervisor.core.model import (
 )
 from supervisor.disk.off_loop import PATIENCE, Hanging, Lane, begin
 from supervisor.kernel.connection import Address, Connection, PortTaken
-from supervisor.kernel.entry import Equipment
+from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.host import Host
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.ports import bind

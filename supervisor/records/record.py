@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from supervisor.core.model import ProcessId
+from supervisor.core.model import JobId, ProcessId
 from supervisor.disk.files import (
     read_own,
     remove_temporaries,
@@ -84,6 +84,7 @@ class Record(Struct, frozen=True, kw_only=True):
     want: Literal["up", "down"] | None = None
     launched: KernelConfig | None = None
     process: ProcessId | None = None
+    job: JobId | None = None
     ready: bool = False
     spawned_at: Instant | None = None
     output_from: Position | None = None

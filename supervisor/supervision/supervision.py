@@ -34,14 +34,14 @@ from supervisor.core.events import (
     Start,
 )
 from supervisor.core.lifecycle import settings_of
-from supervisor.core.model import Death, Failed, Kernel, Running, Stopped, Waiting, process_of
+from supervisor.core.model import Death, Failed, JobId, Kernel, Running, Stopped, Waiting, identity_of
 from supervisor.core.policy import describe, is_clean, may_restart
 from supervisor.disk.canary import Canaries
 from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
 from supervisor.disk.off_loop import Lane, begin
 from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
-from supervisor.kernel.entry import Equipment
+from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.host import Host
 from supervisor.kernel.survivors import Stock, end_leftovers, run_of, take_stock
 from supervisor.observe.callbacks import Callbacks
@@ -343,7 +343,7 @@ class Supervision:
 
     def _tell_restored(self, name: str) -> None:
         kernel = self.runner.state.kernels[name]
-        process, file = process_of(kernel), self.places.connection_file(name)
+        process, file = identity_of(kernel), self.places.connection_file(name)
         run = {"kernel": name, "generation": kernel.generation, "pid": process.pid if process else None}
         self.runner.tell("kernel.restored", "warning", **run, file=str(file))
 
@@ -370,8 +370,8 @@ class Supervision:
         return list(self.runner.state.kernels)
 
     def living(self) -> list[str]:
-        """Those that have a process."""
-        return [kernel.name for kernel in self.runner.state.kernels.values() if process_of(kernel)]
+        """Those that have a run."""
+        return [kernel.name for kernel in self.runner.state.kernels.values() if identity_of(kernel)]
 
     def view(self, kernel: Kernel) -> dict[str, Any]:
         """One kernel, as ``status`` shows it."""
@@ -454,9 +454,10 @@ def outcome(order: Order, kernel: Kernel | None, known: Death | None = None) -> 
             ended = _ended_by_itself(kernel, known)
             return False, "stopped by a later order" if ended is None else f"ended by itself: {ended}"
         case Running():
-            process = process_of(kernel)
-            assert process is not None, "a running kernel has a process"
-            return wants_up, f"running (pid {process.pid})"
+            run = identity_of(kernel)
+            assert run is not None, "a running kernel has a run"
+            what = f"job {run.number}" if isinstance(run, JobId) else f"pid {run.pid}"
+            return wants_up, f"running ({what})"
         case _:
             return False, "changing"
 

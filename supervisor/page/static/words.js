@@ -9,6 +9,10 @@ export const CAUSES = {
   unresponsive: ['did not answer', 'did not answer and was killed'],
   'port-taken': ['a port was taken', 'found one of its ports taken'],
   'not-found': ['cannot be launched', 'cannot be launched'],
+  'time-limit': ['its time was up', 'was ended when its time was up'],
+  'node-failed': ['its node failed', 'was lost with its node'],
+  preempted: ['its place was given to another job', 'had to make place for another job'],
+  cancelled: ['its job was cancelled', 'was ended as its job was cancelled'],
 };
 export const CHECKS = { heartbeat: 'its heartbeat', probe: 'kernel_info on control' };
 
@@ -81,6 +85,10 @@ export function why(kernel, now) {
   if (view.health === 'unresponsive') {
     const checks = [...kernel.deaf].map((check) => CHECKS[check] ?? plain(check)).join(' nor ') || 'its checks';
     return `Does not answer ${checks} since ${moment(kernel.since, now)}; the process lives (pid ${view.pid}).`;
+  }
+  if (view.job?.queue) {
+    const begins = view.job.queue.estimate ? `; to begin ${moment(Date.parse(view.job.queue.estimate), now)}` : '';
+    return `In the queue of the cluster${view.job.queue.reason ? `: ${plain(view.job.queue.reason)}` : ''}${begins}.`;
   }
   if (view.phase === 'backoff') return `${capital(end)}${times}.${lastLine(death)}`;
   if (view.phase === 'starting' && recent) return `${capital(end)}${times}; starting again.${lastLine(death)}`;

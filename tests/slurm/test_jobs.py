@@ -1,0 +1,339 @@
+"""Kernels as jobs of a real Slurm: whatever ends one, its cause is told and it is back at its address."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from supervisor.kernel.jobs import job_name
+from tests.e2e.daemon import Scene, printed
+from tests.slurm.cluster import Cluster, limits_memory
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+
+# How often the daemon is killed.
+ROUNDS = int(os.environ.get("SLURM_ROUNDS", "8"))
+LONG = 120.0  # Slurm looks at limits of time twice a minute, and ends what is over them later
+
+
+class Lab(Scene):
+    """A scene with a cluster."""
+
+    def __init__(self, directory: Path, cluster: Cluster) -> None:
+        super().__init__(directory)
+        self.cluster = cluster
+        self.shared = cluster.shared / directory.name
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {name: self.cluster.env[name] for name in ("SLURM_CONF", "PATH")}
+        return super().environment(**{**kept, **more})
+
+    def job(self, name: str, *options: str, kernel: str = "mini", keys: str = "", **slurm: object) -> str:
+        """The tables of a kernel that is a job."""
+        asked = {"directory": str(self.shared), "cpus": 1, "memory": "200M", **slurm}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in asked.items()]
+        table = self.mini(name, *options) if kernel == "mini" else self.ipykernel(name)
+        return "\n".join([table, keys, f"[kernels.{name}.slurm]", *lines])
+
+    def jobs(self, name: str = "a", *states: str) -> list[tuple[str, str, str]]:
+        """The jobs of a kernel that have not ended: number, state, node."""
+        told = self.cluster.run(
+            "squeue", "-h", f"--name={job_name(self.state_dir, name)}", "-o", "%i|%T|%N"
+        ).splitlines()
+        found = [tuple(line.split("|")) for line in told]
+        return [row for row in found if not states or row[1] in states]  # type: ignore[misc]
+
+    def place(self, name: str = "a") -> dict[str, Any]:
+        """Where its latest run is."""
+        runs = self.shared.glob(f"{job_name(self.state_dir, name)}+*/place.json")
+        newest = max(runs, key=lambda path: path.stat().st_mtime)
+        return json.loads(newest.read_text())
+
+    def clean_up(self) -> None:
+        super().clean_up()
+        wait_for(lambda: not self.cancel_all(), "no job is left")
+        relay = self.state_dir / "relay.lock"
+        if relay.exists() and (pid := relay.read_text().strip()):
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def cancel_all(self) -> str:
+        self.cluster.run("scancel", "--user=root")
+        return self.cluster.run("squeue", "-h", "-o", "%i %T")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, cluster: Cluster) -> Iterator[Lab]:
+    made = Lab(tmp_path, cluster)
+    try:
+        yield made
+    finally:
+        made.clean_up()
+    assert [] == made.doubles(), "two jobs of one kernel ran at the same time"
+
+
+def started(lab: Lab, *tables: str) -> Lab:
+    lab.write(*tables)
+    lab.start("a")
+    return lab
+
+
+# The table of life
+
+
+def exits(lab: Lab) -> None:
+    lab.cluster.run("scancel", "--batch", "--signal=USR1", lab.jobs()[0][0])
+
+
+def signals(signum: int) -> Callable[[Lab], None]:
+    return lambda lab: os.kill(lab.place()["pid"], signum)
+
+
+def cancelled(lab: Lab) -> None:
+    lab.cluster.run("scancel", lab.jobs()[0][0])
+
+
+def node_down(lab: Lab) -> None:
+    node = lab.jobs()[0][2]
+    lab.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    lab.cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+@pytest.mark.parametrize(
+    ("end", "cause", "told"),
+    [
+        (signals(signal.SIGKILL), "killed", "SIGKILL"),
+        (signals(signal.SIGSEGV), "crashed", "SIGSEGV"),
+        (cancelled, "cancelled", "SIGTERM"),
+        (node_down, "node-failed", "SIGTERM"),
+    ],
+    ids=["killed", "crashed", "cancelled", "node-failed"],
+)
+def test_what_ended_it_is_told_and_it_is_back_at_its_address(
+    lab: Lab, end: Callable[[Lab], None], cause: str, told: str
+) -> None:
+    started(lab, lab.job("a", "--fragile"))
+    address = lab.connection_file("a").read_bytes()
+
+    end(lab)
+
+    died = lab.wait_event("kernel.died")
+    assert (cause, told) == (died["cause"], died.get("signal"))
+    lab.wait_running("a", after=1)
+    assert address == lab.connection_file("a").read_bytes()
+
+
+def test_an_exit_is_told_with_its_code(lab: Lab) -> None:
+    started(lab, lab.job("a", "--exit-after", "3", "--exit-code", "7"))
+
+    died = lab.wait_event("kernel.died")
+
+    assert ("exited", 7) == (died["cause"], died["exit_code"])
+
+
+def test_the_limit_of_time_is_warned_of_and_told(lab: Lab) -> None:
+    started(lab, lab.job("a", partition="short", time="1"))
+
+    assert "at" in lab.wait_event("kernel.expiring")
+    wait_for(lambda: lab.events("kernel.died"), lab.log_end, LONG)
+
+    assert "time-limit" == lab.events("kernel.died")[0]["cause"]
+    lab.wait_running("a", after=1)
+
+
+def test_a_preempted_kernel_waits_for_its_next_place(lab: Lab) -> None:
+    started(lab, lab.job("a", partition="low"))
+    argv = ["sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap", "sleep 600"]
+    other = lab.cluster.run(*argv).strip()
+
+    assert "preempted" == lab.wait_event("kernel.died")["cause"]
+    wait_for(lambda: (lab.kernel("a")["job"] or {}).get("queue"), lab.log_end)
+    lab.cluster.run("scancel", other)
+    lab.wait_running("a", after=1)
+
+
+@pytest.mark.skipif(not limits_memory(), reason="the memory of jobs cannot be limited here")
+def test_a_kernel_that_uses_too_much_memory_is_told_as_such(lab: Lab) -> None:
+    started(lab, lab.job("a", kernel="ipykernel", memory="200M"))
+    with lab.client("a") as client:
+        client.execute("x = bytearray(1 << 30)")
+
+        assert "oom" == lab.wait_event("kernel.died")["cause"]
+        lab.wait_running("a", after=1)
+        assert "2" == printed(client, "print(1 + 1)"), "the client works on"
+
+
+# The queue
+
+
+def test_kernels_in_the_queue_hold_no_start_slot_and_can_be_stopped(lab: Lab) -> None:
+    waiting = [f"w{number}" for number in range(5)]
+    held = [lab.job(name, extra=["--begin=now+1hour"]) for name in waiting]
+    lab.write(*held, lab.mini("here"), supervisor="max_concurrent_starts = 1")
+    lab.start("here")
+
+    wait_for(
+        lambda: all("BeginTime" == (lab.kernel(name)["job"] or {})["queue"]["reason"] for name in waiting),
+        lab.log_end,
+    )
+    assert "w0: in the queue: BeginTime, to begin in " in lab.command("status").out
+    for name in waiting:
+        lab.order("stop", name)
+        lab.wait_phase(name, "stopped")
+        assert [] == lab.jobs(name)
+
+
+def test_what_no_cluster_takes_is_told_by_check_and_fails_at_once(lab: Lab) -> None:
+    lab.write(lab.job("a", partition="nowhere"))
+
+    assert "kernels.a.slurm: sbatch: " in lab.command("check").err
+    lab.start()
+    assert "invalid partition" in lab.wait_phase("a", "failed")["reason"]
+
+
+def test_what_its_script_could_not_do_is_told(lab: Lab) -> None:
+    lab.write(lab.job("a", setup=["echo no such module >&2", "false"], keys="max_restarts = 1"))
+    lab.start()
+
+    died = lab.wait_event("kernel.died")
+
+    assert ["no such module"] == died["output_tail"]
+    assert "its script ended before the kernel was started" in died["detail"]
+    lab.wait_phase("a", "failed")
+
+
+# Addresses
+
+
+def test_a_client_works_on_when_its_kernel_changes_nodes(lab: Lab) -> None:
+    started(lab, lab.job("a", kernel="ipykernel", memory="400M"))
+    with lab.client("a") as client:
+        node = printed(client, "import os; print(os.environ['SLURMD_NODENAME'])")
+        lab.cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+        try:
+            lab.order("restart", "a")
+            assert node != printed(client, "import os; print(os.environ['SLURMD_NODENAME'])")
+        finally:
+            lab.cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def test_a_relay_that_is_killed_costs_no_kernel(lab: Lab) -> None:
+    started(lab, lab.job("a", kernel="ipykernel", memory="400M"))
+    with lab.client("a") as client:
+        printed(client, "x = 1; print()")
+        os.kill(int((lab.state_dir / "relay.lock").read_text()), signal.SIGKILL)
+        assert "1" == printed(client, "print(x)")
+
+    assert [] == lab.events("kernel.died")
+
+
+def test_an_edit_of_memory_restarts_only_that_kernel(lab: Lab) -> None:
+    started(lab, lab.job("a"), lab.job("b"))
+    lab.wait_running("b")
+
+    lab.write(lab.job("a", memory="300M"), lab.job("b"))
+
+    lab.wait_running("a", after=1)
+    assert 1 == lab.kernel("b")["generation"]
+
+
+# What outlives what
+
+
+def test_a_daemon_that_was_killed_takes_up_its_kernels_and_clients_notice_nothing(lab: Lab) -> None:
+    started(lab, lab.job("a", kernel="ipykernel", memory="400M"))
+    with lab.client("a") as client:
+        printed(client, "x = 1; print()")
+        wait_for(lambda: lab.record("a").get("ready"), "it is on record")
+        lab.kill()
+        assert "1" == printed(client, "print(x)")
+        lab.start("a")
+        assert "1" == printed(client, "print(x)")
+
+    assert (1, []) == (lab.kernel("a")["generation"], lab.events("kernel.died"))
+
+
+def test_a_daemon_that_is_killed_at_any_moment_loses_no_kernel_and_starts_none_twice(lab: Lab) -> None:
+    random = Random(17)
+    lab.write(lab.job("a", keys="max_restarts = 0"))
+    for _ in range(ROUNDS):
+        lab.begin()
+        time.sleep(random.choice([0.3, 0.6, 1.0, 1.5, 2.5, 5.0]))
+        if random.random() < 0.5:
+            lab.cluster.run("scancel", f"--name={job_name(lab.state_dir, 'a')}")
+            time.sleep(random.choice([0.0, 0.5, 3.0]))
+        lab.kill()
+        assert [] == lab.doubles()
+        assert 1 >= len(lab.jobs("a", "RUNNING", "COMPLETING"))
+
+    lab.start("a")
+
+    assert 1 == len(lab.jobs("a", "RUNNING"))
+    wait_for(lambda: 1 == len(lab.jobs("a")), lambda: f"one job is left, of {lab.jobs('a')}")
+    assert lab.place()["job"] == lab.kernel("a")["job"]["number"]
+
+
+def test_an_end_while_nobody_watched_has_its_cause(lab: Lab) -> None:
+    started(lab, lab.job("a"))
+    wait_for(lambda: lab.record("a").get("ready"), "it is on record")
+    lab.kill()
+
+    cancelled(lab)
+    wait_for(lambda: not lab.jobs(), "its job has ended")
+    lab.start()
+
+    assert "cancelled" == lab.wait_event("kernel.died")["cause"]
+    lab.wait_running("a", after=1)
+
+
+def test_a_controller_that_is_away_makes_nothing_dead(lab: Lab) -> None:
+    started(lab, lab.job("a"))
+    # In good order: killed, it might forget the job.
+    lab.cluster.run("scontrol", "shutdown", "slurmctld")
+    wait_for(lambda: not lab.cluster.answers(), "it has ended")
+
+    lab.cluster.kill("slurmctld")
+    asked = lab.events("kernel.ready")
+    lab.order("interrupt", "a")
+    lab.cluster.start("slurmctld")
+    assert asked == lab.events("kernel.ready")
+    lab.order("restart", "a")
+
+    lab.wait_running("a", after=1)
+    assert [] == lab.events("kernel.died")
+
+
+def test_a_controller_that_forgot_a_job_costs_a_start(lab: Lab) -> None:
+    lab.write(lab.job("a", extra=["--begin=now+5"]))
+    lab.start()
+    wait_for(lambda: (lab.kernel("a")["job"] or {}).get("number"), lab.log_end)
+    lab.cluster.kill("slurmctld")
+    lab.cluster.start("slurmctld")
+
+    wait_for(lambda: lab.kernel("a")["phase"] == "running", lab.log_end, LONG)
+
+
+def test_a_job_whose_node_is_silent_is_not_taken_for_ended(lab: Lab) -> None:
+    started(lab, lab.job("a"))
+    node, pid = lab.jobs()[0][2], lab.place()["pid"]
+    lab.cluster.kill(node)
+    try:
+        lab.order("restart", "a", now=True, wait=False)
+        wait_for(lambda: lab.jobs("a", "COMPLETING"), "it is being cancelled")
+        os.kill(pid, 0)
+        assert [] == lab.events("kernel.died")
+    finally:
+        lab.cluster.start(node)
+
+    lab.wait_running("a", after=1)
