@@ -243,6 +243,11 @@ class Host:
         if self._growth is not None:
             self._growth.close()
 
+    async def wait_closed(self) -> None:
+        """Return once nothing is left here that nobody needs."""
+        if self._jobs is not None:
+            await self._jobs.wait_closed()
+
 
 def _look_at(runs: Iterable[Run]) -> None:
     for run in runs:

@@ -164,9 +164,12 @@ class Jobs:
             await (await self.relays()).remove(kernel)
 
     def close(self) -> None:
-        """Look after nothing any more: jobs and relay live on."""
+        """Look after nothing any more: jobs live on."""
         self.slurm.close()
-        self._closing = asyncio.ensure_future(self._relays.close())
+
+    async def wait_closed(self) -> None:
+        """Return once the relay was left, or has ended as it has nothing to pass on."""
+        await self._relays.close()
 
 
 def _tell(event: str, fields: Mapping[str, object]) -> None:
@@ -233,7 +236,7 @@ class JobHandle:
         self._report = report
         self._files = Lane(f"shared directory of kernel {kernel}")
         self._begun = asyncio.Event()
-        self._is_pointed = self._is_unwanted = self._is_warned = False
+        self._is_pointed = self._is_unwanted = self._is_warned = self._is_unanswered = False
         self._since, self._sign, self._absent = time.monotonic(), 0.0, 0
         self._last: Fact | None = None
         self._row: Row | None = None
@@ -248,6 +251,7 @@ class JobHandle:
         """Return once it has ended, or is not known to a controller that answers."""
         while True:
             found = await self._look()
+            self._is_unanswered = found is None
             if found is not None:
                 self._note(found.get(self.identity.mark))
             if self._begun.is_set() or self._row is None or self._row.state != "PENDING":
@@ -260,7 +264,9 @@ class JobHandle:
         looking = asyncio.ensure_future(self._jobs.slurm.look())
         try:
             while True:
-                await self._note_place()
+                # Not of all that wait: each look at a directory takes a thread.
+                if self._is_about_to_begin or self._is_unanswered:
+                    await self._note_place()
                 done, _ = await asyncio.wait({looking}, timeout=GLANCE if self._is_about_to_begin else None)
                 if done:
                     return looking.result()

@@ -275,6 +275,7 @@ class Supervision:
         if not await self._unless_hanging(host.flush(), LAST_RECORDS_PATIENCE):
             log.error("the disk does not answer: the last records are not written")
         host.close()
+        await self._unless_hanging(host.wait_closed(), LAST_RECORDS_PATIENCE)
         for task in filter(None, (self._retrying, self._mending)):
             task.cancel()
         self.stream.close()

@@ -337,3 +337,27 @@ def test_a_job_whose_node_is_silent_is_not_taken_for_ended(lab: Lab) -> None:
         lab.cluster.start(node)
 
     lab.wait_running("a", after=1)
+
+
+def test_a_shutdown_leaves_neither_a_job_nor_the_relay(lab: Lab) -> None:
+    started(lab, lab.job("a"))
+    relay = lab.state_dir / "relay.sock"
+    assert relay.exists()
+
+    assert 0 == lab.stop()
+    assert [] == lab.jobs()
+    wait_for(lambda: not relay.exists(), "the relay has ended")
+
+
+def test_a_daemon_that_detaches_leaves_both_to_the_next(lab: Lab) -> None:
+    started(lab, lab.job("a"))
+    with lab.client("a") as asking:
+        assert "1" == printed(asking, "kept = 1; print(kept)").strip()
+        relay = (lab.state_dir / "relay.lock").read_text()
+        assert 0 == lab.command("detach").code
+        wait_for(lambda: not lab.answers(), "it has gone")
+
+        assert "1" == printed(asking, "print(kept)").strip()
+        lab.start("a")
+        assert relay == (lab.state_dir / "relay.lock").read_text()
+        assert "1" == printed(asking, "print(kept)").strip()
