@@ -86,10 +86,9 @@ export function why(kernel, now) {
     const checks = [...kernel.deaf].map((check) => CHECKS[check] ?? plain(check)).join(' nor ') || 'its checks';
     return `Does not answer ${checks} since ${moment(kernel.since, now)}; the process lives (pid ${view.pid}).`;
   }
-  if (view.job?.queue) {
-    const begins = view.job.queue.estimate ? `; to begin ${moment(Date.parse(view.job.queue.estimate), now)}` : '';
-    return `In the queue of the cluster${view.job.queue.reason ? `: ${plain(view.job.queue.reason)}` : ''}${begins}.`;
-  }
+  const queue = view.job?.queue;
+  const begins = queue?.estimate ? `; to begin ${moment(Date.parse(queue.estimate), now)}` : '';
+  if (queue) return `In the queue of the cluster${queue.reason ? `: ${plain(queue.reason)}` : ''}${begins}.`;
   if (view.phase === 'backoff') return `${capital(end)}${times}.${lastLine(death)}`;
   if (view.phase === 'starting' && recent) return `${capital(end)}${times}; starting again.${lastLine(death)}`;
   if (kernel.group !== 'shaky') return '';
