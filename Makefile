@@ -63,7 +63,7 @@ test-vm: $(VENV)/.dev
 
 # A package for this Debian and its Python, in build/; needs debhelper.
 deb: | $(VENV)/bin/python
-	rm -rf build/deb && mkdir -p build/deb/docs
+	rm -rf build/deb build/kernel-supervisor_* && mkdir -p build/deb/docs
 	cp -r packaging/debian packaging/man.py packaging/kernel-supervisor.rules config/kernels.toml build/deb
 	cp docs/*.md README.md LICENSE build/deb/docs
 	cp CHANGELOG.md build/deb
