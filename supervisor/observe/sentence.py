@@ -107,7 +107,7 @@ def _kernel(what: str) -> Callable[[_Telling], str]:
 
 def _died(e: _Telling) -> str:
     away = " while no supervisor was there" if e.text("while_unsupervised") == "True" else ""
-    if not e.text("pid") and not away and not e.seconds("uptime"):
+    if not e.text("pid") and not away and e.seconds("uptime") in ("", span(0)):
         # What never was did not die.
         how = "" if e.text("cause") in ("not-found", "unknown") else f": {e.how()}"
         return f"{e.text('kernel')} could not be launched{how}{e.run()}{e.because('detail')}"

@@ -30,6 +30,29 @@ RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
             {"event": "kernel.died", **RUN, "exit_code": 0, "cause": "exited", "uptime": 0.5},
         ),
         (
+            "analysis could not be launched (run 4): a file is missing",
+            {
+                **RUN,
+                "event": "kernel.died",
+                "pid": None,
+                "cause": "not-found",
+                "uptime": 0.0,
+                "detail": "a file is missing",
+            },
+        ),
+        (
+            "analysis died: its node failed after 12 s (run 4): job 7 on n1: NODE_FAIL",
+            {
+                **RUN,
+                "event": "kernel.died",
+                "pid": None,
+                "signal": "SIGTERM",
+                "cause": "node-failed",
+                "uptime": 12.3,
+                "detail": "job 7 on n1: NODE_FAIL",
+            },
+        ),
+        (
             "analysis could not be launched (run 4): no such file: /no/python",
             {
                 "event": "kernel.died",
