@@ -109,7 +109,9 @@ async def test_only_our_own_user_has_another_file_planned(steering: FakeSteering
 
 async def test_readers_are_told_nothing_of_what_is_in_a_kernel(steering: FakeSteering) -> None:
     steering.views["analysis"]["last_death"] = {"exit_code": 7, "output_tail": ["hush"], "detail": "hush"}
-    steering.lines = [{"event": "kernel.died", "timestamp": "2025-01-31T12:00:00+00:00", "executing": "hush"}]
+    steering.lines = [
+        {"event": "kernel.died", "timestamp": "2025-01-31T12:00:00+00:00", "seq": 1, "executing": "hush"}
+    ]
 
     for target in ("/v1/status", "/v1/kernels/analysis"):
         told = await answer(steering, "GET", target, b"", Role.READER)
@@ -117,7 +119,7 @@ async def test_readers_are_told_nothing_of_what_is_in_a_kernel(steering: FakeSte
         assert "'exit_code': 7" in str(told.fields)
     reply = await answer(steering, "GET", "/v1/events", b"", Role.READER)
     assert reply.stream is not None
-    assert [[{"event": "kernel.died", "timestamp": "2025-01-31T12:00:00+00:00"}]] == [
+    assert [[{"event": "kernel.died", "timestamp": "2025-01-31T12:00:00+00:00", "seq": 1}]] == [
         b async for b in reply.stream
     ]
     assert 0 == steering.followers
