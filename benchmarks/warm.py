@@ -195,6 +195,7 @@ def stock(directory: Path, kind: str, rounds: int, modules: Sequence[str]) -> tu
             pid = status(config)[f"{kind}-0"]["pid"]
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda pid=pid: not is_alive(pid), TIMEOUT, "it has ended")  # type: ignore[misc]
+            time.sleep(0.02)  # what is sent into a connection that is just breaking nobody reads
             for took, text in pool.map(_ask, clients):
                 replies.append(took)
                 whole += text == OUTPUT

@@ -59,14 +59,18 @@ class Soak:
     def run(self) -> None:
         """Soak.  Raises Violated."""
         self.intents.write(self.scene)
-        begin = time.monotonic()
         try:
             self.trouble.mount()
             self.scene.start()
             with self.watch:
+                begin = time.monotonic()
+                # Each once at least, however slow the machine is.
+                self._act([*STEADY, *((act, 1) for act in DAEMONS)])
                 while time.monotonic() < begin + self.seconds / 2:
                     self._act([*STEADY, *((act, 1) for act in DAEMONS)])
                 # One daemon from here on: what it holds must not grow.
+                self.check(census=True)
+                self._act(STEADY)
                 self.check(census=True)
                 while time.monotonic() < begin + self.seconds:
                     self._act(STEADY)
