@@ -277,7 +277,9 @@ def test_a_daemon_that_is_killed_at_any_moment_loses_no_kernel_and_starts_none_t
         assert [] == lab.doubles()
         assert 1 >= len(lab.jobs("a", "RUNNING", "COMPLETING"))
 
-    lab.start("a")
+    lab.start()
+    # One that may be on its way to the cluster is waited for (ABSENT_PATIENCE) before another is handed in.
+    wait_for(lambda: lab.kernel("a")["phase"] == "running", lab.log_end, LONG)
 
     assert 1 == len(lab.jobs("a", "RUNNING"))
     wait_for(lambda: 1 == len(lab.jobs("a")), lambda: f"one job is left, of {lab.jobs('a')}")
