@@ -291,7 +291,7 @@ def test_the_rights_that_the_unit_leaves_to_root_are_enough(scene: Scene, accoun
     within = ("setpriv", "--no-new-privs", "--bounding-set", bounds, sys.executable)
     alice, bob = accounts
     scene.write(
-        kernel("a", alice, nice="5", oom_score_adj="500"),
+        kernel("a", alice, nice="5", oom_score_adj="1"),
         kernel("b", bob, transport='"ipc"'),
         supervisor='log_level = "debug"',
     )
@@ -306,6 +306,6 @@ def test_the_rights_that_the_unit_leaves_to_root_are_enough(scene: Scene, accoun
     assert [] == scene.status()["degraded"]
     assert (0, "42") == connect(alice, scene.connection_file("a"))
     assert 200 == scene.order("restart", "b").status
-    assert "500" == Path(f"/proc/{pids['a']}/oom_score_adj").read_text().strip()
+    assert "1" == Path(f"/proc/{pids['a']}/oom_score_adj").read_text().strip()
     assert 200 == scene.order("stop", "a").status
     assert [] == scene.leaders("a")

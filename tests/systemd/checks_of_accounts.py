@@ -27,7 +27,7 @@ user = "alice"
 kernelspec = "python3"
 user = "bob"
 nice = 5
-oom_score_adj = 500
+oom_score_adj = 1
 """
 CONNECT = """
 import sys
@@ -75,7 +75,7 @@ def two_accounts_have_kernels_under_one_service_and_cannot_reach_each_others() -
         for stranger, kernel in (("bob", "a"), ("alice", "b"), ("carol", "a")):
             assert "PermissionError" in _connect(stranger, kernel, expect=1)
         _as("alice", "ls", str(PLACE), expect=2)
-        assert "500" == Path(f"/proc/{pids['b']}/oom_score_adj").read_text().strip()
+        assert "1" == Path(f"/proc/{pids['b']}/oom_score_adj").read_text().strip()
 
         for verb in ("restart", "crash"):
             SERVICE.systemctl("restart") if verb == "restart" else SERVICE.crash()
