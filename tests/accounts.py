@@ -20,6 +20,7 @@ import pytest
 
 from tests.waiting import wait_for
 
+FIRST_UID = 200_000
 PACKAGES = f"{sysconfig.get_path('purelib')}:{Path(__file__).parents[1]}"
 
 
@@ -32,8 +33,19 @@ def made_accounts(*names: str) -> Iterator[list[pwd.struct_passwd]]:
     homes = Path(mkdtemp(prefix="ks-homes-"))
     homes.chmod(0o755)
     try:
-        for name in names:
-            words = ["--create-home", "--base-dir", str(homes), "--key", "HOME_MODE=0700", "--user-group"]
+        for number, name in enumerate(names):
+            # In the end all of theirs is killed: nobody else, in a container say, is to have the number.
+            uid = FIRST_UID + 10 * os.getpid() + number
+            words = [
+                "--uid",
+                str(uid),
+                "--create-home",
+                "--base-dir",
+                str(homes),
+                "--key",
+                "HOME_MODE=0700",
+                "--user-group",
+            ]
             _retried("useradd", *words, "--shell", "/bin/sh", name)
         made = [pwd.getpwnam(name) for name in names]
         find_python(made[0])
