@@ -96,7 +96,9 @@ class Zygote:
             raise NotWarm(self.unfit)
 
     def _hear(self, patience: float, tell: Tell) -> None:
-        if not select.select([self._control], [], [], patience)[0]:
+        heard = select.poll()  # select(2) knows no descriptor above 1023
+        heard.register(self._control, select.POLLIN)
+        if not heard.poll(patience * 1000):
             if time.monotonic() - self._began < IMPORT_PATIENCE:
                 raise NotWarm("its imports take long")
             self._refuse(f"its imports took more than {IMPORT_PATIENCE:g} s", tell)
