@@ -83,10 +83,16 @@ def live(named: Path, arguments: Namespace) -> int:
         return asyncio.run(_serve(file, config, supervision, log, socket))
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:
         log.flush()
-        print(f"kernel-supervisor: {error}", file=sys.stderr)
+        print(f"kernel-supervisor: {_refusal(error, state_dir)}", file=sys.stderr)
         return 1
     finally:
         log.close()
+
+
+def _refusal(error: Exception, state_dir: Path) -> str:
+    if isinstance(error, OSError) and error.filename and Path(error.filename).is_relative_to(state_dir):
+        return f"{error.filename}: {error.strerror}: what the daemon must keep has no place in this state_dir"
+    return str(error)
 
 
 async def _serve(file: SettingsFile, config: Config, supervision: Supervision, log: Log, socket: Path) -> int:

@@ -91,6 +91,15 @@ def test_two_state_directories_on_the_command_line_share_no_socket(scene: Scene)
     assert [0, 0] == [daemon.wait(DEADLINE) for daemon in daemons]
 
 
+def test_a_state_directory_that_cannot_be_written_is_told_as_such(scene: Scene) -> None:
+    scene.config.write_text(scene.mini("a", autostart="false"))
+    state = scene.config / "state"
+    command = [sys.executable, "-m", "supervisor", "run", str(scene.config), "--state-dir", str(state)]
+    ran = subprocess.run(command, env=scene.environment(), capture_output=True, text=True, timeout=DEADLINE)
+    assert (1, "") == (ran.returncode, ran.stdout)
+    assert f"{state}: Not a directory: what the daemon must keep has no place in this state_dir" in ran.stderr
+
+
 def test_a_daemon_that_serves_loads_none_of_our_code_any_more() -> None:
     """An upgrade may have exchanged it: what is imported within functions is loaded at the start as well.
 
