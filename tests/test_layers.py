@@ -71,7 +71,7 @@ ROOMS: dict[str, set[str]] = {
         *("version", "wording"),
     },
     "daemon": {
-        *("control", "core", "disk", "wording", "observe", "output", "process", "settings"),
+        *("control", "core", "disk", "kernel", "wording", "observe", "output", "process", "settings"),
         *("supervision", "version", "views"),
     },
     "jupyter": {"cli", "control", "disk", "page", "wording"},

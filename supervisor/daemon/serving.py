@@ -1,4 +1,4 @@
-"""What the daemon serves with: its door, and the watch of its file.
+"""What the daemon serves with: its door, the watch of its file, and what an edit may ask for.
 
 A module of its own because it is imported behind the first launches, which take as long, and then
 whole: by the time that something is asked an upgrade may have exchanged the code.
@@ -12,6 +12,7 @@ from supervisor.control.lookup import state_socket
 from supervisor.control.watch import FileWatch
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.steered import SteeredDaemon
+from supervisor.kernel import jobs  # noqa: F401 - an edit may declare the first one
 
 
 def serving(daemon: Daemon, bound: Bound) -> tuple[Door, FileWatch]:
