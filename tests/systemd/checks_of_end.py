@@ -194,7 +194,7 @@ def an_instance_of_a_users_template_runs_on_a_file_of_its_own() -> None:
 def _alice(unit: str) -> Service:
     if not Path("/home/alice").exists():
         run("useradd", "--create-home", "--shell", "/bin/bash", "alice")
-        run("loginctl", "enable-linger", "alice")
+    run("loginctl", "enable-linger", "alice")  # also if another check has made her
     instance = unit.partition("@")[2]
     directory = f"kernel-supervisor-{instance}" if instance else "kernel-supervisor"
     client = ("--socket", f"/run/user/{Path('/home/alice').stat().st_uid}/{directory}/control.sock")
