@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -213,22 +212,16 @@ def _client(file: Path) -> BlockingKernelClient:
 
 
 def _ask(client: BlockingKernelClient) -> tuple[float, str]:
+    """As ``execute_interactive``: who does not look at iopub has not subscribed again either."""
     said: list[str] = []
+
+    def hear(message: dict[str, Any]) -> None:
+        if message["content"].get("name") == "stdout":  # the restart is told on stderr
+            said.append(message["content"]["text"])
+
     begin = time.perf_counter()
-    msg_id = client.execute(f"print({OUTPUT!r}, end='')")
-    while client.get_shell_msg(timeout=TIMEOUT)["parent_header"].get("msg_id") != msg_id:
-        pass
-    took = time.perf_counter() - begin
-    try:
-        while True:
-            message = client.get_iopub_msg(timeout=1.0)
-            if message["parent_header"].get("msg_id") == msg_id:
-                said.append(message["content"].get("text", ""))
-                if message["content"].get("execution_state") == "idle":
-                    break
-    except queue.Empty:
-        pass
-    return took, "".join(said)
+    client.execute_interactive(f"print({OUTPUT!r}, end='')", timeout=TIMEOUT, output_hook=hear)
+    return time.perf_counter() - begin, "".join(said)
 
 
 def request(directory: Path, rounds: int) -> Samples:
