@@ -168,6 +168,8 @@ class LocalKernel(KernelManagerABC):
             return
         self._pidfd = pidfd
         self._release = weakref.finalize(self, os.close, pidfd)
+        # Not at the exit of the program, which may come before the end of a kernel is waited for.
+        self._release.atexit = False
 
     def _let_go(self) -> None:
         self._pidfd = None
