@@ -147,7 +147,7 @@ def test_a_kernel_that_dies_after_each_start_is_given_up_after_growing_delays_an
     assert "died 4 times within 120 s" in failed["reason"]
     view = scene.kernel("a")
     assert ("failed", None, failed["reason"]) == (view["phase"], view["pid"], view["reason"])
-    assert not scene.connection_file("a").exists()
+    wait_for(lambda: not scene.connection_file("a").exists(), "the connection file is gone")
     assert "running" == scene.kernel("b")["phase"]
 
     mended.touch()

@@ -201,7 +201,7 @@ def test_fragments_come_change_and_go_with_their_kernels(scene: Scene) -> None:
     scene.wait_event("kernel.removed", kernel="two")
     scene.wait_event("kernel.removed", kernel="three")
     assert {"main": main, "one": one} == scene.pids()
-    assert not scene.connection_file("two").exists()
+    wait_for(lambda: not scene.connection_file("two").exists(), "the connection file is gone")
 
 
 def test_a_rename_is_a_stop_and_a_start_and_plan_says_so(scene: Scene) -> None:
