@@ -1,6 +1,6 @@
 """Kernels as jobs of Slurm: how one is handed in, and the handle of its run.
 
-Owns the directory of a run that the nodes share (SEAM: run.json there, place.json and end.json from
+Owns the directory of a run that the nodes share (run.json there, place.json and end.json from
 there), and what its job is called.  Loaded only where a kernel asks for it.
 """
 
