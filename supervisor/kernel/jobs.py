@@ -1,7 +1,7 @@
 """Kernels as jobs of Slurm: how one is handed in, and the handle of its run.
 
 Owns the directory of a run that the nodes share (run.json there, place.json and end.json from
-there), and what its job is called.  Loaded only where a kernel asks for it.
+there), and what its job is called.  Loaded with the door, else only where a kernel asks for it.
 """
 
 from __future__ import annotations
