@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from supervisor.manager import KernelManager
@@ -80,3 +81,8 @@ def descriptors() -> set[str]:
         except OSError:
             continue  # the one that lists
     return found
+
+
+def children() -> list[psutil.Process]:
+    """The living children of this process: tests that share it have left zombies."""
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]

@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from supervisor import AsyncKernelManager, run_kernel, start_new_async_kernel
 from supervisor.manager import KernelManager
 from tests.kernels.using import MINI, mini
-from tests.manager.managing import descriptors
+from tests.manager.managing import children, descriptors
 from tests.waiting import DEADLINE, until, wait_for
 
 Make = Callable[..., AsyncKernelManager]
@@ -204,7 +203,7 @@ async def test_a_start_that_takes_too_long_or_is_cancelled_leaves_nothing(make: 
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert [] == psutil.Process().children()
+    assert [] == children()
     assert [] == files(tmp_path)
 
 
@@ -287,6 +286,6 @@ async def test_whatever_is_ordered_and_called_off_nothing_is_left(
 
     await asyncio.gather(*(live(random.Random(10 * seed + number)) for number in range(8)))
 
-    await until(lambda: not psutil.Process().children() and not list(tmp_path.glob("k*")))
+    await until(lambda: not children() and not list(tmp_path.glob("k*")))
     await until(lambda: {each.name for each in threading.enumerate()} <= {"MainThread", "processes"})
     await until(lambda: len(descriptors()) <= len(before))

@@ -17,6 +17,7 @@ from supervisor import KernelManager, run_kernel, start_new_kernel
 from supervisor.core.model import Cause
 from supervisor.manager.thread import LoopThread, Work
 from tests.kernels.using import MINI, is_ready, mini
+from tests.manager.managing import children
 from tests.waiting import wait_for
 
 
@@ -132,7 +133,7 @@ def test_a_start_that_takes_too_long_is_a_runtime_error_and_leaves_nothing(runti
         start_new_kernel(startup_timeout=0.3, kernel_cmd=mini("--deaf"))
 
     assert [] == list(runtime_dir.glob("kernel-*.json"))
-    assert [] == psutil.Process().children()
+    assert [] == children()
 
 
 @pytest.mark.parametrize(("given", "start_timeout"), [(300, 300.0), (None, inf), (30, 60.0)])
@@ -174,7 +175,7 @@ def test_ctrl_c_during_the_launch_leaves_no_kernel(
     with pytest.raises(KeyboardInterrupt):
         start_new_kernel(kernel_cmd=MINI)
 
-    assert [] == psutil.Process().children()
+    assert [] == children()
     assert [] == list(runtime_dir.glob("kernel-*.json"))
 
 

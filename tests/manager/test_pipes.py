@@ -6,12 +6,11 @@ import subprocess
 import sys
 import threading
 
-import psutil
 import pytest
 
 from supervisor.manager import pipes
 from tests.kernels.using import mini
-from tests.manager.managing import Make, descriptors
+from tests.manager.managing import Make, children, descriptors
 from tests.waiting import wait_for
 
 
@@ -114,7 +113,6 @@ def test_pipes_that_cannot_be_emptied_leave_no_process_and_no_pipe(
     with pytest.raises(RuntimeError if is_full else LookupError):
         manager.start_kernel(stdout=subprocess.PIPE, **({} if is_full else {"encoding": "no-such"}))
 
-    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    commands = [child.cmdline() for child in living]
+    commands = [child.cmdline() for child in children()]
     assert [] == [command for command in commands if manager.connection_file in command]
     wait_for(lambda: before == descriptors())
