@@ -184,7 +184,7 @@ class Warmth:
     def kindle(self, wanted: Launching, tell: Tell) -> None:
         """Return once there is a zygote for the next launch, or can be none."""
         with suppress(NotWarm, LaunchError, OSError):
-            self._zygote(wanted, read_command(wanted.argv), PARK_PATIENCE, tell)
+            self._zygote(wanted, wanted.parts, PARK_PATIENCE, tell)
 
     def leave(self, kernel: str) -> None:
         """The kernel is not to be forked any more, until it is launched again."""

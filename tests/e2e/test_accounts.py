@@ -220,6 +220,32 @@ def test_a_kernelspec_is_the_accounts_own_and_learns_nothing_of_ours(
     assert 'kernelspec "mine" is not installed' in scene.wait_event("kernel.died", kernel="r")["detail"]
 
 
+def test_nothing_of_a_kernel_that_is_to_start_warm_is_begun_as_root(scene: Scene, accounts: Accounts) -> None:
+    """Neither at its launch nor when the next daemon takes it up: its kernelspec may name any program."""
+    alice, begun = accounts[0], scene.directory / "begun"
+    begun.touch()
+    begun.chmod(0o666)
+    program = scene.directory / "python"
+    program.write_text(f'#!/bin/sh\nid -u >>{begun}\nexec {ARGV[0]} "$@"\n')
+    program.chmod(0o755)
+    argv = json.dumps([str(program), *ARGV[1:]])
+    env = f"{{ PYTHONPATH = {json.dumps(PACKAGES)} }}"
+    scene.write(
+        table("a", argv=argv, env=env, user=json.dumps(alice.pw_name), warm_start='"fork"'),
+        scene.mini("b"),
+    )
+    scene.start("a", "b")
+    assert "cold" == scene.kernel("a")["begun"]["how"]
+    scene.wait_recorded("a")
+    scene.kill()
+
+    scene.start("a", "b")
+    scene.order("stop", "a")
+
+    assert {str(alice.pw_uid)} == set(begun.read_text().split())
+    assert not [event for event in scene.events() if str(event["event"]).startswith("zygote.")]
+
+
 def test_sockets_of_ipc_are_in_a_directory_of_the_account_alone(scene: Scene, accounts: Accounts) -> None:
     alice, bob = accounts
     scene.write(kernel("a", alice, transport='"ipc"'))
