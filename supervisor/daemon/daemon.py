@@ -34,6 +34,7 @@ from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.disk.privacy import ExposedFiles, refuse_shared
 from supervisor.observe.log import EventLog, Log
 from supervisor.observe.notify import Notifier
+from supervisor.process.account import expand, uid_of
 from supervisor.process.orphans import is_first, reap_orphans
 from supervisor.settings.config import Config, SupervisorConfig, changed_keys, reload_actions
 from supervisor.supervision.supervision import RETRY_INTERVAL, Supervision
@@ -357,9 +358,10 @@ class Daemon:
         await self._reading.begin(lambda: self._exposed.warn_of(self._trusted_files()))
 
     def _trusted_files(self) -> list[Path]:
+        """All that decides what our account runs; what another one reads is its own to guard."""
         kernels = self.supervision.config.kernels.values()
-        scripts = [Path(kernel.startup_file).expanduser() for kernel in kernels if kernel.startup_file]
-        return [*self.file.files(), *scripts]
+        ours = [kernel.startup_file for kernel in kernels if uid_of(kernel.user) == os.geteuid()]
+        return [*self.file.files(), *(Path(expand(file, None)) for file in ours if file)]
 
     async def _keep(self, config: Config) -> None:
         """Have the configuration in force kept for the next start; the disk may be slow, or take it later."""

@@ -263,6 +263,18 @@ def test_of_a_start_up_file_that_others_may_write_to_it_is_warned(scene: Scene) 
     )
 
 
+def test_a_start_up_file_of_nobody_known_keeps_no_other_from_being_told(scene: Scene) -> None:
+    script = scene.directory / "startup.py"
+    script.touch()
+    script.chmod(0o666)
+    of_nobody = scene.mini("b", autostart="false", startup_file='"~no-such-user/startup.py"')
+    scene.write(of_nobody, scene.mini("a", autostart="false", startup_file=f'"{script}"'))
+
+    scene.start()
+
+    wait_for(lambda: f"{script}: others may write to it" in scene.log.read_text(), "it is told")
+
+
 def test_an_edited_module_is_new_in_the_next_run(scene: Scene) -> None:
     module = scene.directory / "mine.py"
     scene.write(with_module(scene, "value = 1"))
