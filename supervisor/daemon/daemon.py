@@ -344,12 +344,14 @@ class Daemon:
         self._kept = self._begin(self._keep(config))
 
     async def _let_in(self, config: Config) -> None:
-        """Let in whom the configuration lets in, as long as it is in force."""
+        """Let in whom the configuration lets in, as long as it is in force; once there is a door."""
+        if (door := self._door) is None:
+            return
         groups = config.supervisor.operators, config.supervisor.readers
         try:
             circle = await self._reading.begin(Circle.named, *groups)
-            if self._door is not None and config is self.supervision.config:
-                closed = await self._door.let_in(circle)
+            if config is self.supervision.config:
+                closed = await door.let_in(circle)
                 self.supervision.note_trouble("door", closed or None)
         except (KeyError, OSError) as error:
             self.supervision.note_trouble("door", f"operators and readers are not let in: {error}")
