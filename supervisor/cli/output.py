@@ -12,6 +12,7 @@ from supervisor.cli.asking import lead_of, one, refuse
 from supervisor.cli.exits import DONE, FAILED, Quit
 from supervisor.cli.screen import Shown
 from supervisor.control.client import QUICK_TIMEOUT, Client, NoDaemon, OtherDaemon, target
+from supervisor.control.follow import Refused, open_stream
 from supervisor.control.lookup import Lead
 
 # As many the daemon tells at most.
@@ -57,11 +58,12 @@ def _ask(client: Client, arguments: Namespace) -> Iterator[bytes]:
     """What the daemon tells of it."""
     name = one(client, arguments.name)["name"]
     last = MOST_LINES if arguments.lines is None else min(arguments.lines, MOST_LINES)
-    with client.connect() as connection:
-        query = {"last": last, "follow": arguments.follow}
-        connection.send("GET", target(f"/v1/kernels/{name}/output", query))
-        if (refused := connection.open_stream()) is not None:
-            refuse(refused)
+    query = {"last": last, "follow": arguments.follow}
+    try:
+        connection = open_stream(client, target(f"/v1/kernels/{name}/output", query))
+    except Refused as refused:
+        refuse(refused.answer)
+    with connection:
         for line in connection.lines(None if arguments.follow else QUICK_TIMEOUT):
             yield str(line.get("text", "")).encode()
 
