@@ -35,6 +35,7 @@ from supervisor.kernel.entry import PROCESSES, Entry
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.line import make_threads
 from supervisor.kernel.run import Run
+from supervisor.kernel.warmth import Warmth
 from supervisor.output.growth import Growth
 from supervisor.process import descriptors
 from supervisor.records.keeper import Store, Trouble
@@ -192,8 +193,8 @@ class Host:
             await asyncio.sleep(CARE_INTERVAL - loop.time() % CARE_INTERVAL)
             entries = [e for e in self._entries.values() if e.run is not None and not e.run.is_over]
             with suppress(OSError):  # no thread is to be had
-                await begin(_look_at, [entry.run for entry in entries if entry.run is not None])
-                await begin(self._equipment.warmth.bury)
+                runs = [entry.run for entry in entries if entry.run is not None]
+                await begin(_look_at, runs, self._equipment.warmth)
             for entry in entries:
                 entry.tell_limits()
 
@@ -249,6 +250,7 @@ class Host:
             await self._jobs.wait_closed()
 
 
-def _look_at(runs: Iterable[Run]) -> None:
+def _look_at(runs: Iterable[Run], warmth: Warmth) -> None:
     for run in runs:
         run.look()
+    warmth.bury()
