@@ -38,6 +38,7 @@ from supervisor.machines import slurm
 from supervisor.machines.relays import RelayError, Relays
 from supervisor.machines.slurm import Row, Slurm, SlurmError
 from supervisor.output.file import open_for_writer
+from supervisor.process.account import expand
 from supervisor.process.exit import describe_exit
 from supervisor.records.record import MARK_VARIABLE, Record, helper_mark, mark
 from supervisor.settings.config import KernelConfig, SlurmConfig
@@ -86,7 +87,7 @@ def unanswered(record: Record, state_dir: Path) -> JobId | None:
 
 
 def _shared(settings: SlurmConfig) -> Path:
-    return Path(os.path.expanduser(settings.directory or ""))  # noqa: PTH111 - Path.expanduser raises
+    return Path(expand(settings.directory or "", None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Jobs:
     async def relays(self) -> Relays:
         """The addresses here, those of an earlier supervisor among them."""
         if self._taken_up is None:
-            self._taken_up = asyncio.get_running_loop().create_task(self._take_up())
+            self._taken_up = asyncio.create_task(self._relays.take_up())
         await asyncio.shield(self._taken_up)
         return self._relays
 
@@ -154,9 +155,6 @@ class Jobs:
         assert address is not None, "it is presumed at least"
         directory = _shared(settings) / job.mark
         return JobHandle(self, effect.kernel, effect.generation, job, directory, address, output, report)
-
-    async def _take_up(self) -> object:
-        return await self._relays.take_up()
 
     async def withdraw(self, kernel: str) -> None:
         """The kernel has no address any more."""

@@ -142,7 +142,6 @@ class Slurm:
         self._looking: asyncio.Task[dict[str, Row] | None] | None = None
         self._next = 0.0
         self._lane = Lane("squeue")
-        self._orders: set[asyncio.Future[str]] = set()
 
     async def look(self) -> dict[str, Row] | None:
         """All jobs by their marks, as of the next look; ``None``: the controller did not answer."""
@@ -164,14 +163,7 @@ class Slurm:
 
     def order(self, argv: Sequence[str]) -> None:
         """Have a command done; that it fails shows in what becomes of the job."""
-        order = begin(run, argv)
-        self._orders.add(order)
-        order.add_done_callback(self._forget)
-
-    def _forget(self, order: asyncio.Future[str]) -> None:
-        self._orders.discard(order)
-        if not order.cancelled():
-            order.exception()
+        begin(run, argv)
 
     def close(self) -> None:
         """Look no more."""
