@@ -543,7 +543,7 @@ class Entry:
     def _begin_stub(self) -> subprocess.Popen[bytes] | None:
         if self.config is None or self.connection.address is None or not self._pending.exists():
             return None
-        with suppress(LaunchError):
+        with suppress(LaunchError, OSError):
             wanted = self._wanted(self.config, self._launcher.resolve(self.config), self.output.path, 0)
             return self._equipment.warmth.answer(wanted, self.connection.address.to_mapping())
         return None
