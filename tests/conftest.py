@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import hypothesis
 import pytest
@@ -51,3 +54,12 @@ def home(
     made = tmp_path_factory.mktemp("home")
     move_in(made, monkeypatch)
     return made
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that others get to: pytest closes its own again and again."""
+    made = Path(mkdtemp(prefix="ks-open-"))
+    made.chmod(0o755)
+    yield made
+    rmtree(made)

@@ -7,10 +7,7 @@ import os
 import pwd
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from types import SimpleNamespace
 
 import pytest
@@ -80,15 +77,6 @@ def test_who_is_outside_of_our_user_namespace_is_the_system(
     monkeypatch.setattr(privacy, "USER_NAMESPACE", (tmp_path.parent / "map", tmp_path.parent / "nobody"))
 
     assert is_outside == (reason_not_to_trust(tmp_path) is None)
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A directory that others get to: pytest closes its own again and again."""
-    made = Path(mkdtemp(prefix="ks-open-"))
-    made.chmod(0o755)
-    yield made
-    rmtree(made)
 
 
 def reached(path: Path, uid: int, *gids: int) -> bool:

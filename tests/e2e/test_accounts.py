@@ -11,8 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree, which
-from tempfile import mkdtemp
+from shutil import which
 
 import pytest
 
@@ -54,16 +53,13 @@ def accounts() -> Iterator[Accounts]:
 
 
 @pytest.fixture
-def scene(accounts: Accounts) -> Iterator[Scene]:
+def scene(accounts: Accounts, open_path: Path) -> Iterator[Scene]:
     """In a directory that everybody may enter."""
-    directory = Path(mkdtemp(prefix="ks-scene-"))
-    directory.chmod(0o755)
-    made = Scene(directory)
+    made = Scene(open_path)
     try:
         yield made
     finally:
         made.clean_up()
-        rmtree(directory)
 
 
 def kernel(name: str, account: pwd.struct_passwd | None, **keys: str) -> str:

@@ -8,9 +8,7 @@ import pwd
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
 from subprocess import PIPE, CompletedProcess, Popen
-from tempfile import mkdtemp
 
 import pytest
 
@@ -52,15 +50,12 @@ def accounts() -> Iterator[tuple[list[pwd.struct_passwd], tuple[str, str]]]:
 
 
 @pytest.fixture
-def cast(accounts: tuple[list[pwd.struct_passwd], tuple[str, str]]) -> Iterator[Cast]:
-    directory = Path(mkdtemp(prefix="ks-scene-"))
-    directory.chmod(0o755)
-    made = Cast(directory, *accounts)
+def cast(accounts: tuple[list[pwd.struct_passwd], tuple[str, str]], open_path: Path) -> Iterator[Cast]:
+    made = Cast(open_path, *accounts)
     try:
         yield made
     finally:
         made.clean_up()
-        rmtree(directory)
 
 
 def test_operators_steer_readers_see_how_things_are_and_strangers_do_not_get_in(cast: Cast) -> None:

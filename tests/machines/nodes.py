@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_client import AsyncKernelClient, BlockingKernelClient, KernelClient
 
@@ -18,6 +18,9 @@ from supervisor.machines import node
 from supervisor.machines.relay import CHANNELS
 from tests.kernels.using import MINI
 from tests.waiting import DEADLINE, wait_for
+
+Client = TypeVar("Client", bound=KernelClient)
+Target = tuple[tuple[str, int], ...]
 
 KEY = "0123456789abcdef"
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -95,33 +98,26 @@ def running(directory: Path, argv: list[str] = MINI, **told: object) -> Iterator
         job.process.wait(DEADLINE)
 
 
-def _connect(made: KernelClient, target: tuple[tuple[str, int], ...]) -> None:
+@contextmanager
+def _connected(made: Client, target: Target) -> Iterator[Client]:
     ports = {f"{channel}_port": port for channel, (_, port) in zip(CHANNELS, target, strict=True)}
     where = {"ip": target[0][0], "transport": "tcp", "key": KEY, "signature_scheme": "hmac-sha256"}
     made.load_connection_info({**where, **ports})
     made.start_channels()
+    try:
+        yield made
+    finally:
+        made.stop_channels()
 
 
-@contextmanager
-def client(target: tuple[tuple[str, int], ...]) -> Iterator[BlockingKernelClient]:
+def client(target: Target) -> AbstractContextManager[BlockingKernelClient]:
     """A stock client of an address."""
-    made = BlockingKernelClient()
-    _connect(made, target)
-    try:
-        yield made
-    finally:
-        made.stop_channels()
+    return _connected(BlockingKernelClient(), target)
 
 
-@contextmanager
-def async_client(target: tuple[tuple[str, int], ...]) -> Iterator[AsyncKernelClient]:
+def async_client(target: Target) -> AbstractContextManager[AsyncKernelClient]:
     """The same beside other things on a loop."""
-    made = AsyncKernelClient()
-    _connect(made, target)
-    try:
-        yield made
-    finally:
-        made.stop_channels()
+    return _connected(AsyncKernelClient(), target)
 
 
 class Written(list[str]):

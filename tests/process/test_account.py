@@ -8,10 +8,7 @@ import pwd
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import pytest
 
@@ -26,15 +23,6 @@ def nobody() -> Account:
     found = account_of("nobody")
     assert found is not None
     return found
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A directory that others get to: pytest closes its own again and again."""
-    made = Path(mkdtemp(prefix="ks-open-"))
-    made.chmod(0o755)
-    yield made
-    rmtree(made)
 
 
 @as_root
