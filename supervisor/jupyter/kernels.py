@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import zmq
@@ -26,7 +25,7 @@ from tornado import web
 from traitlets import Unicode
 
 from supervisor.jupyter.daemon import Away, Daemon, Refused
-from supervisor.jupyter.recorder import Message, Recorder
+from supervisor.jupyter.recorder import Message, Recorder, file_of
 from supervisor.jupyter.remembered import Remembered
 from supervisor.jupyter.views import connect, death_of, how_it_ended
 
@@ -400,7 +399,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         for name in self.supervised.keys() - {view["name"] for view in views}:
             self._drop(name)
         for view in views:
-            file = Path(status["state_dir"]) / "recorder" / f"{view['id']}.sqlite"
+            file = file_of(status["state_dir"], view["id"])
             self._put(view).recorder.record_to(file, **view["recorder"])
         self.remembered.keep_views(views)
 

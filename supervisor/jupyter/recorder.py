@@ -283,6 +283,11 @@ class Recorder:
             self._lane.begin(Path(f"{self.file}{suffix}").unlink, True)
 
 
+def file_of(state_dir: str, id_: str) -> Path:
+    """Where a kernel is recorded, as the daemon tells of its directory and of the kernel."""
+    return Path(state_dir, "recorder", f"{id_}.sqlite")
+
+
 def connect(file: Path) -> sqlite3.Connection:
     """The file, made if need be, for its owner alone.  Raises sqlite3.Error and OSError."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

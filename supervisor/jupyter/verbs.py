@@ -212,11 +212,11 @@ def serve(arguments: Namespace) -> int:
 
 def replay(arguments: Namespace) -> int:
     """Print what cells gave, the recorded ones, whoever looked."""
-    from supervisor.jupyter.recorder import connect, executions
+    from supervisor.jupyter.recorder import connect, executions, file_of
 
     client = client_of(arguments)
     view, state_dir = one(client, arguments.name), get(client, STATUS_PATH)["state_dir"]
-    file = Path(state_dir) / "recorder" / f"{view['id']}.sqlite"
+    file = file_of(state_dir, view["id"])
     if not file.exists():
         raise Quit(FAILED, f"nothing is recorded of {view['name']}", "a Jupyter server records while it runs")
     try:
