@@ -153,9 +153,7 @@ class Run:
 
     def relay(self) -> None:
         """What passes through the relay, beside the direct way, in the same run."""
-        place = self.directory / "relay"
-        place.mkdir()
-        found = relaying.costs(place, self.rounds(15))
+        found = relaying.costs(self._place("relay"), self.rounds(15))
         above = median(found["echo"]["relay"]) - median(found["echo"]["direct"])
         what = "an echo of the heartbeat through the relay, above the direct way"
         self.targets.append(report.below(what, above, 50e-6, report.MICROSECONDS))
