@@ -234,7 +234,7 @@ class JobHandle:
         self._report = report
         self._files = Lane(f"shared directory of kernel {kernel}")
         self._begun = asyncio.Event()
-        self._is_pointed = self._is_unwanted = self._is_warned = self._is_unanswered = False
+        self._is_unwanted = self._is_warned = self._is_unanswered = False
         self._since, self._sign, self._absent = time.monotonic(), 0.0, 0
         self._last: Fact | None = None
         self._row: Row | None = None
@@ -309,7 +309,7 @@ class JobHandle:
 
     async def _note_place(self) -> None:
         """Where it is, once that is known; its address leads there from then on."""
-        if self._is_pointed or (place := await self._do(partial(self._read, "place.json"))) is None:
+        if self._begun.is_set() or (place := await self._do(partial(self._read, "place.json"))) is None:
             return
         try:
             target = [(str(place["ip"]), int(place[f"{channel}_port"])) for channel in CHANNELS]
@@ -321,7 +321,6 @@ class JobHandle:
             return
         number = str(place.get("job") or self.identity.number)
         self.identity = replace(self.identity, number=number, node=str(place.get("node")))
-        self._is_pointed = True
         self._tell(Began(*self._run, self.identity))
         self._begun.set()
 
