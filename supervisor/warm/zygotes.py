@@ -192,24 +192,17 @@ class Zygotes:
                 self._users[user] = cause
                 self._retire_idle()
                 found = self._zygotes.get(cause)
-                if found is None or self._is_over(found, tell):
+                if found is None or _is_over(found):
                     found = self._zygotes[cause] = self._begin(cause, mark)
             found.wait_fit(patience, tell)
-            if found.stale() is None:
+            if (path := found.stale()) is None:
                 return found
+            with self._lock:
+                if self._zygotes.get(cause) is found:
+                    del self._zygotes[cause]
+                    tell("zygote.retired", {"reason": f"changed: {path}"})
+                    self._retire(found)
         raise NotWarm("what it imported changes all the time")
-
-    def _is_over(self, zygote: Zygote, tell: Tell) -> bool:
-        if zygote.unfit is not None:
-            return time.monotonic() - zygote.unfit_since > UNFIT_FOR
-        if not zygote.is_alive:
-            zygote.kill()
-            return True
-        if (path := zygote.stale()) is not None:
-            tell("zygote.retired", {"reason": f"changed: {path}"})
-            self._retire(zygote)
-            return True
-        return False
 
     def leave(self, user: str) -> None:
         """The kernel wants none any more."""
@@ -252,6 +245,15 @@ class Zygotes:
             for zygote in (*self._zygotes.values(), *self._retired):
                 zygote.kill()
             self._zygotes.clear()
+
+
+def _is_over(zygote: Zygote) -> bool:
+    if zygote.unfit is not None:
+        return time.monotonic() - zygote.unfit_since > UNFIT_FOR
+    if not zygote.is_alive:
+        zygote.kill()
+        return True
+    return False
 
 
 def cause_of(parts: IPython, env: dict[str, str], cwd: str, preload: tuple[str, ...]) -> Cause:

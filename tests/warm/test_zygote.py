@@ -6,11 +6,12 @@ import os
 import resource
 import select
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.warm.kept import PATIENCE, Kept
+from tests.warm.kept import PATIENCE, How, Kept
 
 
 def test_a_spare_whose_supervisor_goes_while_it_boots_ends(tmp_path: Path) -> None:
@@ -43,3 +44,26 @@ def test_a_zygote_is_heard_on_any_descriptor(tmp_path: Path, request: pytest.Fix
     spare = kept.fork_spare()
     assert spare.cord.fileno() > 1023
     spare.close()
+
+
+@pytest.mark.parametrize("how", ["prepared", "fork", "standby"])
+def test_the_grace_counts_from_when_clients_can_connect(tmp_path: Path, how: How) -> None:
+    """Not from when they are let in: start-up code may take long in between."""
+    kept = Kept(tmp_path, how=how, startup="import time; begun = time.time()")
+    try:
+        kept.start()
+        kept.park_if_wished()
+        kept.kill()
+        died = time.time()
+        kept.start()
+        client = kept.client()
+        code = "from ipykernel.kernelapp import IPKernelApp; print(IPKernelApp.instance().door.bound, begun)"
+        said: list[str] = []
+        client.execute_interactive(
+            code, timeout=PATIENCE, output_hook=lambda m: said.append(m["content"].get("text", ""))
+        )
+        bound, begun = map(float, "".join(said).split()[-2:])
+        assert died <= bound
+        assert (bound <= begun) is (how != "standby")
+    finally:
+        kept.close()

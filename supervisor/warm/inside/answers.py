@@ -20,7 +20,7 @@ from .pending import BY_ITSELF, IDLE, REPLIED, Pending, Request
 # Seconds.  Who failed to reconnect once tries again 100 to 200 ms later; JupyterLab cancels what it waits
 # for when it hears `restarting`, so that comes after; how long late subscribers are told, and a reply waits
 # for its client; a run that lived this long after its answers was heard.
-SECOND_TRY = 0.09
+SECOND_TRY = 0.08
 SETTLE = 0.05
 TELL_AGAIN_FOR = 30.0
 ROUTE_FOR = 600.0
@@ -69,10 +69,11 @@ class Answers:
         pending: Pending,
         session: Session,
         death: dict[str, Any],
+        bound: float,
     ) -> None:
+        """``bound``: when clients could connect again, in seconds of the epoch."""
         self._router, self._publish, self._pending, self._session = router, publish, pending, session
-        self._death = death
-        self._bound = time.time()
+        self._death, self._bound = death, bound
         self._unroutable: list[Request] = []
         self._told: list[Request] = []
 

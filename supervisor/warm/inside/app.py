@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -100,6 +101,7 @@ class SupervisedKernelApp(IPKernelApp):  # type: ignore[misc]
         waits = [self._bind(owners.get(id(s)), s, port) for s, port in self._waiting]
         for wait in waits:
             wait()
+        self.door.bound = time.time()
         endpoint = self.door.outer.getsockopt(zmq.LAST_ENDPOINT)
         if endpoint and self.debug_shell_socket is not None:
             self.debug_shell_socket.connect(endpoint)

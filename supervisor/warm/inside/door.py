@@ -67,6 +67,7 @@ class Doorkeeper:
         self._thread = _Thread(self._guarded)
         self._answers: Answers | None = None
         self._ended = False
+        self.bound = time.time()
         self.pending: Pending | None = None
         self._order: dict[str, Any] = {}
 
@@ -74,7 +75,8 @@ class Doorkeeper:
         """Let the clients in; not before the kernel reads."""
         self._order, self.pending = order, pending
         if order.get("death"):
-            self._answers = Answers(self.outer, self._publish, pending, self._session, order["death"])
+            about = pending, self._session, order["death"], self.bound
+            self._answers = Answers(self.outer, self._publish, *about)
         self._thread.start()
 
     def stop(self) -> None:

@@ -51,7 +51,7 @@ def _answer(shell: Any, iopub: Any, session: Session, order: dict[str, Any]) -> 
                 iopub, kind, content, parent=parent, ident=b"kernel." + kind.encode(), metadata=metadata
             )
 
-    answers = Answers(shell, publish, pending, session, order["death"])
+    answers = Answers(shell, publish, pending, session, order["death"], time.time())
     answers.wait_subscribed(order["grace"])
     _drain(iopub)
     answers.give(None)
