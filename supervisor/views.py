@@ -6,10 +6,11 @@ Owns the shape of a kernel in ``status`` (docs/api.md).  Decides nothing.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor.core.lifecycle import pending_keys
 from supervisor.core.machine import failing_checks, is_responsive
@@ -35,8 +36,7 @@ from supervisor.wording import span, written
 _HARDER = {Step.ASK: "SIGTERM", Step.TERMINATE: "SIGKILL"}
 
 
-@dataclass(frozen=True)
-class Clock:
+class Clock(Struct, frozen=True):
     """One instant in both clocks, so that monotonic instants can be told as dates."""
 
     monotonic: float
@@ -57,8 +57,7 @@ def phase_name(phase: Phase) -> str:
     return "starting" if isinstance(phase, Queued) else type(phase).__name__.lower()
 
 
-@dataclass(frozen=True)
-class About:
+class About(Struct, frozen=True):
     """What a kernel is, beside its state; ``spec_mode`` is of its kernelspec.  Empty: not known yet."""
 
     id: str

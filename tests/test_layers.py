@@ -85,9 +85,10 @@ MOST_FLOORS = 6
 PURE = {
     "__future__",
     "collections.abc",
-    "dataclasses",
     "enum",
     "math",
+    "msgspec",
+    "msgspec.structs",
     "signal",
     "typing",
     "zlib",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from supervisor.settings.config import LimitsConfig
 from supervisor.wording import amount
@@ -21,8 +22,7 @@ CPU_PERIOD = 100_000
 """Microseconds, as the kernel has it by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """What a cgroup used of its memory, in bytes; ``None`` where that is not counted, or has no limit."""
 
     peak: int | None = None
@@ -33,8 +33,7 @@ class Memory:
         return ", ".join(f"{name} {amount(count)}" for name, count in parts if count is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """The cgroup at ``path``; one that is gone has nobody in it and counts nothing."""
 
     path: Path

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from msgspec import Struct
 
 from supervisor.cgroups.group import Group, read
 
@@ -37,8 +38,7 @@ class Level(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class RunId:
+class RunId(Struct, frozen=True):
     """Whose cgroup it is."""
 
     kernel: str
@@ -57,8 +57,7 @@ class RunId:
         return cls(kernel, int(generation)) if is_one else None
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """The part that is ours: its ``root``, and ``home``, where we are ourselves.
 
     ``advice`` is how to get a better state.

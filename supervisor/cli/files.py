@@ -105,7 +105,7 @@ def _hint_at(state_dir: Path | None) -> None:
 
 
 def _plan_of_start(path: Path) -> dict[str, Any]:
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from supervisor.core import plan as planning
     from supervisor.core.events import Load

@@ -15,8 +15,9 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from supervisor.control.callers import Caller
 from supervisor.control.lookup import BadPath, short_name
@@ -30,8 +31,7 @@ class DoorError(OSError):
     """The control socket cannot be opened; the text says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """A listening socket and the identity of its file."""
 
     sock: socket.socket
@@ -177,8 +177,7 @@ async def _turn(directory: Path) -> AsyncIterator[None]:
         os.close(handle)
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A symbolic link by which the socket is found below the state directory."""
 
     path: Path

@@ -10,9 +10,10 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from msgspec import Struct
 
 # <asm-generic/socket.h>, unix(7); Python has no name for it, and takes at most so many bytes.
 _SO_PEERGROUPS, _MOST_BYTES = 59, 1024
@@ -32,8 +33,7 @@ class Role(IntEnum):
         return "the account of the daemon" if self is Role.OWNER else f"{self.name.lower()}s"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """The process that connected, as it was then; ``groups`` is ``None`` where the socket does not tell."""
 
     pid: int
@@ -64,8 +64,7 @@ class Caller:
         return Caller(self.pid, self.uid, frozenset(os.getgrouplist(found.pw_name, found.pw_gid)))
 
 
-@dataclass(frozen=True, slots=True)
-class Circle:
+class Circle(Struct, frozen=True):
     """Who is let in besides our own user and root: the numbers of two groups."""
 
     operators: int | None = None

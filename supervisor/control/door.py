@@ -12,12 +12,12 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from http.client import responses
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
@@ -49,8 +49,7 @@ _PIECE = 1 << 16  # of a stream, in bytes; one line may be longer
 _UNBOUNDED = 1 << 62  # tornado would answer a large body without words; we answer it
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The bounds of what one client may cost; spans in seconds, sizes in bytes."""
 
     body_size: int = 1 << 20

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.control import requests
 from supervisor.control.callers import Role, stream_without_contents, without_contents
@@ -21,8 +23,7 @@ from supervisor.core import events
 from supervisor.settings.mistakes import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An answer: status, and a JSON object or a stream of them."""
 
     status: int
@@ -33,8 +34,7 @@ class Reply:
 Act = Callable[[Steering, str, Any], Awaitable[Reply]]
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(Struct, frozen=True, dict=True):
     """One method on one path: ``{name}`` in it stands for a kernel; ``least`` is who may ask for it."""
 
     method: str

@@ -8,14 +8,14 @@ Spawned or Adopt is followed once by Exited.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.core.model import Identity
 from supervisor.settings.config import KernelConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     """Launch a process for this run with these settings."""
 
     kernel: str
@@ -24,8 +24,7 @@ class Spawn:
     spare: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(Struct, frozen=True):
     """Have a spare kernel that waits; answered by SpareParked, and by SpareEnded once it is of no use."""
 
     kernel: str
@@ -33,16 +32,14 @@ class Park:
     config: KernelConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Struct, frozen=True):
     """End a spare."""
 
     kernel: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(Struct, frozen=True):
     """Watch what an earlier supervisor launched; answered by Ready unless it was ``ready``."""
 
     kernel: str
@@ -52,8 +49,7 @@ class Adopt:
     ready: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AskToExit:
+class AskToExit(Struct, frozen=True):
     """Interrupt it if it is busy and ``interrupt``, then send a ``shutdown_request`` on control."""
 
     kernel: str
@@ -62,16 +58,14 @@ class AskToExit:
     interrupt: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptKernel:
+class InterruptKernel(Struct, frozen=True):
     """Interrupt what the kernel executes, by signal or by message."""
 
     kernel: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class SignalGroup:
+class SignalGroup(Struct, frozen=True):
     """Send a signal to the process group of the run."""
 
     kernel: str
@@ -79,16 +73,14 @@ class SignalGroup:
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
-class WatchIdle:
+class WatchIdle(Struct, frozen=True):
     """Tell once, by BecameIdle, when the kernel executes nothing."""
 
     kernel: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitRoom:
+class AwaitRoom(Struct, frozen=True):
     """Tell once, by RoomMade, when there is room for the kernel with these settings."""
 
     kernel: str
@@ -96,37 +88,32 @@ class AwaitRoom:
     config: KernelConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(Struct, frozen=True):
     """Other settings are in force for the kernel from now on (live keys)."""
 
     kernel: str
     config: KernelConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Give the kernel a new address at its next spawn."""
 
     kernel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(Struct, frozen=True):
     """The kernel is stopped: remove its connection file, keep its address."""
 
     kernel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(Struct, frozen=True):
     """The kernel is no longer declared: remove all that is kept for it."""
 
     kernel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """A transition that the world is told about (one line of log)."""
 
     kernel: str
@@ -137,8 +124,7 @@ class Publish:
     fields: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """The order is not carried out, and why."""
 
     kernel: str

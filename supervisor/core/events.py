@@ -7,7 +7,8 @@ come from the machine.  A fact names the generation that it is about.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from supervisor.core.model import AS_EVER, Begun, Check, Death, Exit, Identity, JobId, Queue, Reason, Want
 from supervisor.settings.config import KernelConfig
@@ -15,60 +16,54 @@ from supervisor.settings.config import KernelConfig
 # Orders
 
 
-@dataclass(frozen=True, slots=True)
-class KernelOrder:
+class _Conditional(Struct, frozen=True, kw_only=True):
+    if_generation: int | None = None
+
+
+class KernelOrder(_Conditional, frozen=True):
     """An order to one kernel; with ``if_generation`` only as long as that is its latest run."""
 
     kernel: str
-    if_generation: int | None = field(default=None, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Start(KernelOrder):
+class Start(KernelOrder, frozen=True):
     """Want the kernel up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop(KernelOrder):
+class Stop(KernelOrder, frozen=True):
     """Want the kernel down; ``now`` begins the ladder at SIGKILL."""
 
     now: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Restart(KernelOrder):
+class Restart(KernelOrder, frozen=True):
     """Want a new run of the kernel; ``new_ports`` gives it a new address."""
 
     now: bool = False
     new_ports: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt(KernelOrder):
+class Interrupt(KernelOrder, frozen=True):
     """Interrupt what the kernel executes."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendSignal(KernelOrder):
+class SendSignal(KernelOrder, frozen=True):
     """Send a signal to the kernel's process group."""
 
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reset(KernelOrder):
+class Reset(KernelOrder, frozen=True):
     """Clear the failures of the kernel and start it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(Struct, frozen=True):
     """Stop every kernel; start none afterwards.  ``now`` goes straight to SIGKILL."""
 
     now: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """These kernels are declared, and no others."""
 
     kernels: Mapping[str, KernelConfig]
@@ -78,8 +73,7 @@ class Load:
 # Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Survivor:
+class Survivor(Struct, frozen=True):
     """A kernel that an earlier supervisor left on record.
 
     ``process`` is alive and verified, or a job, of which that is learnt later;
@@ -107,8 +101,7 @@ class Survivor:
     stopping: Reason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What an earlier supervisor left on record; comes once, before the first Load.
 
     ``declared`` is what that Load will declare: what happened while nobody
@@ -119,8 +112,7 @@ class Found:
     declared: Mapping[str, KernelConfig] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     """The process of this run exists, or its job was handed in."""
 
     kernel: str
@@ -129,8 +121,7 @@ class Spawned:
     begun: Begun = AS_EVER
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(Struct, frozen=True):
     """The cluster has this run wait; may be told again, with another ``queue``."""
 
     kernel: str
@@ -139,8 +130,7 @@ class Enqueued:
     queue: Queue
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
+class Began(Struct, frozen=True):
     """The run that a cluster was given has begun."""
 
     kernel: str
@@ -148,8 +138,7 @@ class Began:
     job: JobId
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(Struct, frozen=True):
     """This run has no process and will not have one."""
 
     kernel: str
@@ -157,8 +146,7 @@ class SpawnFailed:
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
-class NoRoom:
+class NoRoom(Struct, frozen=True):
     """Nothing was begun of this run: the machine has no room for it; ``reason`` says of what."""
 
     kernel: str
@@ -166,16 +154,14 @@ class NoRoom:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RoomMade:
+class RoomMade(Struct, frozen=True):
     """There may be room now; answers AwaitRoom."""
 
     kernel: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """The kernel answered its heartbeat and ``kernel_info``; ``connect`` is the command that reaches it."""
 
     kernel: str
@@ -183,8 +169,7 @@ class Ready:
     connect: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
+class Missed(Struct, frozen=True):
     """A check was not answered within its interval; ``stacks`` are what the kernel's threads do."""
 
     kernel: str
@@ -193,8 +178,7 @@ class Missed:
     stacks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """A check was answered; need be told only after a miss."""
 
     kernel: str
@@ -202,16 +186,14 @@ class Answered:
     check: Check
 
 
-@dataclass(frozen=True, slots=True)
-class BecameIdle:
+class BecameIdle(Struct, frozen=True):
     """The kernel executes nothing; answers WatchIdle."""
 
     kernel: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Escaped:
+class Escaped(Struct, frozen=True):
     """Children of an ended run live on outside its process group; told, whatever runs by now."""
 
     kernel: str
@@ -219,8 +201,7 @@ class Escaped:
     pids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(Struct, frozen=True):
     """Something about the helpers of a kernel, its zygote say; told, whatever runs by now."""
 
     kernel: str
@@ -229,16 +210,14 @@ class Noted:
     fields: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class SpareParked:
+class SpareParked(Struct, frozen=True):
     """The spare of this number has done all but bind, and waits."""
 
     kernel: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpareEnded:
+class SpareEnded(Struct, frozen=True):
     """The spare of this number is of no use any more, and why."""
 
     kernel: str
@@ -246,8 +225,7 @@ class SpareEnded:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """The process of this run has ended."""
 
     kernel: str
@@ -255,13 +233,11 @@ class Exited:
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed; the alarm went off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delayed:
+class Delayed(Struct, frozen=True):
     """Nobody looked for so many seconds: the supervisor itself was stopped (SIGSTOP, a debugger)."""
 
     seconds: float

@@ -6,8 +6,9 @@ is the host's, which brings Missed and Answered.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
+
+from msgspec.structs import replace
 
 from supervisor.core.actions import Action
 from supervisor.core.lifecycle import Transition, begin_stop, settings_of

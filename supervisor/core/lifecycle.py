@@ -7,9 +7,10 @@ the kernel that it becomes and what is to be done; ``machine`` says when.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import inf
 from signal import SIGKILL, SIGTERM
+
+from msgspec.structs import replace
 
 from supervisor.core import policy, spare
 from supervisor.core.actions import Action, Apply, AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw

@@ -6,8 +6,9 @@ first start, an edit, and a supervisor that takes up living kernels alike.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
+
+from msgspec.structs import replace
 
 from supervisor.core.actions import Action, Adopt, Apply, Forget, WatchIdle, Withdraw
 from supervisor.core.events import Found, Load, Survivor

@@ -7,8 +7,9 @@ raises.  It never reads a clock; ``next_deadline`` is all the timer there is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import inf
+
+from msgspec.structs import replace
 
 from supervisor.core import spare
 from supervisor.core.actions import Action, Refuse

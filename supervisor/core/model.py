@@ -8,8 +8,9 @@ Instants are monotonic seconds that the caller supplies.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
+
+from msgspec import Struct, field
 
 from supervisor.settings.config import KernelConfig
 
@@ -74,8 +75,7 @@ class Check(StrEnum):
     PROBE = "probe"
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessId:
+class ProcessId(Struct, frozen=True):
     """A process, beyond doubt: a pid alone is used again by the next process.
 
     ``start_time`` is field 22 of ``/proc/PID/stat`` in clock ticks since boot
@@ -87,8 +87,7 @@ class ProcessId:
     boot_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobId:
+class JobId(Struct, frozen=True):
     """A job of a cluster, beyond doubt: its number alone is given again by a controller that forgot it.
 
     ``name`` is that of all jobs of its kernel, ``mark`` that of its run.  ``number`` is empty as long
@@ -112,25 +111,25 @@ class JobId:
 Identity = ProcessId | JobId
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(Struct, frozen=True):
     """Why a run that a cluster was given has not begun, and when it is to (ISO 8601; empty: not known)."""
 
     reason: str = ""
     estimate: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Executing:
+class Executing(Struct, frozen=True):
     """The cell that a process executed: its number, since when (ISO 8601, UTC), the begin of its code."""
 
     count: int
     since: str
-    code: str = field(default="", repr=False)
+    code: str = ""
+
+    def __repr__(self) -> str:
+        return f"Executing(count={self.count}, since={self.since!r})"  # no code of others in a log
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a process ended, as far as it is known.
 
     ``code`` is the exit code and ``signal`` the name of the signal that ended
@@ -148,8 +147,7 @@ class Exit:
     executing: Executing | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(Struct, frozen=True):
     """A run that ended: which, when (monotonic), after how many seconds, and how."""
 
     generation: int
@@ -162,28 +160,24 @@ class Death:
 # Phases: each carries only what is true in it.
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """No process, and none is due."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(Struct, frozen=True):
     """To be started as soon as fewer than ``max_concurrent_starts`` are starting."""
 
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """To be started as soon as the machine has room for it; ``reason`` says what there is too little of."""
 
     since: float
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """How a run was begun: "cold", "prepared" or "fork", and why no warmer; empty: not known."""
 
     how: str = ""
@@ -193,8 +187,7 @@ class Begun:
 AS_EVER = Begun()
 
 
-@dataclass(frozen=True, slots=True)
-class Starting:
+class Starting(Struct, frozen=True):
     """Being launched, and not ready yet; ``process`` is known once it is spawned.
 
     ``queue``: as long as a cluster has it wait; it takes no slot, and the time of its start has not begun.
@@ -208,8 +201,7 @@ class Starting:
     queue: Queue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """Ready, as far as is known; ``since`` is its spawn, ``missed`` counts unanswered checks in a row."""
 
     launched: KernelConfig
@@ -219,8 +211,7 @@ class Running:
     begun: Begun = AS_EVER
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Struct, frozen=True):
     """On the stop ladder; ``process`` is not known while the spawn is in flight.
 
     ``ready``: it was Running before.
@@ -236,8 +227,7 @@ class Stopping:
     ready: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """Died, and is started again at ``until``."""
 
     until: float
@@ -245,8 +235,7 @@ class Backoff:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """Given up; a person is needed."""
 
     reason: str
@@ -255,8 +244,7 @@ class Failed:
 # The spare of a running kernel, which takes its place at its death.
 
 
-@dataclass(frozen=True, slots=True)
-class Growing:
+class Growing(Struct, frozen=True):
     """On its way: it is started, and runs the start-up code."""
 
     number: int
@@ -264,8 +252,7 @@ class Growing:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Parked:
+class Parked(Struct, frozen=True):
     """It waits, and listens nowhere."""
 
     number: int
@@ -273,8 +260,7 @@ class Parked:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Resting:
+class Resting(Struct, frozen=True):
     """The last one came to nothing; the next is tried at ``until``."""
 
     until: float
@@ -284,8 +270,7 @@ Spare = Growing | Parked | Resting
 Phase = Stopped | Queued | Waiting | Starting | Running | Stopping | Backoff | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(Struct, frozen=True):
     """One kernel across its runs.
 
     ``declared`` is ``None`` once the kernel has left the file and its last run
@@ -314,8 +299,7 @@ class Kernel:
         return self.deaths[-1] if self.deaths else None
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """All kernels, in the order in which they were declared."""
 
     kernels: Mapping[str, Kernel] = field(default_factory=dict)

@@ -5,7 +5,7 @@ Owns the rows of the table in ARCHITECTURE.md that people and programs cause.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from supervisor.core.actions import Action, InterruptKernel, Refuse, Renew, SignalGroup
 from supervisor.core.events import Interrupt, Order, Reset, Restart, SendSignal, Start, Stop

@@ -7,8 +7,10 @@ compares the two states, and performs none of the actions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.events import Load
 from supervisor.core.lifecycle import pending_keys
@@ -33,8 +35,7 @@ PlannedAction = Literal["none", "start", "stop", "restart", "apply", "pending", 
 RENAMED = "renamed? a new name is a new kernel: this is a stop and a start"
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """What would become of one kernel, which of its keys it is due to, and a word on it where one helps."""
 
     kernel: str

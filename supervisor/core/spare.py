@@ -6,7 +6,7 @@ A promotion is a Spawn with the number of the spare; a spare never makes a launc
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from supervisor.core.actions import Action, Discard, Park, Spawn
 from supervisor.core.events import SpareEnded, SpareParked

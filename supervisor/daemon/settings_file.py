@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from supervisor.disk.files import read_own, remove_temporaries_of, write_atomically
 from supervisor.settings.config import Config
@@ -19,8 +20,7 @@ from supervisor.wording import timestamp
 LAST_GOOD = "last-good.toml"
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """The file has mistakes; the configuration before it stays in force."""
 
     mistakes: tuple[str, ...]

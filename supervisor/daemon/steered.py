@@ -12,13 +12,13 @@ import os
 import time
 from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec.structs import asdict
 
 from supervisor.control.lookup import is_same_file
 from supervisor.control.requests import EventsRequest, OutputRequest

@@ -8,10 +8,11 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from supervisor.core.model import Cause, Executing, Exit, Phase, Reason, Running, Stopping
 from supervisor.records.record import Record, RecordedDeath

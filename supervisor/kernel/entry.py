@@ -8,7 +8,6 @@ removal at a time.  Decides nothing.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import signal
@@ -162,7 +161,7 @@ class Entry:
                 log.exception("launching kernel %s failed", self.name)
             failure = describe_failure(error)
             if isinstance(error, PortTaken) and not isinstance(error, PortOfAnother):
-                failure = dataclasses.replace(failure, detail=failure.detail + await self._holder(error))
+                failure = replace(failure, detail=failure.detail + await self._holder(error))
             report(SpawnFailed(self.name, effect.generation, failure))
             return
         self._is_there(run)

@@ -6,8 +6,9 @@ Owns the defaults, which are the daemon's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from supervisor.cgroups.tree import NOWHERE, Tree
 from supervisor.kernel.connection import Connection
@@ -22,8 +23,7 @@ def make_connection(kernel: str, places: Places) -> Connection:
     return Connection(kernel, places.connection_file(kernel), places.runtime_dir / "ipc")
 
 
-@dataclass(frozen=True)
-class Equipment:
+class Equipment(Struct, frozen=True):
     """That in which a daemon and a library that supervises one kernel differ; the defaults are the daemon's.
 
     ``context`` is the zmq context of our own sockets; ``None``: the one of the process.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from supervisor.core.model import Cause, Exit, Identity, ProcessId
 from supervisor.disk.off_loop import begin

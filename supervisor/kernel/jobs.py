@@ -17,11 +17,13 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.actions import Adopt
 from supervisor.core.events import Began, Enqueued, Fact, Noted
@@ -90,8 +92,7 @@ def _shared(settings: SlurmConfig) -> Path:
     return Path(expand(settings.directory or "", None))
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """What the node has written of the end of a run; all of it may be missing."""
 
     returncode: int | None = None

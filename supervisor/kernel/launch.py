@@ -18,10 +18,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor.core.model import Cause, Exit
 from supervisor.disk.off_loop import Hanging
@@ -60,8 +61,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BARE_PYTHON = re.compile(r"^python(3(\.\d+)?)?$")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """What to launch.
 
     ``argv`` is a template (see ``format_argv``), ``env`` what the kernelspec
@@ -70,7 +70,7 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(repr=False)
+    env: Mapping[str, str]
     cwd: str
     interrupt_mode: str
     kernel_name: str
@@ -78,6 +78,9 @@ class Command:
     language: str
     account: Account | None = None
     """Whose it is, if not ours."""
+
+    def __repr__(self) -> str:
+        return f"Command(argv={self.argv!r})"
 
 
 class Launcher:

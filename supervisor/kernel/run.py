@@ -11,10 +11,12 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Noted, Ready
 from supervisor.core.model import Begun, Cause, Check, Executing, Exit

@@ -11,8 +11,9 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from supervisor.cgroups.tree import NOWHERE, RunId, Tree
 from supervisor.core.events import Survivor
@@ -68,8 +69,7 @@ from supervisor.settings.config import KernelConfig
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Stock:
+class Stock(Struct, frozen=True):
     """What was found: kernels to take up, names to leave alone, and what a person should know.
 
     ``helpers`` are processes that it had for itself.
@@ -85,8 +85,7 @@ class Stock:
     troubles: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Marked:
+class Marked(Struct, frozen=True):
     """A process that carries the mark of a run of a kernel of this state directory."""
 
     process: ProcessId

@@ -10,9 +10,11 @@ import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.model import AS_EVER, Begun, Cause
 from supervisor.disk.files import read_bounded
@@ -41,8 +43,7 @@ TAKE_PATIENCE = 1.0
 STUB_LIFE = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Launching:
+class Launching(Struct, frozen=True):
     """What is to be launched: the parts that every way to launch needs."""
 
     config: KernelConfig
@@ -99,8 +100,7 @@ class Launching:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """How a run begins: forked already, or by which command; ``order`` is a descriptor of its own."""
 
     begun: Begun
@@ -115,8 +115,7 @@ class Way:
         return self.parts is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Spare:
+class Spare(Struct, frozen=True):
     """A kernel that is parked, or on its way there."""
 
     number: int

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.3"
@@ -22,8 +22,7 @@ SIGNATURE_SCHEME = "hmac-sha256"
 _FRAMES_AFTER_DELIMITER = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message whose signature was right; ``parent_id`` names the request that it answers."""
 
     msg_id: str

@@ -11,8 +11,9 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from supervisor.core.model import JobId
 from supervisor.disk.off_loop import Lane, begin
@@ -52,8 +53,7 @@ class SlurmError(Exception):
         self.is_passing = is_passing
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A job as squeue tells it; ``start`` (expected, while it waits) and ``end`` in epoch seconds."""
 
     number: str

@@ -72,8 +72,7 @@ REQUEST_PATIENCE = 0.5
 READY_PATIENCE = 5.0
 
 
-@dataclass(frozen=True)
-class ManagerPlaces(Places):
+class ManagerPlaces(Places, frozen=True):
     """The connection file where the manager wants it."""
 
     file: Path = Path()

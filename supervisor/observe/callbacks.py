@@ -16,9 +16,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor.disk.off_loop import Lane
 
@@ -35,8 +36,7 @@ Line = Mapping[str, object]
 _TOLD: ContextVar[tuple[Callbacks, Line | None] | None] = ContextVar("told", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Registration:
+class _Registration(Struct, frozen=True):
     kernel: str | None
     event: str
     callback: Callback

@@ -12,8 +12,9 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 # What user code makes is nobody else's to read, as in our units.
 UMASK = 0o077
@@ -24,8 +25,7 @@ _ALL = 0xFFFF_FFFF
 _SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s390x": 206, "armv7l": 206}
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """Who it is, as the system's database of users has it (passwd(5), initgroups(3))."""
 
     name: str

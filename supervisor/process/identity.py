@@ -16,8 +16,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from supervisor.core.model import ProcessId
 
@@ -25,8 +26,7 @@ LINUX = sys.platform == "linux"
 PROC = Path("/proc")
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(Struct, frozen=True):
     """What is used of ``/proc/PID/stat`` (proc(5))."""
 
     state: str

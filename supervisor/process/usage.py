@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 import psutil
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.model import ProcessId
 from supervisor.process.identity import LINUX, children, is_running
@@ -22,8 +23,7 @@ _YOUNGEST = 0.1
 _ASKED = ["cpu_times", "status", "memory_info", "memory_full_info", "num_threads", "num_fds"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What a process and its descendants use together.
 
     ``memory`` in bytes: the proportional set size, in which what several share is

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,8 +103,7 @@ class Record(Struct, frozen=True, kw_only=True):
         return f"Record(name={self.name!r}, generation={self.generation}, process={self.process!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(Struct, frozen=True):
     """A record that could not be read, why, where it is now, and whether the one before it stands in."""
 
     name: str
@@ -113,8 +112,7 @@ class Damaged:
     is_replaced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Newer:
+class Newer(Struct, frozen=True):
     """A record of a newer version: neither it nor its kernel may be touched."""
 
     name: str

@@ -9,8 +9,6 @@ running kernel: ``live`` takes effect at once and the kernel never notices,
 process cannot change it.  ``daemon`` needs a new daemon.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 

@@ -7,12 +7,11 @@ share.  Knows no key by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import NODEFAULT, inspect
+from msgspec import NODEFAULT, Struct, field, inspect
 
 from supervisor.settings.config import Reload, Settings
 
@@ -44,8 +43,7 @@ _KINDS: Mapping[type[inspect.Type], Kind] = {
 _BOUNDS = ("ge", "gt", "le", "min_length", "pattern")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key of a table: kind, bounds, default, and what an edit of it does.
 
     ``table`` is set for a TABLE and for TABLES, ``choices`` (in declared order) for a CHOICE.

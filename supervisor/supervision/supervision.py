@@ -14,11 +14,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from supervisor.cgroups.tree import NOWHERE, open_tree
 from supervisor.core import plan as planning

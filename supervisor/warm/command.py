@@ -10,9 +10,10 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 LAUNCH = str(Path(__file__).parent / "inside" / "launch.py")
 MODULES = ("ipykernel_launcher", "ipykernel")
@@ -24,8 +25,7 @@ class NotWarm(Exception):
     """Why a kernel is started cold."""
 
 
-@dataclass(frozen=True, slots=True)
-class IPython:
+class IPython(Struct, frozen=True):
     """``python`` with its options runs ``module`` with ``words``."""
 
     python: tuple[str, ...]

@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor.warm.command import LAUNCH, IPython, NotWarm
 
@@ -33,8 +34,7 @@ Spawn = Callable[[list[str], "dict[str, str]", str, int], "subprocess.Popen[byte
 Tell = Callable[[str, "dict[str, object]"], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """What a zygote is for; two kernels with the same share one."""
 
     python: tuple[str, ...]
@@ -43,8 +43,7 @@ class Cause:
     preload: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Forked:
+class Forked(Struct, frozen=True):
     """A process that waits on its cord for "go", and ends if it is cut."""
 
     pid: int

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from signal import SIGKILL, SIGUSR1
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.actions import AskToExit, InterruptKernel, Refuse, Renew, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import (

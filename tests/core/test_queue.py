@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.actions import Adopt, AskToExit, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Began, Enqueued, Exited, Found, Ready, Spawned, Start, Stop, Survivor

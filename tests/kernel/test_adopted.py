@@ -7,9 +7,9 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.process.identity import LINUX, identify

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.model import ProcessId
 from supervisor.process import group as process
