@@ -5,6 +5,7 @@ Owns what comes before the daemon's own modules, whose import takes a moment.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from argparse import Namespace
@@ -20,6 +21,9 @@ def run(arguments: Namespace) -> int:
     config = config_of(os.environ, arguments.file or arguments.config_option)
     # Until it listens: a SIGTERM would end it at once and leave an earlier one's kernels running.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+    gc.disable()  # what is imported lives as long as the daemon: there is nothing to collect
     from supervisor.daemon.life import live
 
+    gc.freeze()
+    gc.enable()
     return live(config, arguments)
