@@ -82,6 +82,7 @@ STORIES = {
     "core/test_queue": "runs that a cluster has wait, through all of the core",
     "daemon/test_edit_sequences": "any sequence of files ends as the last one",
     "kernel/test_hanging": "launches and adoptions whose disk hangs",
+    "machines/test_ssh": "the node, the relay, and a real ssh between them",
     "manager/test_ipykernel": "managers of a real kernel",
     "test_distribution": "what is built of the project",
     "test_home": "the tests themselves",

@@ -36,7 +36,7 @@ from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import format_argv, without_ours
 from supervisor.kernel.ports import Place
 from supervisor.kernel.warmth import Launching
-from supervisor.machines import slurm
+from supervisor.machines import relay, slurm
 from supervisor.machines.relays import RelayError, Relays
 from supervisor.machines.slurm import Row, Slurm, SlurmError
 from supervisor.output.file import open_for_writer
@@ -202,10 +202,19 @@ def prepare(job: JobId, wanted: Launching, address: Address) -> Path:
         "cwd": command.cwd,
         "output": str(directory / "output"),
         "toward": None,
+        "via": wanted.config.slurm.via,
     }
     # Last: it is what tells that a job may have been handed in.
     write_atomically(directory / "run.json", json.dumps(order).encode())
     return directory
+
+
+def target_of(place: Mapping[str, Any]) -> list[relay.Place]:
+    """Where a kernel is, in the order of the channels.  Raises KeyError and ValueError."""
+    ports = [int(place[f"{channel}_port"]) for channel in CHANNELS]
+    if place.get("transport") == "ipc":
+        return [(str(place["node"]), f"{place['ip']}-{port}") for port in ports]
+    return [(str(place["ip"]), port) for port in ports]
 
 
 def _script(directory: Path, settings: SlurmConfig) -> str:
@@ -313,10 +322,10 @@ class JobHandle:
         if self._begun.is_set() or (place := await self._do(partial(self._read, "place.json"))) is None:
             return
         try:
-            target = [(str(place["ip"]), int(place[f"{channel}_port"])) for channel in CHANNELS]
-            relays = await self._jobs.relays()
-            await relays.add(self._run[0], self._local)
-            await relays.point(self._run[0], target)
+            target = target_of(place)
+            known = await self._jobs.relays()
+            await known.add(self._run[0], self._local)
+            await known.point(self._run[0], target)
         except (RelayError, KeyError, TypeError, ValueError) as error:
             log.warning("kernel %s cannot be reached at its address yet: %s", self._run[0], error)
             return

@@ -10,10 +10,12 @@ The key is in files of mode 0600 only, never in an argument or in the environmen
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any, Dict, List, Optional, cast
 
@@ -36,6 +38,8 @@ class Run:
         self.told = {}  # type: Fields
         self.signals = []  # type: List[int]
         self.kernel = None  # type: Optional[subprocess.Popen[bytes]]
+        self.held = []  # type: List[socket.socket]
+        self.private = None  # type: Optional[str]
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
@@ -65,10 +69,25 @@ class Run:
         if self.kernel is not None:
             kill_group(self.kernel.pid, signum)
 
+    def choose(self) -> Fields:
+        """Where the kernel is to listen."""
+        if self.told.get("via") == "ssh":
+            # In a directory that is ours alone on this very machine, of a path that a socket takes.
+            self.private = tempfile.mkdtemp(prefix="ks-", dir="/tmp")
+            address = {"transport": "ipc", "ip": f"{self.private}/k"}  # type: Fields
+            address.update((f"{name}_port", number) for number, name in enumerate(CHANNELS, 1))
+            return address
+        ip = own_ip(self.told.get("toward") or os.environ.get("SLURM_SUBMIT_HOST") or "127.0.0.1")
+        # Held as long as the kernel lives, which binds them beside us: nobody else gets one meanwhile.
+        self.held = [hold(ip) for _ in CHANNELS]
+        address = {"transport": "tcp", "ip": ip}
+        address.update((f"{name}_port", s.getsockname()[1]) for name, s in zip(CHANNELS, self.held))
+        return address
+
     def start(self, address: Fields) -> "subprocess.Popen[bytes]":
         told, file = self.told, self.path("connection.json")
         names = {key: told[key] for key in ("key", "signature_scheme", "kernel_name")}
-        self.put("connection.json", **names, **address, transport="tcp")
+        self.put("connection.json", **names, **address)
         env = {**os.environ, **told["env"], "KERNEL_SUPERVISOR_RUN": told["mark"]}
         env.pop("JPY_PARENT_PID", None)
         argv = [word.replace("{connection_file}", file) for word in told["argv"]]
@@ -101,11 +120,7 @@ def main(directory: str) -> int:
     before = oom_kills(run.job)
     try:
         run.read()
-        ip = own_ip(run.told.get("toward") or os.environ.get("SLURM_SUBMIT_HOST") or "127.0.0.1")
-        # Held as long as the kernel lives, which binds them beside us: nobody else gets one meanwhile.
-        held = [hold(ip) for _ in CHANNELS]
-        address = {"ip": ip}  # type: Fields
-        address.update((f"{name}_port", s.getsockname()[1]) for name, s in zip(CHANNELS, held))
+        address = run.choose()
         kernel = run.start(address)
     except Exception as error:  # whatever it is, the other machine is to know
         run.put("end.json", error=f"{type(error).__name__}: {error}", returncode=None, signals=run.signals)
@@ -116,6 +131,8 @@ def main(directory: str) -> int:
     state = state_at_end(run.job)
     run.put("end.json", returncode=returncode, signals=run.signals, state=state, oom=oom, error=None)
     os.unlink(run.path("connection.json"))
+    if run.private is not None:
+        shutil.rmtree(run.private, ignore_errors=True)
     return returncode if returncode >= 0 else 128 - returncode
 
 

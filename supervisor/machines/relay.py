@@ -3,7 +3,8 @@
 ``relay.py DIRECTORY LOCK`` listens at ``relay.sock`` there, writes its pid to the descriptor LOCK and keeps
 that, and says on its standard output when it can be asked; ``supervisor.machines.relays`` asks.
 Owns the ports, and passes on to wherever each kernel is just now; while it is nowhere, its ports are kept
-and refuse.  Keeps nothing on disk, understands nothing of what passes by, decides nothing.
+and refuse.  A place is an address and a port, or a host and the path of a socket there, which is reached by
+ssh.  Keeps nothing on disk, understands nothing of what passes by, decides nothing.
 
 One thread, and the standard library alone: it is run by its path, and light.
 """
@@ -21,11 +22,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from itertools import count
+from typing import IO, Any
 
-Place = tuple[str, int]
+Place = tuple[str, int | str]
 
-SOCKET = "relay.sock"
+SOCKET, TUNNEL = "relay.sock", "relay.ssh."
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 SHELL, IOPUB = 0, 1
 # Seconds from a move until shell opens: at the earliest, as a stock client tries again within 0.2; at the
@@ -35,6 +37,7 @@ SOONEST, LATEST = 0.3, 1.0
 # more than the type of its socket (ZMTP 3.1, ZeroMQ RFC 37).
 HANDSHAKE = 92
 RESERVE = 32  # descriptors that are kept for orders
+LONGEST_DELAY = 30.0  # seconds until an ssh that ended is begun again, from one on
 LONGEST_ORDER = 1 << 20
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 # Send at once, and notice within a minute that the other machine is gone (tcp(7)).
@@ -47,6 +50,19 @@ _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
 )
 _BUFFER = memoryview(bytearray(1 << 18))
+# Alone, and asking nobody; what the account says to ssh of the host (ssh_config(5)) is in force.
+_SSH = (
+    "-Tax",
+    "-oBatchMode=yes",
+    "-oControlPath=none",
+    "-oExitOnForwardFailure=yes",
+    "-oPermitLocalCommand=no",
+    "-oConnectTimeout=10",
+    "-oServerAliveInterval=15",
+)
+# It tells when it forwards, and ends when we do: its input ends with us.
+_THERE = "echo; exec cat"
+_NUMBERS = count()
 
 
 class Wire:
@@ -90,7 +106,7 @@ class Side(Wire):
     def __init__(self, door: Door, sock: socket.socket, *, is_up: bool) -> None:
         super().__init__(door.relay, sock)
         self.door, self.is_up, self.has_ended, self.received, self.peer = door, is_up, False, 0, self
-        for option in _OPTIONS:
+        for option in _OPTIONS if sock.family == socket.AF_INET else ():
             sock.setsockopt(*option)
 
     def renew(self) -> None:
@@ -170,11 +186,12 @@ class Door:
             sock.close()
             return
         assert self.target is not None, "who refuses is not watched"
-        onward = socket.socket()
+        host, port = self.target
+        onward = socket.socket(socket.AF_INET if host else socket.AF_UNIX)
         client, server = Side(self, sock, is_up=True), Side(self, onward, is_up=False)
         client.peer, server.peer = server, client
         self.clients.add(client)
-        if onward.connect_ex(self.target) in (0, errno.EINPROGRESS):
+        if onward.connect_ex((host, port) if host else str(port)) in (0, errno.EINPROGRESS):
             server.renew()
         else:
             self.drop(client)
@@ -184,6 +201,45 @@ class Door:
         for each in (side, side.peer):
             self.clients.discard(each)
             each.close()
+
+
+class Tunnel:
+    """An ssh to the host of an address, whose sockets are sockets here."""
+
+    def __init__(self, address: Address, target: list[Place]) -> None:
+        import subprocess  # few need it
+
+        self.address, self.is_up = address, False
+        stem = f"./{TUNNEL}{next(_NUMBERS)}"
+        self.places: list[Place] = [("", f"{stem}.{channel}") for channel in CHANNELS]
+        ways = [f"-L{here}:{there}" for (_, here), (_, there) in zip(self.places, target, strict=True)]
+        command = ["ssh", *_SSH, *ways, "--", target[0][0], _THERE]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert self.process.stdin is not None, "it was asked for"
+        assert self.process.stdout is not None, "it was asked for"
+        self.held, self.said = self.process.stdin, self.process.stdout
+        os.set_blocking(self.said.fileno(), False)
+        address.relay.watch(self.said, READ, self.ready)
+
+    def ready(self, _: int) -> None:
+        """It passes on from now on, or has ended."""
+        said = self.said.read(1024)
+        if said == b"":
+            self.address.refuse()
+        elif said and not self.is_up:
+            self.is_up, self.address.delay = True, 1.0
+            self.address.open(self.places)
+
+    def close(self) -> None:
+        """End it."""
+        self.address.relay.watch(self.said, 0, self.ready)
+        self.process.kill()
+        self.process.poll()  # if it is too early, the next to be begun buries it
+        self.held.close()
+        self.said.close()
+        for _, path in self.places:
+            with suppress(OSError):
+                os.unlink(str(path))
 
 
 class Address:
@@ -196,6 +252,8 @@ class Address:
     def __init__(self, relay: Relay, local: list[Place]) -> None:
         self.relay, self.local = relay, local
         self.target: list[Place] | None = None
+        self.tunnel: Tunnel | None = None
+        self.delay = 0.0
         self.doors = [Door(relay, place) for place in local]
         self.moved_at, self.awaited = 0.0, 1  # one, whom we know nothing of before we began
 
@@ -203,17 +261,55 @@ class Address:
         """Lead there from now on, or nowhere."""
         if target == self.target:
             return
+        self.target, self.delay = target, 0.0
+        if target is not None and isinstance(target[0][1], int):
+            self._leave_tunnel()
+            self.open(target)
+        else:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Refuse, until a tunnel leads there if one is to."""
+        self._leave_tunnel()
         self.awaited = max(self.awaited, len(self.doors[IOPUB].clients))
-        self.target, self.moved_at = target, time.monotonic()
-        for number, door in enumerate(self.doors):
-            door.lead(None if target is None else target[number])
-            if target is not None and number != SHELL:
+        self.moved_at = time.monotonic()
+        for door in self.doors:
+            door.lead(None)
+        (self.relay.moving.discard if self.target is None else self.relay.moving.add)(self)
+
+    def open(self, places: list[Place]) -> None:
+        """Lead to these; those who come to shell wait a little."""
+        self.awaited = max(self.awaited, len(self.doors[IOPUB].clients))
+        self.moved_at = time.monotonic()
+        for number, (door, place) in enumerate(zip(self.doors, places, strict=True)):
+            door.lead(place)
+            if number != SHELL:
                 door.let_in()
-        (self.relay.moving.discard if target is None else self.relay.moving.add)(self)
+        self.relay.moving.add(self)
+
+    def _leave_tunnel(self) -> None:
+        if self.tunnel is not None:
+            self.tunnel.close()
+            self.tunnel = None
+
+    def _begin_tunnel(self, passed: float) -> float:
+        if passed < self.delay:
+            return self.delay - passed
+        assert self.target is not None, "who is nowhere is not on its way"
+        self.moved_at, self.delay = time.monotonic(), min(2 * self.delay or 1.0, LONGEST_DELAY)
+        try:
+            self.tunnel = Tunnel(self, self.target)
+        except OSError as error:
+            sys.stderr.write(f"no ssh to {self.target[0][0]}: {error}\n")
+        else:
+            self.relay.moving.discard(self)
+        return self.delay
 
     def go_on(self) -> float:
         """After a move: open shell if it is time; else in how many seconds, at most."""
         passed = time.monotonic() - self.moved_at
+        if self.doors[SHELL].target is None:
+            return self._begin_tunnel(passed)
         back = sum(client.received > HANDSHAKE for client in self.doors[IOPUB].clients)
         if passed < SOONEST or (back < self.awaited and passed < LATEST):
             return (SOONEST if passed < SOONEST else LATEST) - passed
@@ -263,7 +359,7 @@ class Relay:
         self.most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.most, self.most))
 
-    def watch(self, sock: socket.socket, mask: int, ready: Callable[[int], None]) -> None:
+    def watch(self, sock: socket.socket | IO[bytes], mask: int, ready: Callable[[int], None]) -> None:
         """Have ``ready`` called with what has happened; with no mask nothing is told, not even a hang-up."""
         fd = sock.fileno()
         if mask:
@@ -332,7 +428,11 @@ def _five(places: list[Any]) -> list[Place]:
     return [_place(*place) for place in places]
 
 
-def _place(ip: str, port: int) -> Place:
+def _place(ip: str, port: int | str) -> Place:
+    if isinstance(port, str):
+        if not (ip.isprintable() and ip and port.startswith("/") and ":" not in port):
+            raise ValueError(f"not a socket on a host: {ip}: {port}")
+        return ip, port
     socket.inet_aton(ip)  # a name would be looked up, which takes its time
     if port not in range(1, 1 << 16):
         raise ValueError(f"not a port: {port}")
@@ -345,6 +445,9 @@ def main(directory: str, lock: int) -> None:
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     os.chdir(directory)  # the path of a socket has to be short
     os.umask(0o077)
+    for left in os.listdir():  # by one that was killed
+        if left.startswith(TUNNEL):
+            os.unlink(left)
     door = socket.socket(socket.AF_UNIX)
     door.bind(fresh := f".{SOCKET}.{os.getpid()}")
     door.listen()

@@ -25,14 +25,13 @@ from typing import Any
 
 from supervisor.disk.files import open_own
 from supervisor.disk.off_loop import Hanging, Lane
-from supervisor.machines.relay import SOCKET
+from supervisor.machines.relay import SOCKET, Place
 
-Place = tuple[str, int]
 Tell = Callable[[str, dict[str, object]], object]
 
 RELAY = Path(__file__).with_name("relay.py")
 LOCK, LOG = "relay.lock", "relay.log"
-_KEPT = ("PATH", "LD_LIBRARY_PATH")
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "HOME", "SSH_AUTH_SOCK")
 # Seconds: for an answer; for a start, or an end; between starts that fail.
 PATIENCE, START_PATIENCE, RETRY = 2.0, 5.0, 0.5
 _FAILURES = (OSError, ValueError, KeyError, TypeError, Hanging)

@@ -157,6 +157,9 @@ class SlurmConfig(Settings, frozen=True):
     python: Annotated[Text, Meta(description="a Python 3.6 or newer on the nodes, for our own script")] = (
         "python3"
     )
+    via: Annotated[
+        Literal["direct", "ssh"], Meta(description="how it is reached: by TCP, or by ssh, encrypted")
+    ] = "direct"
     queue_timeout: Annotated[
         float, Meta(description="seconds that it may wait in the queue; 0: any time", ge=0)
     ] = 0.0

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from supervisor.kernel.jobs import job_name
-from tests.e2e.daemon import Scene, printed
+from tests.e2e.daemon import printed
+from tests.machines.sshd import serving
 from tests.slurm.cluster import Cluster, limits_memory
+from tests.slurm.lab import Lab
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -23,54 +24,6 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 # How often the daemon is killed.
 ROUNDS = int(os.environ.get("SLURM_ROUNDS", "8"))
 LONG = 120.0  # Slurm looks at limits of time twice a minute, and ends what is over them later
-
-
-class Lab(Scene):
-    """A scene with a cluster."""
-
-    def __init__(self, directory: Path, cluster: Cluster) -> None:
-        super().__init__(directory)
-        self.cluster = cluster
-        self.shared = cluster.shared / directory.name
-
-    def environment(self, **more: str) -> dict[str, str]:
-        kept = {name: self.cluster.env[name] for name in ("SLURM_CONF", "PATH")}
-        return super().environment(**{**kept, **more})
-
-    def job(self, name: str, *options: str, kernel: str = "mini", keys: str = "", **slurm: object) -> str:
-        """The tables of a kernel that is a job."""
-        asked = {"directory": str(self.shared), "cpus": 1, "memory": "200M", **slurm}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in asked.items()]
-        table = self.mini(name, *options) if kernel == "mini" else self.ipykernel(name)
-        return "\n".join([table, keys, f"[kernels.{name}.slurm]", *lines])
-
-    def jobs(self, name: str = "a", *states: str) -> list[tuple[str, str, str]]:
-        """The jobs of a kernel that have not ended: number, state, node."""
-        told = self.cluster.run(
-            "squeue", "-h", f"--name={job_name(self.state_dir, name)}", "-o", "%i|%T|%N"
-        ).splitlines()
-        found = [tuple(line.split("|")) for line in told]
-        return [row for row in found if not states or row[1] in states]  # type: ignore[misc]
-
-    def place(self, name: str = "a") -> dict[str, Any]:
-        """Where its latest run is."""
-        runs = self.shared.glob(f"{job_name(self.state_dir, name)}+*/place.json")
-        newest = max(runs, key=lambda path: path.stat().st_mtime)
-        return json.loads(newest.read_text())
-
-    def clean_up(self) -> None:
-        super().clean_up()
-        wait_for(lambda: not self.cancel_all(), "no job is left")
-        relay = self.state_dir / "relay.lock"
-        if relay.exists() and (pid := relay.read_text().strip()):
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-    def cancel_all(self) -> str:
-        self.cluster.run("scancel", "--user=root")
-        return self.cluster.run("squeue", "-h", "-o", "%i %T")
 
 
 @pytest.fixture
@@ -220,12 +173,30 @@ def test_a_client_works_on_when_its_kernel_changes_nodes(lab: Lab) -> None:
     started(lab, lab.job("a", kernel="ipykernel", memory="400M"))
     with lab.client("a") as client:
         node = printed(client, "import os; print(os.environ['SLURMD_NODENAME'])")
-        lab.cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
-        try:
+        with lab.without(node):
             lab.order("restart", "a")
             assert node != printed(client, "import os; print(os.environ['SLURMD_NODENAME'])")
-        finally:
-            lab.cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def test_by_ssh_nobody_else_reaches_it_and_a_client_goes_from_node_to_node(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path / "ssh") as sshd:
+        monkeypatch.setitem(lab.cluster.env, "PATH", sshd.path)
+        started(lab, lab.job("a", kernel="ipykernel", memory="400M", via="ssh"))
+        with lab.client("a") as client:
+            code = "import os; print(os.environ['SLURMD_NODENAME'])"
+            node = printed(client, code)
+            place = lab.place()
+            assert ("ipc", node) == (place["transport"], place["node"])
+            assert 0o700 == stat.S_IMODE(Path(place["ip"]).parent.stat().st_mode)
+            with lab.without(node):
+                lab.order("restart", "a")
+                assert node != printed(client, code)
+            lab.kill()
+            lab.start("a")
+            assert node != printed(client, code)
+        assert 0 == lab.stop()
 
 
 def test_a_relay_that_is_killed_costs_no_kernel(lab: Lab) -> None:
