@@ -5,6 +5,7 @@ Owns their making and their end.  Only root can make accounts: elsewhere the tes
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -21,6 +22,7 @@ import pytest
 from tests.waiting import wait_for
 
 FIRST_UID = 200_000
+_NUMBERS = itertools.count()
 PACKAGES = f"{sysconfig.get_path('purelib')}:{Path(__file__).parents[1]}"
 
 
@@ -33,9 +35,9 @@ def made_accounts(*names: str) -> Iterator[list[pwd.struct_passwd]]:
     homes = Path(mkdtemp(prefix="ks-homes-"))
     homes.chmod(0o755)
     try:
-        for number, name in enumerate(names):
+        for name in names:
             # In the end all of theirs is killed: nobody else, in a container say, is to have the number.
-            uid = FIRST_UID + 10 * os.getpid() + number
+            uid = FIRST_UID + 100 * os.getpid() + next(_NUMBERS)
             words = [
                 "--uid",
                 str(uid),

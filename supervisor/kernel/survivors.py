@@ -178,9 +178,11 @@ async def take_stock(
     """
     look = Lane("records")
     records, troubles = await look.begin(store.read_all)
-    users = {name: kernel.user for name, kernel in declared.items()}
-    users |= {record.name: record.launched.user for record in records if record.launched}
-    uids = await look.begin(lambda: {name: uid_of(user) for name, user in users.items()})
+    own = os.geteuid()
+    # As it was launched: its account may be called otherwise by now, or be gone.
+    uids: dict[str, int | None] = {r.name: own if r.uid is None else r.uid for r in records}
+    anew = {name: kernel.user for name, kernel in declared.items() if name not in uids}
+    uids |= await look.begin(lambda: {name: uid_of(user) for name, user in anew.items()})
     marked, helpers = await look.begin(_marked, places.state_dir, uids)
     survivors: list[Survivor] = []
     told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
@@ -191,7 +193,7 @@ async def take_stock(
     strangers |= lost & marked.keys() - unrecorded.keys()
     for name, leader in unrecorded.items():
         if name in declared:
-            records.append(_record_anew(name, leader, declared[name]))
+            records.append(_record_anew(name, leader, declared[name], uids[name]))
         else:
             strangers.add(name)
             told[f"record of {name}"] = (
@@ -200,7 +202,7 @@ async def take_stock(
             )
     for record in records:
         found = marked.get(record.name, [])
-        if (refusal := _reason_to_refuse(record, found, cgroups, uids)) is not None:
+        if (refusal := _reason_to_refuse(record, found, cgroups, uids[record.name])) is not None:
             strangers.add(record.name)
             told[f"record of {record.name}"] = refusal
         elif record.launched is not None:
@@ -220,46 +222,26 @@ def _job_of(record: Record, state_dir: Path) -> JobId | None:
     return unanswered(record, state_dir)
 
 
-def _reason_to_refuse(
-    record: Record, marked: list[Marked], cgroups: Tree, uids: Mapping[str, int | None]
-) -> str | None:
-    """Why a kernel on record that may live cannot be taken up."""
+def _reason_to_refuse(record: Record, marked: list[Marked], cgroups: Tree, uid: int | None) -> str | None:
+    """Why a kernel on record that may live cannot be taken up; ``uid`` is whose it is."""
     process = record.process if record.process and is_running(record.process) else None
     if process is not None:
-        other = _of_another_account(record, process, uids.get(record.name, os.geteuid())) or _of_another_run(
-            record, process, cgroups
-        )
-        if other is not None:
-            return other
-        if not marked and not _is_its_run(process, []):
+        what, owner = "", owner_of(process)
+        if owner not in (None, uid):
+            # As after ``User=`` of the service was changed: it could neither be ended nor believed.
+            what = f"belongs to user {owner} instead of {uid}"
+        elif cgroups.run_of(process.pid) not in (None, RunId(record.name, record.generation)):
+            what = "on record is not its own, by its cgroup"
+        elif not marked and not _is_its_run(process, []):
             # It may be the kernel all the same, launched with an empty environment: never a second
             # one beside it.
-            return (
-                f"{record.name}: pid {process.pid} on record does not carry the mark of its run: "
-                "it is left alone: end it, and start the daemon anew"
-            )
+            what = "on record does not carry the mark of its run"
+        if what:
+            todo = f"end it (kill {process.pid}), or run the daemon as before, and start the daemon anew"
+            return f"{record.name}: pid {process.pid} {what}: it is left alone: {todo}"
     if record.launched is None and (marked or process):
         return f"{record.name}: its settings on record are not understood"
     return None
-
-
-def _of_another_account(record: Record, process: ProcessId, uid: int | None) -> str | None:
-    """Why the living process of a kernel on record cannot be taken up, if it is not that of its account.
-
-    As after ``User=`` of the service was changed: it could neither be ended nor believed.
-    """
-    owner, name, pid = owner_of(process), record.name, process.pid
-    if owner is None or owner == uid:
-        return None
-    if record.launched is not None and (user := record.launched.user) is not None:
-        return (
-            f"{name}: pid {pid} is not of user {user}, whose the kernel is: it is left alone: "
-            f"end it (kill {pid}) and start the daemon anew"
-        )
-    return (
-        f"{name}: pid {pid} belongs to user {owner}, and this daemon runs as {uid}: it is left alone: "
-        f"run the daemon as that user again, or end it (kill {pid}) and start the daemon anew"
-    )
 
 
 def _is_its_run(process: ProcessId, marked: list[Marked]) -> bool:
@@ -274,17 +256,6 @@ def _is_its_run(process: ProcessId, marked: list[Marked]) -> bool:
     except OSError:
         return True
     return not any(re.match(rb"[A-Za-z_]\w*=", variable) for variable in environ.split(b"\0"))
-
-
-def _of_another_run(record: Record, process: ProcessId, cgroups: Tree) -> str | None:
-    """Why the living process of a record cannot be its kernel, if it is in the cgroup of another run."""
-    run, expected = cgroups.run_of(process.pid), RunId(record.name, record.generation)
-    if run in (None, expected):
-        return None
-    return (
-        f"{record.name}: pid {process.pid} on record is not its own, by its cgroup: it is left alone: "
-        "end it, and start the daemon anew"
-    )
 
 
 def end_leftovers(cgroups: Tree, stock: Stock) -> None:
@@ -338,7 +309,7 @@ def _unrecorded(marked: Mapping[str, list[Marked]], known: set[str], places: Pla
     return found
 
 
-def _record_anew(name: str, leader: Marked, config: KernelConfig) -> Record:
+def _record_anew(name: str, leader: Marked, config: KernelConfig, uid: int | None) -> Record:
     """What would be on record of a living kernel, as far as it can still be known."""
     return Record(
         name=name,
@@ -347,6 +318,7 @@ def _record_anew(name: str, leader: Marked, config: KernelConfig) -> Record:
         want=Want.UP.value,
         launched=config,
         process=leader.process,
+        uid=None if uid == os.geteuid() else uid,
         ready=_has_outlived_its_start(leader.process, config),
         spawned_at=time.monotonic() - _age(leader.process),
     )

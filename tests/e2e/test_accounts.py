@@ -6,12 +6,13 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import which
 
 import pytest
 
@@ -190,6 +191,51 @@ def test_an_account_that_was_edited_while_no_daemon_ran_has_the_key_no_more(
     assert key != json.loads(scene.connection_file("a").read_bytes())["key"]
 
 
+def test_the_kernel_of_an_account_that_is_removed_is_taken_up_and_ended_like_any_other(scene: Scene) -> None:
+    with made_accounts("eve") as (eve,):
+        scene.write(kernel("e", eve, cwd='"/"'), scene.mini("b"))
+        scene.start("e", "b")
+        scene.wait_recorded("e", "b")
+        pids = scene.pids()
+        subprocess.run(["userdel", "--force", eve.pw_name], check=True, capture_output=True)
+
+        assert f'"{eve.pw_name}": no user of this name' in scene.command("reload").err
+        scene.kill()
+        scene.start("e", "b")
+
+        assert pids == scene.pids()
+        assert 200 == scene.order("stop", "e").status
+        assert not scene.connection_file("e").exists()
+        assert [] == scene.leaders("e")
+        scene.order("start", "e")
+        assert f'user "{eve.pw_name}" does not exist' in scene.wait_event("kernel.died", kernel="e")["detail"]
+        assert pids["b"] == scene.kernel("b")["pid"]
+
+
+def test_a_home_that_is_missing_or_not_writable_is_told_or_does_no_harm(
+    scene: Scene, accounts: Accounts
+) -> None:
+    with made_accounts("hal") as (hal,):
+        home = Path(hal.pw_dir)
+        os.chown(home, 0, hal.pw_gid)
+        home.chmod(0o550)
+        scene.write(kernel("a", hal))
+        scene.start("a")
+        assert hal.pw_dir == scene.run("a", "import os; print(os.getcwd())")
+
+        shutil.rmtree(home)
+        scene.write(kernel("b", hal, max_restarts="1"), kernel("c", hal, cwd='"/"'))
+        scene.command("reload")
+
+        died = scene.wait_event("kernel.died", kernel="b")
+        assert ("not-found", f'working directory "{home}" does not exist: make it or change cwd') == (
+            died["cause"],
+            died["detail"],
+        )
+        scene.wait_running("c")
+        assert "42" == scene.run("c", "print(6 * 7)")
+
+
 def test_a_kernelspec_is_the_accounts_own_and_learns_nothing_of_ours(
     scene: Scene, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +349,7 @@ def test_an_account_that_cannot_get_to_its_file_is_told_what_to_type(
     assert str(scene.directory) in detail
 
 
-@pytest.mark.skipif(not which("setpriv"), reason="needs setpriv (util-linux)")
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv (util-linux)")
 def test_the_rights_that_the_unit_leaves_to_root_are_enough(scene: Scene, accounts: Accounts) -> None:
     page = (ROOT / "docs/systemd.md").read_text()
     rights = re.findall(

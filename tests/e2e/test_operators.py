@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,28 @@ def test_the_groups_are_edited_live_and_whoever_is_in_none_any_more_is_out_at_on
     assert 0 == cast.by(cast.reader, "status").returncode
     following.join(DEADLINE)
     assert not following.is_alive()
+
+
+def test_a_group_that_is_renamed_keeps_its_members_in_until_the_daemon_is_started_anew(cast: Cast) -> None:
+    with made_group("old", cast.operator.pw_name) as group:
+        cast.write(cast.mini("a"), supervisor=f'operators = "{group}"')
+        cast.start("a")
+        cast.wait_let_in()
+        cast.wait_recorded("a")
+        pid = cast.kernel("a")["pid"]
+        renamed = f"{group}-new"
+        subprocess.run(["groupmod", "--new-name", renamed, group], check=True)
+        try:
+            assert "no group of this name is known here" in cast.command("reload").err
+            assert 0 == cast.by(cast.operator, "status").returncode
+            cast.kill()
+            cast.start("a")
+
+            assert pid == cast.kernel("a")["pid"]
+            wait_for(lambda: "not let in" in str(cast.status()["degraded"]), "it is told")
+            assert "permission denied" in cast.by(cast.operator, "status").stderr
+        finally:
+            subprocess.run(["groupmod", "--new-name", group, renamed], check=True)
 
 
 FLOOD = """

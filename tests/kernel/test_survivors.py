@@ -162,8 +162,19 @@ async def test_a_kernel_of_another_account_is_left_alone_and_told(
     stock = await found(store, places)
 
     assert ((), frozenset({"a"})) == (stock.survivors, stock.strangers)
-    told = f"a: pid {process.pid} belongs to user 65534, and this daemon runs as 0: it is left alone: "
+    told = f"a: pid {process.pid} belongs to user 65534 instead of 0: it is left alone: "
     assert stock.troubles["record of a"].startswith(told)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another account")
+async def test_whose_a_kernel_is_counts_as_it_was_launched_though_no_such_account_is_there_any_more(
+    store: RecordStore, places: Places, launch: Launch
+) -> None:
+    process = launch(argv=["/bin/sh", "-c", "echo up; exec sleep 600"], user=65534)
+    gone = KernelConfig(name="a", argv=("x",), user="no-such-account")
+    store.write(record(process, launched=gone, uid=65534))
+
+    assert process == (await only(store, places)).process
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another account")
