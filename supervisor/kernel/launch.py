@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -268,38 +269,25 @@ def spawn(
     Raises LaunchError, or TypeError or ValueError if ``Popen`` does not take
     the keywords; there is no process then.
     """
-    fd = None if output is None else open_output(output)
-    try:
-        with acting(command.account):
-            return _spawn(command, connection_file, fd, mark, popen_options)
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def _spawn(
-    command: Command,
-    connection_file: Path,
-    output: int | None,
-    mark: Mapping[str, str],
-    popen_options: Mapping[str, Any],
-) -> subprocess.Popen[bytes]:
-    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, **popen_options}
-    base = options.pop("env", None)
-    cwd = str(Path(options.pop("cwd", None) or command.cwd).absolute())
-    env = environment(command, mark, base)
-    keywords = {key: value for key, value in popen_options.items() if isinstance(value, str)}
-    argv = format_argv(command.argv, str(connection_file), command.resource_dir, keywords)
-    _check_cwd(cwd)
-    options.setdefault("executable", _executable(argv[0], env, cwd))
-    options.pop("process_group", None)
-    # Always: a group signal to a kernel in our own group would reach us.
-    options |= {"start_new_session": True, "cwd": cwd, "env": env}
-    if command.account is not None:
-        options |= command.account.popen_options()
-    if output is not None:
-        options = {"stdout": output, "stderr": output, **options}
-    return start(argv, options)
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
+    with ExitStack() as held:
+        if output is not None:
+            options["stdout"] = options["stderr"] = fd = open_output(output)
+            held.callback(os.close, fd)
+        held.enter_context(acting(command.account))
+        options |= popen_options
+        cwd = str(Path(options.get("cwd") or command.cwd).absolute())
+        env = environment(command, mark, options.get("env"))
+        keywords = {key: value for key, value in popen_options.items() if isinstance(value, str)}
+        argv = format_argv(command.argv, str(connection_file), command.resource_dir, keywords)
+        _check_cwd(cwd)
+        options.setdefault("executable", _executable(argv[0], env, cwd))
+        options.pop("process_group", None)
+        # Always: a group signal to a kernel in our own group would reach us.
+        options |= {"start_new_session": True, "cwd": cwd, "env": env}
+        if command.account is not None:
+            options |= command.account.popen_options()
+        return start(argv, options)
 
 
 def start(argv: list[str], options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
