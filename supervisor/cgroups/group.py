@@ -7,7 +7,9 @@ kernel's own and answer at once.
 from __future__ import annotations
 
 import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -20,17 +22,6 @@ END_PATIENCE = 2.0
 LOOK_INTERVAL = 0.005
 CPU_PERIOD = 100_000
 """Microseconds, as the kernel has it by default."""
-
-
-class Memory(Struct, frozen=True):
-    """What a cgroup used of its memory, in bytes; ``None`` where that is not counted, or has no limit."""
-
-    peak: int | None = None
-    limit: int | None = None
-
-    def __str__(self) -> str:
-        parts = [("peak", self.peak), ("limit", self.limit)]
-        return ", ".join(f"{name} {amount(count)}" for name, count in parts if count is not None)
 
 
 class Group(Struct, frozen=True):
@@ -52,37 +43,42 @@ class Group(Struct, frozen=True):
 
     def pids(self) -> list[int]:
         """Who is in it, and not in one of its own cgroups."""
-        return [int(word) for word in read(self.path / "cgroup.procs").split()]
+        # 0 is who is not in our namespace of pids: to signal it would be to signal ourselves.
+        return [int(word) for word in read(self.path / "cgroup.procs").split() if word != "0"]
 
     def add(self, pid: int) -> None:
         """Move a process here with its threads; what it forks from now on is born here.
 
-        Raises ProcessLookupError if it has ended, OSError.
+        One that has ended is no error.  Raises OSError.
         """
-        self.write("cgroup.procs", str(pid))
+        with suppress(ProcessLookupError):
+            self.write("cgroup.procs", str(pid))
 
     @property
     def is_populated(self) -> bool:
         """Whether anybody lives in it or below."""
         return "populated 1" in read(self.path / "cgroup.events")
 
-    def memory(self) -> Memory:
-        """The most that it used, and might use."""
-        return Memory(_number(self.path / "memory.peak"), _number(self.path / "memory.max"))
+    def number(self, name: str) -> int | None:
+        """What one of its files says; ``None`` where that is not counted, or has no limit."""
+        text = read(self.path / name).strip()
+        return int(text) if text.isdecimal() else None
 
-    def used(self) -> int | None:
+    def figures(self) -> str:
+        """The most memory that it used, and might use."""
+        parts = ("peak", self.number("memory.peak")), ("limit", self.number("memory.max"))
+        return ", ".join(f"{name} {amount(count)}" for name, count in parts if count is not None)
+
+    def used(self) -> int:
         """Bytes of memory that cannot be had back: without the cache of files."""
-        current = _number(self.path / "memory.current")
-        if current is None:
-            return None
         words = read(self.path / "memory.stat").split()
-        counts = dict(zip(words[::2], words[1::2], strict=False))
-        cached = sum(int(counts.get(key, 0)) for key in ("active_file", "inactive_file"))
-        return max(0, current - cached)
+        counts = dict(zip(words[::2], map(int, words[1::2]), strict=False))
+        cached = counts.get("active_file", 0) + counts.get("inactive_file", 0)
+        return max(0, (self.number("memory.current") or 0) - cached)
 
     def too_low(self, limits: LimitsConfig) -> str:
         """Which limit would end the kernel at once, as more is used, else ``""``."""
-        used, wanted = self.used() or 0, limits.memory_bytes
+        used, wanted = self.used(), limits.memory_bytes
         if wanted is None or wanted >= used:
             return ""
         return f"limits.memory = {limits.memory} is below the {amount(used)} in use"
@@ -90,46 +86,48 @@ class Group(Struct, frozen=True):
     def limit(self, limits: LimitsConfig) -> str:
         """Put the limits in force, but not one that is too low, which is returned.  Raises OSError."""
         refused, wanted = self.too_low(limits), limits.memory_bytes
-        values = {
-            "pids.max": limits.tasks,
-            "cpu.max": f"{round(limits.cpu * CPU_PERIOD)} {CPU_PERIOD}"
-            if limits.cpu
-            else f"max {CPU_PERIOD}",
-            "memory.max": wanted,
-        }
-        for name, value in values.items():
-            if not (name == "memory.max" and refused):
-                self.write(name, "max" if value is None else str(value))
+        share = round(limits.cpu * CPU_PERIOD) if limits.cpu else "max"
+        self.write("pids.max", str(limits.tasks or "max"))
+        self.write("cpu.max", f"{share} {CPU_PERIOD}")
+        if not refused:
+            self.write("memory.max", "max" if wanted is None else str(wanted))
         return refused
 
     def kill(self) -> None:
         """Send SIGKILL to everybody in it and below, also to what is being forked (Linux 5.14)."""
         try:
             self.write("cgroup.kill", "1")
-        except FileNotFoundError:
-            pass  # the cgroup is gone, and they with it
+        except OSError:
+            # It is gone, or this is an older Linux: one by one, as often as it takes.
+            for directory, _, _ in os.walk(self.path):
+                for pid in Group(Path(directory)).pids():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     def end(self, patience: float = END_PATIENCE) -> bool:
         """Kill all, wait up to ``patience`` seconds until nobody is left, and remove it; whether that came.
 
         Blocks.  Raises OSError.
         """
-        self.kill()
         deadline = time.monotonic() + patience
+        self.kill()
         while self.is_populated:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(LOOK_INTERVAL)
+            self.kill()
         self.remove()
         return True
 
     def remove(self) -> None:
         """Remove it with those below; nothing while somebody is in it.  Raises OSError."""
         for directory, _, _ in os.walk(self.path, topdown=False):
-            try:
+            with suppress(FileNotFoundError):
                 Path(directory).rmdir()
-            except FileNotFoundError:
-                pass
+
+
+# Below what is no directory there is nothing.
+NOBODY = Group(Path(os.devnull, "nobody"))
 
 
 def read(path: Path) -> str:
@@ -138,8 +136,3 @@ def read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _number(path: Path) -> int | None:
-    text = read(path).strip()
-    return int(text) if text.isdecimal() else None

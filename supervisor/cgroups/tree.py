@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -65,8 +65,9 @@ class Tree(Struct, frozen=True):
 
     level: Level
     advice: str = ""
-    root: Path = Path()
-    home: Path = Path()
+    # Below what is no directory there is nothing.
+    root: Path = Path(os.devnull)
+    home: Path = Path(os.devnull)
 
     def group(self, run: RunId) -> Group:
         """The cgroup of a run, be it there or not."""
@@ -75,35 +76,31 @@ class Tree(Struct, frozen=True):
     def run_of(self, pid: int) -> RunId | None:
         """In whose cgroup a process is, at whatever depth."""
         place = _place_of(pid)
-        if self.level is Level.NONE or place is None or not place.is_relative_to(self.root):
+        if place is None or self.root not in place.parents:
             return None
-        parts = place.relative_to(self.root).parts
-        return RunId.of_directory(parts[0]) if parts else None
+        return RunId.of_directory(place.relative_to(self.root).parts[0])
 
-    def place(self, run: RunId, pid: int, is_its: Callable[[int], bool]) -> Group:
-        """Move a process that was just started into the cgroup of its run, and what it has forked since.
+    def place(self, run: RunId, pid: int, is_its: Callable[[int], bool]) -> None:
+        """Move a process into the cgroup of its run, if it is not there, and what it has forked since.
 
         ``is_its`` tells of a process beside us whether it belongs to the run.  Raises OSError.
         """
+        if self.level is Level.NONE or self.run_of(pid) == run:
+            return
         group, beside = self.group(run), Group(self.home)
         group.make()
         group.add(pid)
         deadline = time.monotonic() + STRAY_PATIENCE
-        while strays := [stray for stray in beside.pids() if stray != os.getpid() and is_its(stray)]:
-            for stray in strays:
-                try:
-                    group.add(stray)
-                except ProcessLookupError:
-                    pass
-            if time.monotonic() >= deadline:
+        while time.monotonic() < deadline:
+            strays = [stray for stray in beside.pids() if stray != os.getpid() and is_its(stray)]
+            if not strays:
                 break
-        return group
+            for stray in strays:
+                group.add(stray)
 
-    def runs(self) -> Iterator[RunId]:
+    def runs(self) -> list[RunId]:
         """Those that have a cgroup."""
-        if self.level is not Level.NONE:
-            found = (RunId.of_directory(entry.name) for entry in self.root.iterdir() if entry.is_dir())
-            yield from (run for run in found if run is not None)
+        return [run for entry in self.root.glob("*") if (run := RunId.of_directory(entry.name)) is not None]
 
 
 NOWHERE = Tree(Level.NONE)
@@ -146,10 +143,7 @@ def _enable(root: Path, run_of: Callable[[int], RunId | None]) -> None:
         run = run_of(pid)
         group = Group(root / run.directory) if run else home
         group.make()
-        try:
-            group.add(pid)
-        except ProcessLookupError:
-            pass
+        group.add(pid)
     there = read(root / "cgroup.controllers").split()
     Group(root).write("cgroup.subtree_control", " ".join(f"+{name}" for name in _WANTED if name in there))
 

@@ -10,9 +10,10 @@ import logging
 import os
 from collections.abc import Iterator
 
-from supervisor.cgroups.group import Group, Memory
-from supervisor.cgroups.tree import NOWHERE, Level, RunId, Tree
-from supervisor.process.account import uid_of
+from msgspec import Struct
+
+from supervisor.cgroups.group import NOBODY, Group
+from supervisor.cgroups.tree import Level, RunId, Tree
 from supervisor.process.group import is_marked, living_members
 from supervisor.process.priority import favour
 from supervisor.records.record import MARK_VARIABLE
@@ -21,38 +22,32 @@ from supervisor.settings.config import KernelConfig
 log = logging.getLogger(__name__)
 
 
-class Confinement:
+class Confinement(Struct, eq=False):
     """The cgroup of one run; of nothing, where none is delegated.
 
-    ``memory`` is what it used in all, known after ``end``; ``pressed`` what it uses and may
-    use, in bytes, as long as that is more than ``limits.warn`` of the limit; ``refused`` is
-    which limit is not in force, and why; ``uid`` is whose it is, if not ours: others may have any mark.
+    ``uid`` is whose it is, if not ours: others may have any mark.  ``memory`` is what it used in all,
+    known after ``end``; ``pressed`` what it uses and may use, in bytes, as long as that is more than
+    ``limits.warn`` of the limit; ``lacking`` why it has no cgroup, ``refused`` all that is not in force.
     """
 
-    def __init__(
-        self,
-        tree: Tree = NOWHERE,
-        group: Group | None = None,
-        pid: int | None = None,
-        uid: int | None = None,
-    ) -> None:
-        self.uid = uid
-        self._group = group
-        self._pid = pid
-        self._is_limited = group is not None and tree.level is Level.ENFORCED
-        self.memory = Memory()
-        self.pressed: tuple[int, int] | None = None
-        self.refused = ""
+    group: Group = NOBODY
+    pid: int | None = None
+    uid: int | None = None
+    is_limited: bool = False
+    lacking: str = ""
+    memory: str = ""
+    pressed: tuple[int, int] | None = None
+    refused: str = ""
 
     @classmethod
-    def of(cls, tree: Tree, run: RunId, pid: int, mark: str, config: KernelConfig) -> Confinement:
+    def of(
+        cls, tree: Tree, run: RunId, pid: int, mark: str, uid: int | None, config: KernelConfig
+    ) -> Confinement:
         """Have a process in the cgroup of its run, with what it has forked, and within its limits.
 
-        One of an earlier daemon is there already, with its limits.  Raises OSError.
+        Where that cannot be it runs without, which is told.
         """
-        uid = uid_of(config.user)
-        if tree.run_of(pid) == run:
-            return cls(tree, tree.group(run), pid, uid)
+        found = cls(tree.group(run), pid, uid, tree.level is Level.ENFORCED)
 
         def is_its(other: int) -> bool:
             try:
@@ -60,63 +55,54 @@ class Confinement:
             except OSError:
                 return False  # it has ended
 
-        group = None if tree.level is Level.NONE else tree.place(run, pid, is_its)
-        found = cls(tree, group, pid, uid)
+        try:
+            tree.place(run, pid, is_its)
+        except OSError as error:
+            found.lacking = f"it is without a cgroup until its next start: {error.strerror}"
+            found.is_limited = False
         found.limit(config)
         return found
 
-    @classmethod
-    def of_adopted(cls, tree: Tree, run: RunId, pid: int, mark: str, config: KernelConfig) -> Confinement:
-        """The same for one that is not to be ended where that cannot be."""
-        try:
-            return cls.of(tree, run, pid, mark, config)
-        except OSError as error:
-            log.warning("kernel %s is without a cgroup until its next start: %s", run.kernel, error)
-            return cls()
-
     def limit(self, config: KernelConfig) -> None:
         """Put the limits of these settings in force, and whom the system favours, as far as they can be."""
-        refused = [favour(self._pids(), config.nice, config.oom_score_adj)]
-        if self._group is not None and self._is_limited:
+        refused = [self.lacking, favour(self._pids(), config.nice, config.oom_score_adj)]
+        if self.is_limited:
             try:
-                refused.append(self._group.limit(config.limits))
+                refused.append(self.group.limit(config.limits))
             except OSError as error:
                 refused.append(f"limits cannot be set: {error.strerror}")
         self.refused = "; ".join(filter(None, refused))
 
     def too_low(self, config: KernelConfig) -> str:
         """Which limit of these settings would not be put in force at present, and why."""
-        return self._group.too_low(config.limits) if self._group is not None and self._is_limited else ""
+        return self.group.too_low(config.limits) if self.is_limited else ""
 
     def _pids(self) -> Iterator[int]:
-        if self._group is not None:
-            yield from self._group.pids()
-        elif self._pid is not None:
-            yield from (member.pid for member in living_members(self._pid))
+        if self.pid is not None:
+            yield from self.group.pids() or [member.pid for member in living_members(self.pid)]
 
     def look(self, config: KernelConfig) -> None:
         """See what it uses; a limit that was too low may be in force by now."""
-        if self._group is None or not self._is_limited:
+        if not self.is_limited:
             return
         if self.refused:
             self.limit(config)
-        used, limit = self._group.used(), self._group.memory().limit
-        is_pressed = used is not None and limit is not None and used >= config.limits.warn * limit
-        self.pressed = (used, limit) if is_pressed and used is not None and limit is not None else None
+        used, limit = self.group.used(), self.group.number("memory.max")
+        is_pressed = limit is not None and used >= config.limits.warn * limit
+        self.pressed = (used, limit) if is_pressed and limit is not None else None
 
     def kill(self, config: KernelConfig) -> None:
         """Kill all that belongs to the run, unless its settings leave those alone that left its group."""
-        if self._group is not None and config.kill_mode == "tree":
+        if config.kill_mode == "tree":
             try:
-                self._group.kill()
+                self.group.kill()
             except OSError as error:
-                log.warning("cannot kill all of %s: %s", self._group.path.name, error)
+                log.warning("cannot kill all of %s: %s", self.group.path.name, error)
 
     def end(self, config: KernelConfig) -> None:
         """Once the kernel itself has ended: note what it used, end what it has left, let its cgroup go."""
-        if (group := self._group) is None:
-            return
-        self.memory = group.memory()
+        group = self.group
+        self.memory = group.figures()
         try:
             if config.kill_mode == "tree" and not group.end():
                 log.warning("%s has processes that cannot be killed: %s", group.path.name, group.pids())

@@ -244,11 +244,11 @@ class Entry:
             forked.close()
 
     async def _confine(
-        self, generation: int, process: ProcessId, the_mark: str, config: KernelConfig, *, is_new: bool = True
+        self, generation: int, process: ProcessId, the_mark: str, config: KernelConfig
     ) -> Confinement:
-        confine = Confinement.of if is_new else Confinement.of_adopted
-        run = RunId(self.name, generation)
-        return await PROCESSES.begin(confine, self._equipment.cgroups, run, process.pid, the_mark, config)
+        run, uid = RunId(self.name, generation), self.connection.uid
+        whose = (run, process.pid, the_mark, uid)
+        return await PROCESSES.begin(Confinement.of, self._equipment.cgroups, *whose, config)
 
     async def _promoted(self, spare: Spare, wanted: Launching, report: Report) -> Run | None:
         """The run that its spare has become, or ``None`` if that is of no use: it is ended then."""
@@ -341,6 +341,8 @@ class Entry:
                 self._is_there(run)
                 run.watch(ready=effect.ready)
         if run is not None:
+            if self.config is not None and self.config is not effect.config:
+                await self.apply(self.config)  # as edited while nobody watched
             # Only now, as it may hang or fail: whatever happens, its end is told.
             await self._learn_owner(effect.config)
             await self._learn_mode(run, effect.config)
@@ -357,7 +359,7 @@ class Entry:
         if isinstance(process, JobId):
             job = self._jobs().adopt(effect, self.connection.address, self.output.path, report)
             return self._run(generation, job, the_mark, effect.config, report)
-        confinement = await self._confine(generation, process, the_mark, effect.config, is_new=False)
+        confinement = await self._confine(generation, process, the_mark, effect.config)
         while True:
             # Not the effect's settings: others may have come into force meanwhile.
             config = self.config or effect.config
@@ -486,13 +488,13 @@ class Entry:
         self.config = config
         if self.run is not None:
             self.run.apply(config)
-            await self._launching.begin(self.run.handle.limit, config)
+            await self._launching.begin(self.run.handle.confinement.limit, config)
             self.tell_limits()
 
     def tell_limits(self) -> None:
         """A limit that is not in force, and what is used if it comes near its limit."""
         if self.run is not None:
-            refused = self.run.handle.refused
+            refused = self.run.handle.confinement.refused
             self._trouble(f"limits of {self.name}", f"{self.name}: {refused}" if refused else None)
             self.run.tell_pressed()
 
@@ -524,6 +526,7 @@ class Entry:
 
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
+        self._trouble(f"limits of {self.name}", None)
         async with self._turn:
             await self._leave_cluster()
             await self._launching.begin(self._answer_for_good)

@@ -41,12 +41,8 @@ class Handle(Protocol):
         """Whose doings tell when there is reason to ask the kernel; ``None``: nobody's."""
 
     @property
-    def refused(self) -> str:
-        """Which of its limits is not in force, and why."""
-
-    @property
-    def pressed(self) -> tuple[int, int] | None:
-        """The bytes that it uses and may use, while it comes near its limit."""
+    def confinement(self) -> Confinement:
+        """What it may use of this machine."""
 
     async def wait_begun(self) -> None:
         """Return once it can be asked whether it is ready."""
@@ -79,12 +75,6 @@ class Handle(Protocol):
     def dump_stacks(self) -> None:
         """Have it write them to its output."""
 
-    def limit(self, config: KernelConfig) -> None:
-        """Put the limits of these settings in force; for a thread."""
-
-    def too_low(self, config: KernelConfig) -> str:
-        """Which limit of these settings would not be put in force at present, and why."""
-
     def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
         """See what it uses; for a thread."""
 
@@ -95,20 +85,10 @@ class LocalHandle:
     def __init__(self, process: ProcessId, kernel: LocalKernel, confinement: Confinement, mark: str) -> None:
         self.identity = self.beats = process
         self.kernel = kernel
-        self._confinement = confinement
+        self.confinement = confinement
         self._mark = mark
         self._oom = OomWatch(process)
         self._is_oom = False
-
-    @property
-    def refused(self) -> str:
-        """Which of its limits is not in force, and why."""
-        return self._confinement.refused
-
-    @property
-    def pressed(self) -> tuple[int, int] | None:
-        """The bytes that it uses and may use, while it comes near its limit."""
-        return self._confinement.pressed
 
     async def wait_begun(self) -> None:
         """A process that exists has begun."""
@@ -122,7 +102,7 @@ class LocalHandle:
         # The count goes with the cgroup.
         self._is_oom = self._oom.struck(self.kernel.returncode)
         try:
-            await begin(self._confinement.end, config)
+            await begin(self.confinement.end, config)
             await end_group(self.identity)
         except OSError as error:
             log.warning("cannot end what kernel %s has left behind: %s", self.kernel.kernel_id, error)
@@ -130,13 +110,13 @@ class LocalHandle:
     def describe(self, output_tail: tuple[str, ...]) -> Exit:
         """How it ended, and what it used if that was too much."""
         ended = describe_exit(self.kernel.returncode, oom=self._is_oom, output_tail=output_tail)
-        if ended.cause is Cause.OOM and (memory := str(self._confinement.memory)):
-            return replace(ended, detail=f"memory: {memory}")
+        if ended.cause is Cause.OOM and self.confinement.memory:
+            return replace(ended, detail=f"memory: {self.confinement.memory}")
         return ended
 
     async def left(self) -> tuple[int, ...]:
         """Those that carry its mark."""
-        left = await begin(marked_processes, MARK_VARIABLE, self._mark, self._confinement.uid)
+        left = await begin(marked_processes, MARK_VARIABLE, self._mark, self.confinement.uid)
         return tuple(process.pid for process in left)
 
     async def cleanup(self) -> None:
@@ -146,7 +126,7 @@ class LocalHandle:
     def signal(self, signum: int, config: KernelConfig) -> None:
         """Signal the group; by SIGKILL all that is in its cgroup, as its settings say."""
         if signum == signal.SIGKILL:
-            self._confinement.kill(config)
+            self.confinement.kill(config)
         try:
             signal_group(self.identity, signum)
         except ProcessLookupError:
@@ -166,16 +146,8 @@ class LocalHandle:
         assert DUMP is not None, "asked of what tells its stacks"
         signal_process(self.identity, DUMP)
 
-    def limit(self, config: KernelConfig) -> None:
-        """Those of its cgroup."""
-        self._confinement.limit(config)
-
-    def too_low(self, config: KernelConfig) -> str:
-        """Those of its cgroup that are below what it uses."""
-        return self._confinement.too_low(config)
-
     def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
         """If it is alive at this moment, what the OOM killer did until now explains no later death."""
         self._oom.renew(lambda: not is_over() and is_running(self.identity))
         if not is_over():
-            self._confinement.look(config)
+            self.confinement.look(config)

@@ -31,6 +31,7 @@ from supervisor.core.model import Cause, Exit, JobId, Queue
 from supervisor.disk.files import read_own, write_atomically
 from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.disk.privacy import UnsafeDirectory, make_private_directory
+from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import CHANNELS, Address
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import format_argv, without_ours
@@ -227,9 +228,9 @@ class JobHandle:
     """A run that is a job: in the queue, on a node, over."""
 
     beats = None
-    refused = ""
-    pressed = None
     tells_stacks = False
+    # The cluster limits it.
+    confinement = Confinement()
 
     def __init__(
         self, jobs: Jobs, kernel: str, generation: int, job: JobId, directory: Path, address: Address,
@@ -460,13 +461,6 @@ class JobHandle:
 
     def dump_stacks(self) -> None:
         """Not over this distance."""
-
-    def limit(self, config: KernelConfig) -> None:
-        """The cluster limits it."""
-
-    def too_low(self, config: KernelConfig) -> str:  # noqa: ARG002
-        """None of ours."""
-        return ""
 
     def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
         """The cluster accounts it."""

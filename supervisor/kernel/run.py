@@ -330,7 +330,7 @@ class Run:
 
     def tell_pressed(self) -> None:
         """Tell once, until it uses less again, that it comes near its limit of memory."""
-        pressed = self.handle.pressed
+        pressed = self.handle.confinement.pressed
         if pressed is not None and not self._is_pressed:
             fields = {"used": pressed[0], "limit": pressed[1]}
             self._report(Noted(self._kernel, self.generation, "kernel.pressed", fields))

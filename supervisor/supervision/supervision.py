@@ -233,7 +233,7 @@ class Supervision:
         if declared is None or line.kernel not in self.runner.state.kernels or line.action == "restart":
             return line
         run = self.host.entry(line.kernel).run
-        refused = "" if run is None or run.is_over else run.handle.too_low(declared)
+        refused = "" if run is None or run.is_over else run.handle.confinement.too_low(declared)
         return replace(line, note="; ".join(filter(None, (line.note, refused))))
 
     def _load_event(self, config: Config) -> Load:

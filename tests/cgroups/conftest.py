@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,44 @@ class Machine:
         for name, text in lines:
             (path / name).write_text(text)
         return Group(path)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Group]:
+    """A real one of version 2, without controllers where those are version 1's (hybrid)."""
+    for mount in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+        if (mount / "cgroup.controllers").exists() and os.access(mount / "cgroup.procs", os.W_OK):
+            break
+    else:
+        pytest.skip("there is no tree of cgroups of version 2 that we may write to")
+    made = Group(mount / f"kernel-supervisor-tests-{os.getpid()}")
+    made.make()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@contextmanager
+def crowd(group: Group, count: int) -> Iterator[None]:
+    """So many processes in a cgroup, all but one of them forked in it."""
+    group.make()
+    script = f"read go; n=0; while [ $n -lt {count - 1} ]; do sleep 600 & n=$((n+1)); done; echo; wait"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script], stdin=pipe, stdout=pipe, start_new_session=True
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        try:
+            group.add(shell.pid)
+            shell.stdin.write(b"go\n")
+            shell.stdin.close()
+            assert b"\n" == shell.stdout.readline()
+            yield
+        finally:
+            shell.kill()
+            group.kill()
 
 
 @pytest.fixture

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from supervisor.cgroups import group as groups
-from supervisor.cgroups.group import Group, Memory
+from supervisor.cgroups.group import NOBODY, Group
 from supervisor.settings.config import LimitsConfig
-from tests.cgroups.conftest import Machine
+from tests.cgroups.conftest import Machine, crowd
 
 USE = [("memory.current", "700"), ("memory.stat", "anon 5\nactive_file 150\ninactive_file 50\n")]
 
 
-def test_a_cgroup_that_is_gone_has_nobody_in_it_and_counts_nothing(tmp_path: Path) -> None:
-    gone = Group(tmp_path / "kernel-a.1")
+@pytest.mark.parametrize("place", ["kernel-a.1", None])
+def test_a_cgroup_that_is_gone_has_nobody_in_it_and_counts_nothing(tmp_path: Path, place: str | None) -> None:
+    gone = NOBODY if place is None else Group(tmp_path / place)
 
-    assert ([], False, Memory(), None) == (gone.pids(), gone.is_populated, gone.memory(), gone.used())
+    assert ([], False, "", 0) == (gone.pids(), gone.is_populated, gone.figures(), gone.used())
     gone.kill()
     gone.remove()
     assert gone.end(0.0) is True
@@ -27,15 +30,23 @@ def test_what_is_used_does_not_count_the_cache_of_files(machine: Machine) -> Non
     assert 500 == machine.fill(machine.mount / "g", USE).used()
 
 
-def test_memory_is_told_as_people_read_it(machine: Machine) -> None:
-    figures = [("memory.peak", "314572800\n"), ("memory.max", "314572800\n")]
+@pytest.mark.parametrize(
+    ("peak", "limit", "told"),
+    [
+        ("314572800\n", "314572800\n", "peak 300 MiB, limit 300 MiB"),
+        ("1610612736\n", "max\n", "peak 1.5 GiB"),
+        # memory.peak came with Linux 5.19.
+        ("", "1024\n", "limit 1 KiB"),
+    ],
+)
+def test_memory_is_told_as_people_read_it(machine: Machine, peak: str, limit: str, told: str) -> None:
+    figures = [("memory.peak", peak), ("memory.max", limit)]
 
-    assert "peak 300 MiB, limit 300 MiB" == str(machine.fill(machine.mount / "a", figures).memory())
-    assert "peak 1.5 GiB" == str(Memory(1610612736, None))
-    assert (
-        Memory(5, None)
-        == machine.fill(machine.mount / "b", [("memory.peak", "5"), ("memory.max", "max")]).memory()
-    )
+    assert told == machine.fill(machine.mount / "a", figures).figures()
+
+
+def test_who_is_outside_of_our_namespace_of_pids_is_nobody(machine: Machine) -> None:
+    assert [7] == machine.fill(machine.mount / "g", [("cgroup.procs", "0\n7\n")]).pids()
 
 
 def test_limits_are_in_force_and_go_when_the_file_names_them_no_more(machine: Machine) -> None:
@@ -78,3 +89,35 @@ def test_who_cannot_be_killed_is_waited_for_so_long_only(
 )
 def test_a_size_has_a_unit_or_none(text: str | None, number: int | None) -> None:
     assert number == LimitsConfig(memory=text).memory_bytes
+
+
+# For real, where there is a tree of version 2 that we may write to
+
+
+def test_all_of_a_thousand_processes_end_with_it_and_no_other(cgroup: Group) -> None:
+    with crowd(cgroup, 1000):
+        assert 1000 <= len(cgroup.pids())
+
+        assert cgroup.end()
+
+    assert not cgroup.path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EOPNOTSUPP])
+def test_where_the_system_does_not_kill_all_at_once_they_are_killed_one_by_one(
+    cgroup: Group, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As before Linux 5.14."""
+    real = Group.write
+
+    def refuse(group: Group, name: str, text: str) -> None:
+        if name == "cgroup.kill":
+            raise OSError(number, os.strerror(number))
+        real(group, name, text)
+
+    monkeypatch.setattr(Group, "write", refuse)
+    below = Group(cgroup.path / "of-its-own")
+    with crowd(cgroup, 20), crowd(below, 20):
+        assert cgroup.end()
+
+    assert not cgroup.path.exists()

@@ -160,7 +160,8 @@ def test_a_process_is_moved_with_what_it_forked_meanwhile(machine: Machine) -> N
     found = mine(machine, f"{SERVICE}/daemon")
     machine.enter(found.home, 70, 71, 72, 99)
 
-    group = found.place(RunId("a", 1), 70, {71, 72}.__contains__)
+    group = found.group(RunId("a", 1))
+    found.place(RunId("a", 1), 70, {71, 72}.__contains__)
 
     assert ([70, 71, 72], [99, ME]) == (sorted(group.pids()), sorted(Group(found.home).pids()))
     assert (RunId("a", 1), None) == (found.run_of(71), found.run_of(99))
@@ -173,15 +174,27 @@ def test_one_that_ended_meanwhile_is_no_hindrance(machine: Machine, monkeypatch:
     found = mine(machine, f"{SERVICE}/daemon")
     machine.enter(found.home, 70, 71)
 
-    def ends(group: Group, pid: int) -> None:
-        if pid == 71:
+    def ends(group: Group, name: str, text: str) -> None:
+        if text == "71":
             machine.enter(machine.mount / "elsewhere", 71)
             raise ProcessLookupError
-        machine.enter(group.path, pid)
+        machine.write(group.path, name, text)
 
-    monkeypatch.setattr(Group, "add", ends)
+    monkeypatch.setattr(Group, "write", ends)
 
-    assert [70] == found.place(RunId("a", 1), 70, {71}.__contains__).pids()
+    found.place(RunId("a", 1), 70, {71}.__contains__)
+
+    assert [70] == found.group(RunId("a", 1)).pids()
+
+
+def test_one_that_is_there_already_is_left_where_it_is(machine: Machine) -> None:
+    found = mine(machine, f"{SERVICE}/daemon")
+    machine.enter(found.group(RunId("a", 1)).path / "of-its-own", 70)
+    machine.written.clear()
+
+    found.place(RunId("a", 1), 70, {71}.__contains__)
+
+    assert [] == machine.written
 
 
 def test_one_that_forks_for_ever_does_not_keep_us(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from supervisor.cgroups.group import Group, Memory
+from supervisor.cgroups.group import Group
 from supervisor.cgroups.tree import NOWHERE, Level, RunId, Tree
 from supervisor.kernel.confinement import Confinement
 from supervisor.records.record import MARK_VARIABLE
@@ -52,13 +53,13 @@ def use(group: Group, current: int, peak: int = 0) -> None:
 
 
 def test_without_a_tree_nothing_is_confined_and_nothing_goes_wrong() -> None:
-    found = Confinement.of(NOWHERE, RUN, os.getpid(), "m", LIMITED)
+    found = Confinement.of(NOWHERE, RUN, os.getpid(), "m", None, LIMITED)
 
     found.limit(LIMITED)
     found.look(LIMITED)
     found.kill(LIMITED)
     found.end(LIMITED)
-    assert (Memory(), None, "") == (found.memory, found.pressed, found.refused)
+    assert ("", None, "") == (found.memory, found.pressed, found.refused)
 
 
 def test_a_new_process_is_in_its_cgroup_with_its_children_and_its_limits(
@@ -66,7 +67,7 @@ def test_a_new_process_is_in_its_cgroup_with_its_children_and_its_limits(
 ) -> None:
     machine.enter(tree.home, 70, marked, os.getppid())
 
-    Confinement.of(tree, RUN, 70, "the-mark", LIMITED)
+    Confinement.of(tree, RUN, 70, "the-mark", None, LIMITED)
 
     assert ([70, marked], [os.getppid()]) == (tree.group(RUN).pids(), Group(tree.home).pids())
     assert ("unit/kernel-a.3/memory.max", "1024") in machine.written
@@ -75,25 +76,65 @@ def test_a_new_process_is_in_its_cgroup_with_its_children_and_its_limits(
 def test_whom_the_system_favours_needs_no_cgroup(marked: int) -> None:
     polite = replace(PLAIN, nice=7, oom_score_adj=600)
 
-    found = Confinement.of(NOWHERE, RUN, marked, "m", polite)
+    found = Confinement.of(NOWHERE, RUN, marked, "m", None, polite)
 
     assert (7, "") == (os.getpriority(os.PRIO_PROCESS, marked), found.refused)
 
 
-def test_one_of_an_earlier_daemon_stays_where_it_is_with_its_limits(machine: Machine, tree: Tree) -> None:
+def test_one_of_an_earlier_daemon_stays_where_it_is_and_what_is_not_in_force_is_told_again(
+    machine: Machine, tree: Tree
+) -> None:
     machine.enter(tree.group(RUN).path, 70)
-    machine.written.clear()
+    use(tree.group(RUN), 2000)
 
-    Confinement.of(tree, RUN, 70, "m", LIMITED)
+    found = Confinement.of(tree, RUN, 70, "m", None, LIMITED)
 
-    assert [] == machine.written
+    assert "limits.memory = 1K is below the 1.95 KiB in use" == found.refused
+    assert {"unit/kernel-a.3/pids.max", "unit/kernel-a.3/cpu.max"} == {name for name, _ in machine.written}
+
+
+def test_a_limit_that_somebody_else_has_written_counts_until_it_is_edited(
+    machine: Machine, tree: Tree
+) -> None:
+    machine.enter(tree.home, 70)
+    found = Confinement.of(tree, RUN, 70, "m", None, LIMITED)
+    use(tree.group(RUN), 900)
+    found.look(LIMITED)
+    assert (900, 1024) == found.pressed
+
+    tree.group(RUN).write("memory.max", "4096")
+    found.look(LIMITED)
+    assert found.pressed is None
+
+    found.limit(LIMITED)
+    assert 1024 == tree.group(RUN).number("memory.max")
+
+
+@pytest.mark.parametrize("what", ["make", "add"])
+def test_without_a_place_in_the_tree_it_runs_and_that_is_told(
+    machine: Machine, tree: Tree, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """As where the tree is gone, or is as deep or as large as it may be (cgroup.max.descendants)."""
+
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(Group, what, refuse)
+    machine.enter(tree.home, 70)
+
+    found = Confinement.of(tree, RUN, 70, "m", None, LIMITED)
+    for step in (found.look, found.kill, found.end):
+        step(LIMITED)
+
+    told = "it is without a cgroup until its next start: Resource temporarily unavailable"
+    assert (told, "", [70]) == (found.refused, found.too_low(LIMITED), Group(tree.home).pids())
 
 
 def test_where_there_are_no_limits_none_is_written(machine: Machine, tree: Tree) -> None:
     tracking = Tree(Level.TRACKING, "", tree.root, tree.home)
     machine.enter(tree.home, 70)
 
-    found = Confinement.of(tracking, RUN, 70, "m", LIMITED)
+    found = Confinement.of(tracking, RUN, 70, "m", None, LIMITED)
     found.look(LIMITED)
 
     assert [("unit/kernel-a.3/cgroup.procs", "70")] == machine.written
@@ -103,7 +144,7 @@ def test_a_limit_that_is_too_low_is_tried_again_and_near_a_limit_is_pressed(
     machine: Machine, tree: Tree
 ) -> None:
     machine.enter(tree.home, 70)
-    found = Confinement.of(tree, RUN, 70, "m", PLAIN)
+    found = Confinement.of(tree, RUN, 70, "m", None, PLAIN)
     use(tree.group(RUN), 2000)
 
     assert "limits.memory = 1K is below the 1.95 KiB in use" == found.too_low(LIMITED)
@@ -121,7 +162,7 @@ def test_a_limit_that_is_too_low_is_tried_again_and_near_a_limit_is_pressed(
 def test_limits_that_the_system_refuses_are_told(
     machine: Machine, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Confinement(tree, tree.group(RUN))
+    found = Confinement(tree.group(RUN), is_limited=True)
 
     found.limit(LIMITED)
 
@@ -130,19 +171,19 @@ def test_limits_that_the_system_refuses_are_told(
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_its_end_takes_all_and_keeps_the_figures(machine: Machine, tree: Tree, is_there: bool) -> None:
-    found = Confinement(tree, tree.group(RUN))
+    found = Confinement(tree.group(RUN), is_limited=True)
     if is_there:
         machine.enter(tree.group(RUN).path, 71, 72)
-        use(tree.group(RUN), 5, peak=77)
+        use(tree.group(RUN), 5, peak=77 << 10)
 
     found.end(PLAIN)
 
     assert not tree.group(RUN).path.exists()
-    assert Memory(77 if is_there else None) == found.memory
+    assert ("peak 77 KiB" if is_there else "") == found.memory
 
 
 def test_with_kill_mode_group_those_who_left_it_live_on(machine: Machine, tree: Tree) -> None:
-    found = Confinement(tree, tree.group(RUN))
+    found = Confinement(tree.group(RUN), is_limited=True)
     machine.enter(tree.group(RUN).path, 71)
     alone = replace(PLAIN, kill_mode="group")
 
@@ -157,6 +198,6 @@ def test_with_kill_mode_group_those_who_left_it_live_on(machine: Machine, tree: 
 def test_a_kill_takes_all_at_once(machine: Machine, tree: Tree) -> None:
     machine.enter(tree.group(RUN).path, 71)
 
-    Confinement(tree, tree.group(RUN)).kill(PLAIN)
+    Confinement(tree.group(RUN)).kill(PLAIN)
 
     assert not tree.group(RUN).is_populated

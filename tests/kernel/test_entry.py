@@ -138,6 +138,18 @@ async def test_an_ordered_stop_removes_the_file_and_keeps_the_address(hosting: H
     assert before == address(hosting)
 
 
+async def test_a_limit_that_is_not_in_force_is_told_as_long_as_there_is_a_run(hosting: Hosting) -> None:
+    await hosting.run(config())
+    entry = hosting.entry()
+    assert entry.run is not None
+    entry.run.handle.confinement.refused = "nice = -1 cannot be set"
+
+    entry.tell_limits()
+    await hosting.perform(Withdraw("a"))
+
+    assert [("limits of a", "a: nice = -1 cannot be set"), ("limits of a", None)] == hosting.troubles[-2:]
+
+
 async def test_a_withdrawal_never_removes_the_file_of_the_run_that_was_ordered_after_it(
     hosting: Hosting,
 ) -> None:
@@ -324,6 +336,18 @@ async def test_an_adopted_kernel_is_asked_to_exit_though_the_adoption_is_under_w
     await adoption
 
     assert "a" == (await next_host.first(Exited)).kernel
+
+
+async def test_what_was_edited_while_nobody_watched_is_in_force_after_the_adoption(
+    hosting: Hosting, next_host: Hosting
+) -> None:
+    spawned = await take_over(hosting, next_host, config())
+
+    adoption = next_host.begin_adoption(spawned, config())
+    await next_host.perform(Apply("a", config(nice=7)))
+    await adoption
+
+    assert 7 == os.getpriority(os.PRIO_PROCESS, spawned.process.pid)
 
 
 async def test_the_ports_of_an_adopted_kernel_are_held_from_its_death_on(
