@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from service import PROGRAM, Service, check, run, until, write
 
@@ -20,6 +22,7 @@ RuntimeDirectoryMode=0711
 KERNELS = """\
 [supervisor]
 operators = "ops"
+readers = "watchers"
 [kernels.a]
 kernelspec = "python3"
 user = "alice"
@@ -29,6 +32,8 @@ user = "bob"
 nice = 5
 oom_score_adj = 1
 """
+# Whose kernels these are, and who is let in besides, by the group.
+GROUPS = {"alice": "", "bob": "", "carol": "ops", "dave": "watchers"}
 CONNECT = """
 import sys
 from jupyter_client import BlockingKernelClient
@@ -53,11 +58,13 @@ def _connect(account: str, kernel: str, expect: int | None = 0) -> str:
 
 
 def _settle() -> dict[str, int]:
-    if run("id", "-u", "alice", expect=None).strip().isdigit() is False:
-        run("groupadd", "ops")
-        for account in ("alice", "bob", "carol"):
-            run("useradd", "--create-home", "--key", "HOME_MODE=0700", account)
-        run("usermod", "--append", "--groups", "ops", "carol")
+    for account, group in GROUPS.items():
+        if run("id", "-u", account, expect=None).strip().isdigit() is False:
+            run("useradd", "--create-home", account)
+        run("chmod", "0700", f"/home/{account}")
+        if group:
+            run("groupadd", "--force", group)
+            run("usermod", "--append", "--groups", group, account)
     write(KERNELS, "many")
     run(PROGRAM, "systemd", "install", "--instance", "many", "--replace")
     SERVICE.drop_in(DROP_IN)
@@ -90,15 +97,42 @@ def two_accounts_have_kernels_under_one_service_and_cannot_reach_each_others() -
 def an_operator_steers_kernels_of_others_and_strangers_do_not_get_in() -> None:
     pids = _settle()
     try:
-        ask = (PROGRAM, "status", "--socket", "/run/kernel-supervisor-many/control.sock")
-        until("the operator is let in", lambda: "alice" in _as("carol", *ask, "--json", expect=None))
-        assert "permission denied" in _as("bob", *ask, expect=3)
-        _as("carol", PROGRAM, "restart", *ask[2:], "b")
+        until("the operator is let in", lambda: "alice" in _ask("carol", "status", "--json", expect=None))
+        assert "permission denied" in _ask("bob", "status", expect=3)
+        _ask("carol", "restart", "b")
 
         after = SERVICE.pids()
         assert pids["a"] == after["a"]
         assert pids["b"] != after["b"]
-        assert "you may not read it" in _as("carol", PROGRAM, "exec", *ask[2:], "b", "1", expect=1)
-        assert "is for the account of the daemon" in _as("carol", PROGRAM, "shutdown", *ask[2:], expect=None)
+        _ask("carol", "output", "b")
+        assert "you may not read it" in _ask("carol", "exec", "b", "1", expect=1)
+        assert "is for the account of the daemon" in _ask("carol", "shutdown", expect=None)
     finally:
         SERVICE.systemctl("stop")
+
+
+@check
+def a_reader_sees_how_kernels_of_others_are_and_nothing_of_what_is_in_them() -> None:
+    pids = _settle()
+    try:
+        status = until("the reader is let in", lambda: _status_for("dave"))
+        assert pids == {view["name"]: view["pid"] for view in status["kernels"]}
+        assert "key" not in json.loads(_ask("dave", "connection", "a", "--json"))
+        assert "kernel.ready" in _ask("dave", "logs", "a", "--json")
+        for words in (("output", "a"), ("restart", "a"), ("stop", "--all"), ("reload",), ("shutdown",)):
+            assert "and you are one of the readers" in _ask("dave", *words, expect=1), words
+        assert "you may not read it" in _ask("dave", "exec", "a", "1", expect=1)
+
+        assert pids == SERVICE.pids()
+    finally:
+        SERVICE.systemctl("stop")
+
+
+def _status_for(account: str) -> dict[str, Any] | None:
+    told = _ask(account, "status", "--json", expect=None)
+    return json.loads(told) if told.startswith("{") else None
+
+
+def _ask(account: str, verb: str, *words: str, expect: int | None = 0) -> str:
+    socket = "/run/kernel-supervisor-many/control.sock"
+    return _as(account, PROGRAM, verb, "--socket", socket, *words, expect=expect)

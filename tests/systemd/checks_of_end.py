@@ -16,6 +16,9 @@ from service import (
     SUPERVISOR,
     TWO_KERNELS,
     Service,
+    alice,
+    best_cgroups,
+    cgroup_of,
     check,
     is_there,
     processes_of,
@@ -151,61 +154,48 @@ def an_instance_of_the_template_runs_beside_it_on_a_file_of_its_own() -> None:
 
 @check
 def a_user_installs_and_runs_it_without_root() -> None:
-    alice = _alice("kernel-supervisor")
-    alice.as_user("mkdir", "-p", "/home/alice/.config/kernel-supervisor")
-    _write_as_alice("kernels")
+    hers = alice("kernel-supervisor")
+    _write_as_her("kernels")
 
-    told = alice.as_user(PROGRAM, "systemd", "install", "--user")
+    told = hers.as_user(PROGRAM, "systemd", "install", "--user")
 
     assert "/home/alice/.config/systemd/user/kernel-supervisor.service is written" in told
-    alice.as_user("systemctl", "--user", "daemon-reload")
-    alice.systemctl("start")
+    hers.as_user("systemctl", "--user", "daemon-reload")
+    hers.systemctl("start")
     try:
-        (pid,) = alice.pids().values()
+        (pid,) = hers.pids().values()
+        assert best_cgroups() == hers.cgroups()
+        if hers.cgroups() == "enforced":
+            assert "314572800" == (cgroup_of(pid) / "memory.max").read_text().strip()
         assert Path("/home/alice/.local/share/jupyter/runtime/kernel-analysis.json").is_file()
-        alice.systemctl("reload")
-        alice.systemctl("restart")
-        assert {"analysis": pid} == alice.pids()
-        alice.crash()
-        assert {"analysis": pid} == alice.pids()
+        hers.systemctl("reload")
+        hers.systemctl("restart")
+        assert {"analysis": pid} == hers.pids()
+        hers.crash()
+        assert {"analysis": pid} == hers.pids()
         died = run("journalctl", "KERNEL_EVENT=kernel.adopted", f"KERNEL_PID={pid}", "--output=json")
         assert "kernel-supervisor.service" == json.loads(died.splitlines()[-1])["_SYSTEMD_USER_UNIT"]
     finally:
-        alice.systemctl("stop")
+        hers.systemctl("stop")
     assert not is_there(pid)
 
 
 @check
 def an_instance_of_a_users_template_runs_on_a_file_of_its_own() -> None:
-    alice = _alice("kernel-supervisor@work")
-    _write_as_alice("work")
-    alice.as_user(PROGRAM, "systemd", "install", "--user", "--instance", "work")
-    alice.as_user("systemctl", "--user", "daemon-reload")
-    alice.systemctl("start")
+    hers = alice("kernel-supervisor@work")
+    _write_as_her("work")
+    hers.as_user(PROGRAM, "systemd", "install", "--user", "--instance", "work")
+    hers.as_user("systemctl", "--user", "daemon-reload")
+    hers.systemctl("start")
     try:
-        (pid,) = alice.pids().values()
-        alice.systemctl("restart")
-        assert {"analysis": pid} == alice.pids()
+        (pid,) = hers.pids().values()
+        hers.systemctl("restart")
+        assert {"analysis": pid} == hers.pids()
     finally:
-        alice.systemctl("stop")
+        hers.systemctl("stop")
     assert not is_there(pid)
 
 
-def _alice(unit: str) -> Service:
-    if not Path("/home/alice").exists():
-        run("useradd", "--create-home", "--shell", "/bin/bash", "alice")
-    run("loginctl", "enable-linger", "alice")  # also if another check has made her
-    instance = unit.partition("@")[2]
-    directory = f"kernel-supervisor-{instance}" if instance else "kernel-supervisor"
-    client = ("--socket", f"/run/user/{Path('/home/alice').stat().st_uid}/{directory}/control.sock")
-    alice = Service(unit, user="alice", client=client)
-    until(
-        "her systemd",
-        lambda: "running" in alice.as_user("systemctl", "--user", "is-system-running", expect=None),
-    )
-    return alice
-
-
-def _write_as_alice(name: str) -> None:
+def _write_as_her(name: str) -> None:
     file = Path(f"/home/alice/.config/kernel-supervisor/{name}.toml")
-    file.write_text('[kernels.analysis]\nkernelspec = "python3"\n')
+    file.write_text('[kernels.analysis]\nkernelspec = "python3"\nlimits = { memory = "300M" }\n')

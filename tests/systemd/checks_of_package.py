@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
-from service import ACCOUNT, PROGRAM, SETTINGS, SUPERVISOR, Service, check, is_there, run, until, write
+from service import (
+    ACCOUNT,
+    DEADLINE,
+    PROGRAM,
+    SETTINGS,
+    SUPERVISOR,
+    Service,
+    check,
+    is_there,
+    run,
+    until,
+    write,
+)
 
 KERNEL = """\
 [kernels.{}]
@@ -101,6 +114,23 @@ def an_upgrade_leaves_the_kernels_alive_with_their_memory() -> None:
     assert pids == _pids()
     _assert_they_know_it()
     assert f"{version}+next" == json.loads(TEAM.ask("status", "--json"))["version"]
+
+
+@check
+def an_upgrade_does_not_disturb_what_a_kernel_executes() -> None:
+    pids = _up()
+    _dpkg("--install", "/debs/old.deb")
+    begun, go = Path("/tmp/begun"), Path("/tmp/go")
+    code = f"open('{begun}', 'w').close()\nimport os\nwhile not os.path.exists('{go}'): pass\nprint(x + 1)"
+    with subprocess.Popen([PROGRAM, "exec", "analysis", code], stdout=subprocess.PIPE) as cell:
+        until("it executes", begun.exists)
+
+        _dpkg("--install", "/debs/new.deb")
+
+        assert pids == _pids()
+        go.touch()
+        told, _ = cell.communicate(timeout=DEADLINE)
+    assert (b"42\n", 0) == (told, cell.returncode)
 
 
 @check

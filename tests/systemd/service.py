@@ -10,7 +10,8 @@ import os
 import pwd
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ PROGRAM = os.environ.get("CHECKS_PROGRAM", "/opt/kernel-supervisor/bin/kernel-su
 DEADLINE = float(os.environ.get("CHECKS_DEADLINE", "60"))
 T = TypeVar("T")
 SETTINGS = Path("/etc/kernel-supervisor")
+CGROUPS = Path("/sys/fs/cgroup")
 
 TWO_KERNELS = """\
 [kernels.analysis]
@@ -79,11 +81,29 @@ class Service:
 
     def as_user(self, *command: str, expect: int | None = 0) -> str:
         """Run a command as the owner of the manager."""
+        words, env = self._as_user(command)
+        return run(*words, expect=expect, env=env)
+
+    def _as_user(self, command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if self._user is None:
-            return run(*command, expect=expect)
+            return [*command], {}
         account = pwd.getpwnam(self._user)
         session = {"XDG_RUNTIME_DIR": f"/run/user/{account.pw_uid}", "HOME": account.pw_dir}
-        return run("runuser", "-u", self._user, "--", *command, expect=expect, env=session)
+        return ["runuser", "-u", self._user, "--", *command], session
+
+    @contextmanager
+    def by_hand(self, *command: str) -> Iterator[dict[str, int]]:
+        """The daemon run by a command, for as long as it is needed; its kernels, once they run."""
+        words, env = self._as_user(command)
+        process = subprocess.Popen(words, env={**os.environ, **env}, stdin=subprocess.DEVNULL)
+        try:
+            until("its door is open", lambda: "kernels" in self.ask("status", "--json", expect=None))
+            yield self.pids()
+            self.ask("shutdown")
+            process.wait(DEADLINE)
+        finally:
+            process.kill()
+            process.wait()
 
     def systemctl(self, verb: str, *arguments: str, expect: int | None = 0) -> str:
         """``systemctl VERB UNIT``."""
@@ -124,6 +144,10 @@ class Service:
         """What ``status`` tells, by kernel."""
         return {view["name"]: view for view in json.loads(self.ask("status", "--json"))["kernels"]}
 
+    def cgroups(self) -> str:
+        """Whether kernels get cgroups of their own, and limits."""
+        return str(json.loads(self.ask("status", "--json"))["cgroups"]["state"])
+
     def pids(self) -> dict[str, int]:
         """The processes of the kernels, once all of them run."""
 
@@ -161,12 +185,42 @@ class Service:
 SUPERVISOR = Service(ACCOUNT)
 
 
+def alice(unit: str) -> Service:
+    """A service of a user, who has no rights but her own."""
+    if not Path("/home/alice").exists():
+        run("useradd", "--create-home", "--shell", "/bin/bash", "alice")
+    run("loginctl", "enable-linger", "alice")  # also if another check has made her
+    instance = unit.partition("@")[2]
+    directory = f"kernel-supervisor-{instance}" if instance else "kernel-supervisor"
+    client = ("--socket", f"/run/user/{Path('/home/alice').stat().st_uid}/{directory}/control.sock")
+    hers = Service(unit, user="alice", client=client)
+    until(
+        "her systemd",
+        lambda: "running" in hers.as_user("systemctl", "--user", "is-system-running", expect=None),
+    )
+    hers.as_user("mkdir", "-p", "/home/alice/.config/kernel-supervisor")
+    return hers
+
+
 def write(text: str, name: str = "kernels") -> None:
     """Write a configuration, whole or not at all."""
     SETTINGS.mkdir(exist_ok=True)
     new = SETTINGS / f".{name}"
     new.write_text(text)
     new.rename(SETTINGS / f"{name}.toml")
+
+
+def best_cgroups() -> str:
+    """The best state that this systemd gives to a service."""
+    if not (CGROUPS / "cgroup.controllers").exists():
+        return "none"
+    version = int(run("systemctl", "--version").split()[1].split("~")[0])
+    return "enforced" if version >= 254 else "tracking"
+
+
+def cgroup_of(pid: int) -> Path:
+    """The directory of the cgroup of a process."""
+    return CGROUPS / Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition("::/")[2]
 
 
 def is_there(pid: int) -> bool:
