@@ -9,6 +9,7 @@ from pathlib import Path
 from service import (
     CGROUPS,
     PROGRAM,
+    SETTINGS,
     SUPERVISOR,
     TWO_KERNELS,
     Service,
@@ -151,8 +152,11 @@ def limits_are_edited_live_up_and_not_below_what_is_used() -> None:
     SUPERVISOR.systemctl("reload")
     group = cgroup_of(pids["robot"])
     until("the limit is raised", lambda: (group / "memory.max").read_text().strip() == str(1 << 30))
-    write(LIMITED.replace("300M", "50M"))
-    assert "limits.memory = 50M is below" in SUPERVISOR.ask("plan")
+    # A file beside it: its own would be in force before it is asked.
+    lower = LIMITED.replace("300M", "50M")
+    write(lower, "lower")
+    assert "limits.memory = 50M is below" in SUPERVISOR.ask("plan", str(SETTINGS / "lower.toml"))
+    write(lower)
     SUPERVISOR.systemctl("reload")
     until("it is told", lambda: "limits.memory = 50M is below" in SUPERVISOR.ask("status"))
 
