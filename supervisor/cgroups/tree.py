@@ -121,7 +121,7 @@ def open_tree(environ: Mapping[str, str], run_of: Callable[[int], RunId | None])
         return Tree(
             Level.NONE,
             "no cgroup is delegated to the daemon: run it as a service (docs/systemd.md), or with "
-            "systemd-run --user --scope -p Delegate=yes",
+            f"systemd-run --user --scope -p Delegate=yes -E {DELEGATED_VARIABLE}=delegated",
         )
     if not _is_first(root):
         return Tree(Level.NONE, "another daemon has this cgroup: run them as two services")

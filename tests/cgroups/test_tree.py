@@ -105,7 +105,8 @@ def test_without_delegation_there_is_nothing_and_the_way_to_it_is_told(machine: 
     found = mine(machine, "user.slice/session-1.scope", {})
 
     assert Level.NONE is found.level
-    assert "Delegate=yes" in found.advice
+    # A user's manager leaves no sign of that itself.
+    assert "Delegate=yes -E KERNEL_SUPERVISOR_CGROUP=delegated" in found.advice
     assert (None, []) == (found.run_of(ME), list(found.runs()))
 
 

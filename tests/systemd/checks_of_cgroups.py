@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from pathlib import Path
 
@@ -283,7 +284,9 @@ def a_users_scope_that_is_delegated_has_limits() -> None:
     hers = Service("scope", user="alice", client=("--socket", f"{place}/control.sock"))
     hers.as_user("mkdir", "-p", str(place))
 
-    _check_limits(hers, place / "kernels.toml", "systemd-run", "--user", "--scope", "-p", "Delegate=yes")
+    # As docs/systemd.md has it.
+    scope = "systemd-run --user --scope -p Delegate=yes -E KERNEL_SUPERVISOR_CGROUP=delegated"
+    _check_limits(hers, place / "kernels.toml", *shlex.split(scope))
 
 
 @check
