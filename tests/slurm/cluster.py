@@ -41,6 +41,8 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
 MinJobAge={min_job_age}
+FirstJobId={first_job}
+DebugFlags=NO_CONF_HASH
 MpiDefault=none
 SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/linux
@@ -99,16 +101,15 @@ class Cluster:
             (self.directory / "cgroup.conf").write_text(
                 "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nConstrainRAMSpace=yes\nAllowedSwapSpace=0\n"
             )
-        (self.directory / "slurm.conf").write_text(
-            CONFIGURATION.format(
-                directory=self.directory,
-                host=socket.gethostname(),
-                user="root",
-                ports=_ports(3),
-                min_job_age=self._min_job_age,
-                limits="\n".join(limits),
-            )
-        )
+        self._told = {
+            "directory": self.directory,
+            "host": socket.gethostname(),
+            "user": "root",
+            "ports": _ports(3),
+            "min_job_age": self._min_job_age,
+            "limits": "\n".join(limits),
+        }
+        self._configure(1)
         try:
             for name in DAEMONS:
                 self.start(name)
@@ -138,8 +139,17 @@ class Cluster:
             with suppress(OSError):
                 group.rmdir()
 
+    def _configure(self, first_job: int) -> None:
+        text = CONFIGURATION.format(**self._told, first_job=first_job)
+        (self.directory / "slurm.conf").write_text(text)
+        self._first_job = first_job
+
     def start(self, name: str) -> None:
-        """Start one of DAEMONS, and return when it answers."""
+        """Start one of DAEMONS, and return when it answers.
+
+        A controller gives no number again that its predecessor may have given: if it did, the node that knows
+        the first job of that number would be drained ("Duplicate jobid"), and be of no use to other tests.
+        """
         of = self.directory
         commands = {
             "munged": [
@@ -167,6 +177,7 @@ class Cluster:
             wait_for((of / "munge.socket").exists, "the socket of munged")
         elif name == "slurmctld":
             wait_for(self.answers, "slurmctld")
+            self._configure(self._first_job + 1000)
 
     def answers(self) -> bool:
         """Whether the controller does."""
@@ -200,6 +211,11 @@ class Cluster:
     def signal(self, name: str, signum: int) -> None:
         """Send a signal to one of DAEMONS, to freeze it (SIGSTOP) say."""
         self._running[name].send_signal(signum)
+
+    def stop_controller(self) -> None:
+        """Have the controller end in good order: it forgets nothing."""
+        self.run("scontrol", "shutdown", "slurmctld")
+        self._running.pop("slurmctld").wait(DEADLINE)
 
     def kill(self, name: str) -> None:
         """Have one of DAEMONS gone at once, as after a crash; what runs on a node runs on."""

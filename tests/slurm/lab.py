@@ -61,6 +61,7 @@ class Lab(Scene):
     def clean_up(self) -> None:
         super().clean_up()
         wait_for(lambda: not self.cancel_all(), "no job is left")
+        self.cluster.wait_until_idle()
         relay = self.state_dir / "relay.lock"
         if relay.exists() and (pid := relay.read_text().strip()):
             try:
