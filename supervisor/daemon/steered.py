@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -70,7 +70,7 @@ class SteeredDaemon:
         self._started_at = timestamp()
         self.instance = daemon.supervision.instance
         self._meter = Meter()
-        self._measuring = Lane("usage")
+        self._measuring, self._asking = Lane("usage"), Lane("usage elsewhere")
 
     def names(self) -> list[str]:
         """The kernels, in the order of the file."""
@@ -187,7 +187,19 @@ class SteeredDaemon:
         kernels = self._kernels(names)
         roots = {kernel.name: process for kernel in kernels if (process := process_of(kernel)) is not None}
         found = await self._measuring.do(self._meter.measure, list(roots.values()))
-        return {name: asdict(found[process]) for name, process in roots.items() if process in found}
+        here = {name: asdict(found[process]) for name, process in roots.items() if process in found}
+        return {**here, **await self._usage_elsewhere([k.name for k in kernels if k.name not in roots])}
+
+    async def _usage_elsewhere(self, names: Iterable[str]) -> dict[str, Fields]:
+        """What others tell of kernels that are not here, in files that are shared."""
+        runs = {name: run for name in names if (run := self._supervision.host.entry(name).run)}
+        handles = {name: run.handle for name, run in runs.items() if not run.is_over}
+        try:
+            told = await self._asking.do(lambda: {name: handle.usage() for name, handle in handles.items()})
+        except Hanging as hanging:
+            log.warning("what kernels on other machines use cannot be read: %s", hanging)
+            return {}
+        return {name: dict(usage) for name, usage in told.items() if usage is not None}
 
     async def counts(self) -> Fields:
         """What metrics are made of."""

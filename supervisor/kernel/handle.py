@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -77,6 +77,9 @@ class Handle(Protocol):
 
     def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
         """See what it uses; for a thread."""
+
+    def usage(self) -> Mapping[str, Any] | None:
+        """What it uses as somebody else tells, if that is known; for a thread."""
 
 
 class LocalHandle:
@@ -151,3 +154,6 @@ class LocalHandle:
         self._oom.renew(lambda: not is_over() and is_running(self.identity))
         if not is_over():
             self.confinement.look(config)
+
+    def usage(self) -> None:
+        """Of what is here nobody tells: whoever asks measures it."""

@@ -43,6 +43,7 @@ from supervisor.machines.slurm import Row, Slurm, SlurmError
 from supervisor.output.file import open_for_writer
 from supervisor.process.account import expand
 from supervisor.process.exit import describe_exit
+from supervisor.process.usage import Usage
 from supervisor.records.record import MARK_VARIABLE, Record, helper_mark, mark
 from supervisor.settings.config import KernelConfig, SlurmConfig
 from supervisor.wording import written
@@ -69,6 +70,8 @@ CAUSES: Mapping[str, Cause] = {
     "OUT_OF_MEMORY": Cause.OOM,
     "CANCELLED": Cause.CANCELLED,
 }
+# What a node tells of a kernel, as of one that is measured here.
+_USED = Usage.__struct_fields__
 Report = Callable[[Fact], object]
 
 
@@ -464,3 +467,9 @@ class JobHandle:
 
     def look(self, config: KernelConfig, is_over: Callable[[], bool]) -> None:
         """The cluster accounts it."""
+
+    def usage(self) -> Mapping[str, float] | None:
+        """What its node tells of it, twice a minute, where that can be told."""
+        found = self._read("usage.json") or {}
+        told = {key: value for key in _USED if isinstance(value := found.get(key), int | float)}
+        return told if len(told) == len(_USED) else None

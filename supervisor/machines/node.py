@@ -25,6 +25,7 @@ VERSION = 1
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PASSED_ON = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "CONT")
 NOT_STARTED = 125
+USAGE_INTERVAL = 30.0  # seconds between what is told of what it uses
 STATES = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
 
 
@@ -38,6 +39,7 @@ class Run:
         self.told = {}  # type: Fields
         self.signals = []  # type: List[int]
         self.kernel = None  # type: Optional[subprocess.Popen[bytes]]
+        self.spent = (time.monotonic(), 0.0)
         self.held = []  # type: List[socket.socket]
         self.private = None  # type: Optional[str]
 
@@ -58,6 +60,17 @@ class Run:
             file.flush()
             os.fsync(fd)
         os.replace(temporary, self.path(name))
+
+    def tell_usage(self, *_: object) -> None:
+        """What the job uses, if its cgroup can be read; whatever is wrong, the kernel runs on."""
+        try:
+            told = usage(self.job)
+            (since, before), self.spent = self.spent, (time.monotonic(), told["cpu_seconds"])
+            core = max(0.0, told["cpu_seconds"] - before) / (self.spent[0] - since)
+            self.put("usage.json", **told, core=round(core, 3))
+        except Exception as error:
+            print(f"node.py: what it uses cannot be told: {error}", file=sys.stderr)
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def read(self) -> None:
         with open(self.path("run.json"), encoding="utf-8") as file:
@@ -126,7 +139,10 @@ def main(directory: str) -> int:
         run.put("end.json", error=f"{type(error).__name__}: {error}", returncode=None, signals=run.signals)
         return NOT_STARTED
     run.put("place.json", **address, **identity(kernel.pid), cgroup=memory_cgroup(run.job))
+    signal.signal(signal.SIGALRM, run.tell_usage)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, USAGE_INTERVAL)
     returncode = wait(kernel)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     oom = None if before is None else (oom_kills(run.job) or 0) - before
     state = state_at_end(run.job)
     run.put("end.json", returncode=returncode, signals=run.signals, state=state, oom=oom, error=None)
@@ -185,6 +201,33 @@ def memory_cgroup(job: Optional[str]) -> Optional[str]:
             return "/sys/fs/cgroup/memory" + path
     whole = [path for _, controllers, path in ways if not controllers and (not job or f"job_{job}" in path)]
     return "/sys/fs/cgroup" + whole[0] if whole else None
+
+
+def usage(job: Optional[str]) -> Fields:
+    """What the processes of this job use, but for ourselves; without memory that is only a cache."""
+    directory = memory_cgroup(job)
+    with open(f"{directory}/cgroup.procs") as file:
+        pids = [int(line) for line in file if int(line) != os.getpid()]
+    told = {"cpu_seconds": 0.0, "threads": 0, "descriptors": 0, "children": len(pids) - 1, "is_exact": False}
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                stat = file.read().rpartition(")")[2].split()
+            told["descriptors"] += len(os.listdir(f"/proc/{pid}/fd"))
+        except OSError:
+            continue  # it has ended
+        # With its children that have ended (proc(5)).
+        told["cpu_seconds"] += sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")
+        told["threads"] += int(stat[17])
+    while not os.path.exists(f"{directory}/memory.stat") and f"job_{job}" in os.path.dirname(str(directory)):
+        directory = os.path.dirname(str(directory))  # of cgroup v2, which need not count at every level
+    is_v1 = os.path.exists(f"{directory}/memory.usage_in_bytes")
+    with open(f"{directory}/" + ("memory.usage_in_bytes" if is_v1 else "memory.current")) as file:
+        used = int(file.read())
+    with open(f"{directory}/memory.stat") as file:
+        parts = dict(line.split() for line in file)
+    told["memory"] = used - int(parts["total_inactive_file" if is_v1 else "inactive_file"])
+    return told
 
 
 def oom_kills(job: Optional[str]) -> Optional[int]:

@@ -166,3 +166,14 @@ def test_why_slurm_has_ended_it_is_read_in_its_own_output(
     job.process.terminate()
 
     assert ("42", state) == (job.end()["job"], job.end()["state"])
+
+
+def test_without_a_cgroup_of_its_own_what_it_uses_is_not_told_and_it_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with running(tmp_path / "run", IPYKERNEL) as job, client(job.target()) as asking:
+        wait_for(lambda: "what it uses cannot be told" in (job.directory / "job.output").read_text())
+
+        assert job.file("usage.json") is None
+        assert "42\n" == value_of(asking, "print(6 * 7)")

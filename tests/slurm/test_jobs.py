@@ -131,6 +131,25 @@ def test_a_kernel_that_uses_too_much_memory_is_told_as_such(lab: Lab) -> None:
         assert "2" == printed(client, "print(1 + 1)"), "the client works on"
 
 
+@pytest.mark.skipif(not limits_memory(), reason="jobs have no cgroup here")
+def test_what_it_uses_is_told_by_its_node(lab: Lab) -> None:
+    started(lab, lab.job("a", kernel="ipykernel", memory="400M"))
+    assert "100" == lab.run("a", "kept = bytearray(100 << 20); print(len(kept) >> 20)")
+
+    def used() -> dict[str, float]:
+        found: dict[str, float] = lab.ask("GET", "/v1/kernels/a/usage").body["usage"] or {}
+        return found if found.get("memory", 0) > 100 << 20 else {}
+
+    told = wait_for(used, lab.log_end, LONG)
+    assert 400 << 20 > told["memory"]
+    assert told["cpu_seconds"] > 0.1
+    assert told["threads"] > 1
+    assert 0 == told["children"]
+    assert " MB " in lab.command("status", "--usage").out
+    lab.order("stop", "a")
+    assert lab.ask("GET", "/v1/kernels/a/usage").body["usage"] is None
+
+
 # The queue
 
 
