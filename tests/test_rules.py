@@ -60,7 +60,6 @@ UNTESTED = {
     "daemon/run": "the verb: told from outside, in tests/e2e",
     "kernel/equipment": "values",
     "kernel/handle": "told with the runs that it is of",
-    "kernel/jobs": "told with a real Slurm, in tests/slurm",
     "kernel/host": "what the tests of entries, runs and survivors are told through",
     "kernel/aftermath": "told with kernels that start warm",
     "kernel/spares": "told with kernels that start warm",

@@ -14,6 +14,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -54,8 +55,8 @@ log = logging.getLogger(__name__)
 # it was handed in; for the disk that is shared.
 GLANCE, EAGER, FILE_PATIENCE = 0.2, 4.0, 10.0
 # A controller that answers and does not know a job is believed after so many looks; of one that may be on its
-# way to it, or that ran, so many seconds later.
-ABSENT_LOOKS, ABSENT_PATIENCE = 2, 30.0
+# way to it, or that ran, so many seconds later, unless its kernel greets within some.
+ABSENT_LOOKS, ABSENT_PATIENCE, GREETING_PATIENCE = 2, 30.0, 3.0
 # How long an end waits for its other half, the state of the job or the file of the node; in seconds.
 END_PATIENCE = 10.0
 # How long before its limit of time a kernel is warned of, in seconds.
@@ -248,7 +249,7 @@ class JobHandle:
         self._report = report
         self._files = Lane(f"shared directory of kernel {kernel}")
         self._begun = asyncio.Event()
-        self._is_unwanted = self._is_warned = self._is_unanswered = False
+        self._is_unwanted = self._is_given_up = self._is_warned = self._is_unanswered = False
         self._since, self._sign, self._absent = time.monotonic(), 0.0, 0
         self._last: Fact | None = None
         self._row: Row | None = None
@@ -269,7 +270,10 @@ class JobHandle:
             if self._begun.is_set() or self._row is None or self._row.state != "PENDING":
                 self._told = await self._do(self._glance) or self._told
             if self._has_ended():
-                return
+                is_proven = self._told is not None or (self._row is not None and self._row.has_ended)
+                if is_proven or self._is_given_up or not await self._do(self._greets):
+                    return
+                self._sign = 0.0  # whatever the cluster knows, it lives
 
     async def _look(self) -> dict[str, Row] | None:
         """The next look at all jobs; meanwhile at the place of this one, if it may be there."""
@@ -378,6 +382,11 @@ class JobHandle:
         was_in_queue = self._row is not None and self._row.state == "CANCELLED" and not self._begun.is_set()
         return is_whole or was_in_queue or now - self._sign >= END_PATIENCE
 
+    def _greets(self) -> bool:
+        """Whether a kernel is at its address: what every zmq socket says first (ZMTP, ZeroMQ RFC 23)."""
+        with socket.create_connection(self._local[CHANNELS.index("hb")], GREETING_PATIENCE) as connection:
+            return connection.recv(1) == b"\xff"
+
     async def end(self, config: KernelConfig) -> None:  # noqa: ARG002 - of a process of this machine
         """Cut its address first: that a node has failed is no proof that nothing lives there."""
         try:
@@ -442,7 +451,7 @@ class JobHandle:
     def signal(self, signum: int, config: KernelConfig) -> None:  # noqa: ARG002
         """By the cluster; SIGKILL cancels the job, wherever it is."""
         if signum == signal.SIGKILL:
-            self._is_unwanted = True
+            self._is_unwanted = self._is_given_up = True
         if self._is_unwanted:
             self._cancel()
         elif self.identity.number:
