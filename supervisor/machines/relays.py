@@ -32,8 +32,8 @@ Tell = Callable[[str, dict[str, object]], object]
 RELAY = Path(__file__).with_name("relay.py")
 LOCK, LOG = "relay.lock", "relay.log"
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "HOME", "SSH_AUTH_SOCK")
-# Seconds: for an answer; for a start, or an end; between starts that fail.
-PATIENCE, START_PATIENCE, RETRY = 2.0, 5.0, 0.5
+# Seconds: for an answer; for a start, or an end; between starts that fail; between looks whether it answers.
+PATIENCE, START_PATIENCE, RETRY, LOOK = 2.0, 5.0, 0.5, 5.0
 _FAILURES = (OSError, ValueError, KeyError, TypeError, Hanging)
 
 
@@ -163,10 +163,31 @@ class Relays:
         self._pid = pid
         self._begin(self._mend(pid, pidfd, process))
 
+    async def _wait_ended(self, pid: int, pidfd: int) -> None:
+        """Wait for its end, which it is given if it answers no more, stopped say; close its pidfd."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), LOOK)
+                if not ended.is_set() and await self._is_silent(pid):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    async def _is_silent(self, pid: int) -> bool:
+        for _ in range(2):
+            with suppress(*_FAILURES):
+                await self._lane.do(_ask, self._directory, [{}], pid)
+                return False
+        return True
+
     async def _mend(self, pid: int, pidfd: int, process: subprocess.Popen[bytes] | None) -> None:
         """Wait for its end; if it was not to end, start another and tell that until it has all."""
         try:
-            await _wait_ended(pidfd)
+            await self._wait_ended(pid, pidfd)
         finally:
             if process is not None and process.poll() is None:
                 process.returncode = 0  # it is left on purpose, and nobody waits for it
@@ -181,17 +202,6 @@ class Relays:
                 except (RelayError, *_FAILURES) as error:
                     detail = str(error)
             await asyncio.sleep(RETRY if detail else 0)
-
-
-async def _wait_ended(pidfd: int) -> None:
-    """Wait for the end of the process of a pidfd, and close it."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
 
 
 def _ask(directory: Path, orders: list[dict[str, Any]], pid: int | None) -> tuple[int, list[dict[str, Any]]]:

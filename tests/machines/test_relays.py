@@ -198,6 +198,24 @@ async def test_one_that_does_not_answer_is_ended_and_another_has_all(
         assert not is_alive(stopped)
 
 
+async def test_one_that_stops_is_found_out_though_nothing_is_asked_of_it(
+    tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "PATIENCE", 0.3)
+    monkeypatch.setattr(relays, "LOOK", 0.1)
+    local, told = free_ports(), Told()
+    async with looked_after(tmp_path, told) as of:
+        await of.add("a", local)
+        await of.point("a", target.places)
+        os.kill(stopped := pid_of(tmp_path), signal.SIGSTOP)
+
+        await until(
+            lambda: ["relay.started", "relay.failed", "relay.started"] == [event for event, _ in told]
+        )
+        assert not is_alive(stopped)
+        await passes(local, target)
+
+
 def is_alive(pid: int) -> bool:
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
