@@ -86,7 +86,8 @@ class Wire:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
-        self.unsent = memoryview(bytes(data[sent:]))
+        if self.unsent or sent < len(data):
+            self.unsent = memoryview(bytes(data[sent:]))
 
     def ready(self, events: int) -> None:
         """Do what can be done now."""
@@ -123,8 +124,8 @@ class Side(Wire):
                 self.is_up = True
             if self.unsent:
                 self.send(self.unsent)
-            if events & ~WRITE and self.mask & READ:
-                self._pass_on()
+            if events & ~WRITE and self.mask & READ and self._pass_on() and self.mask == READ:
+                return  # as nearly always: nothing else has changed
         except BlockingIOError:
             pass
         except OSError:
@@ -136,14 +137,16 @@ class Side(Wire):
             self.renew()
             self.peer.renew()
 
-    def _pass_on(self) -> None:
+    def _pass_on(self) -> bool:
+        """Whether all that has come could be sent on."""
         count = self.sock.recv_into(_BUFFER)
         self.received += count
         if count:
             self.peer.send(_BUFFER[:count])
-        else:
-            self.has_ended = True
-            self.peer.sock.shutdown(socket.SHUT_WR)
+            return not self.peer.unsent
+        self.has_ended = True
+        self.peer.sock.shutdown(socket.SHUT_WR)
+        return False
 
 
 class Door:
@@ -418,8 +421,8 @@ class Relay:
         while not self.is_over:
             soonest = min([each.go_on() for each in list(self.moving)], default=None)
             for fd, events in self.epoll.poll(soonest):
-                if fd in self.watched:  # closed by one before it in the same round
-                    self.watched[fd](events)
+                if (ready := self.watched.get(fd)) is not None:  # closed by one before it in the same round
+                    ready(events)
 
 
 def _five(places: list[Any]) -> list[Place]:
