@@ -84,14 +84,23 @@ class Group(Struct, frozen=True):
         return f"limits.memory = {limits.memory} is below the {amount(used)} in use"
 
     def limit(self, limits: LimitsConfig) -> str:
-        """Put the limits in force, but not one that is too low, which is returned.  Raises OSError."""
-        refused, wanted = self.too_low(limits), limits.memory_bytes
-        share = round(limits.cpu * CPU_PERIOD) if limits.cpu else "max"
-        self.write("pids.max", str(limits.tasks or "max"))
-        self.write("cpu.max", f"{share} {CPU_PERIOD}")
-        if not refused:
-            self.write("memory.max", "max" if wanted is None else str(wanted))
-        return refused
+        """Put the limits in force; what is not, as a limit that is too low, is returned with the reason."""
+        share = None if limits.cpu is None else round(limits.cpu * CPU_PERIOD)
+        wanted = {
+            "tasks": ("pids.max", limits.tasks, ""),
+            "cpu": ("cpu.max", share, f" {CPU_PERIOD}"),
+            "memory": ("memory.max", limits.memory_bytes, ""),
+        }
+        if refused := [text for text in (self.too_low(limits),) if text]:
+            del wanted["memory"]
+        for key, (name, value, period) in wanted.items():
+            try:
+                self.write(name, f"{'max' if value is None else value}{period}")
+            except OSError as error:
+                # Where nothing is limited there may be no such file: its controller is not delegated.
+                if value is not None or not isinstance(error, FileNotFoundError):
+                    refused.append(f"limits.{key} cannot be set: {error.strerror}")
+        return "; ".join(refused)
 
     def kill(self) -> None:
         """Send SIGKILL to everybody in it and below, also to what is being forked (Linux 5.14)."""

@@ -129,14 +129,17 @@ def open_tree(environ: Mapping[str, str], run_of: Callable[[int], RunId | None])
         # systemd before 254 could not start the service again (219/CGROUP) if there were limits below.
         return Tree(Level.TRACKING, "limits need systemd 254 or newer", root, root)
     try:
-        _enable(root, run_of)
+        lacking = _enable(root, run_of)
     except OSError as error:
-        return Tree(Level.TRACKING, f"limits cannot be enabled in {root}: {error.strerror}", root, here)
-    return Tree(Level.ENFORCED, "", root, root / LEAF)
+        why = f"limits cannot be enabled in {root}: {error.strerror}"
+        return Tree(Level.TRACKING, why, root, _place_of(os.getpid()) or here)
+    level = Level.TRACKING if len(lacking) == len(_WANTED) else Level.ENFORCED
+    advice = f"nothing limits {' or '.join(lacking)}: it is not delegated" if lacking else ""
+    return Tree(level, advice, root, root / LEAF)
 
 
-def _enable(root: Path, run_of: Callable[[int], RunId | None]) -> None:
-    """Have limits below: first nobody may be left in the root itself."""
+def _enable(root: Path, run_of: Callable[[int], RunId | None]) -> list[str]:
+    """Have limits below, but those that are returned: first nobody may be left in the root itself."""
     home = Group(root / LEAF)
     home.make()
     for pid in Group(root).pids():
@@ -146,6 +149,7 @@ def _enable(root: Path, run_of: Callable[[int], RunId | None]) -> None:
         group.add(pid)
     there = read(root / "cgroup.controllers").split()
     Group(root).write("cgroup.subtree_control", " ".join(f"+{name}" for name in _WANTED if name in there))
+    return [name for name in _WANTED if name not in there]
 
 
 def _place_of(pid: int) -> Path | None:

@@ -67,10 +67,7 @@ class Confinement(Struct, eq=False):
         """Put the limits of these settings in force, and whom the system favours, as far as they can be."""
         refused = [self.lacking, favour(self._pids(), config.nice, config.oom_score_adj)]
         if self.is_limited:
-            try:
-                refused.append(self.group.limit(config.limits))
-            except OSError as error:
-                refused.append(f"limits cannot be set: {error.strerror}")
+            refused.append(self.group.limit(config.limits))
         self.refused = "; ".join(filter(None, refused))
 
     def too_low(self, config: KernelConfig) -> str:

@@ -425,6 +425,7 @@ class Entry:
 
     def _is_there(self, run: Run) -> None:
         self.run = run
+        self.tell_limits()
         if self._growth is not None:
             self._trimming.begin(self._growth)
 

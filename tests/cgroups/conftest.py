@@ -23,6 +23,7 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.mount, self.proc = root / "cgroup", root / "proc"
         self.written: list[tuple[str, str]] = []
+        self.controllers = CONTROLLERS
         self.deaf = False
         """Whether who is killed lives on, as in an uninterruptible wait."""
         self.make(self.mount)
@@ -33,7 +34,7 @@ class Machine:
         path.mkdir(parents=True, exist_ok=True)
         for name in ("cgroup.procs", "cgroup.kill", "cgroup.subtree_control"):
             (path / name).touch()
-        (path / "cgroup.controllers").write_text(CONTROLLERS)
+        (path / "cgroup.controllers").write_text(self.controllers)
         self._tell_populated(path)
 
     def enter(self, path: Path, *pids: int) -> None:

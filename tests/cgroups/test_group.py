@@ -66,6 +66,24 @@ def test_a_limit_below_what_is_used_is_refused_and_the_others_are_in_force(machi
     assert ["g/pids.max", "g/cpu.max"] == [name for name, _ in machine.written]
 
 
+def test_what_is_not_delegated_is_told_where_it_is_to_be_limited_and_the_rest_is_in_force(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(group: Group, name: str, text: str) -> None:
+        if name == "cpu.max":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        machine.write(group.path, name, text)
+
+    monkeypatch.setattr(Group, "write", write)
+    group = machine.fill(machine.mount / "g", USE)
+
+    assert "" == group.limit(LimitsConfig(memory="1K"))
+    told = group.limit(LimitsConfig(memory="2K", cpu=2.0))
+
+    assert "limits.cpu cannot be set: No such file or directory" == told
+    assert 2048 == group.number("memory.max")
+
+
 def test_the_end_takes_everybody_and_the_cgroup(machine: Machine) -> None:
     machine.enter(machine.mount / "g", 7, 8)
 

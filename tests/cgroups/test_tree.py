@@ -140,6 +140,37 @@ def test_where_limits_cannot_be_enabled_membership_is_known_all_the_same(
     assert "Operation not permitted" in found.advice
 
 
+@pytest.mark.parametrize(
+    ("delegated", "level", "advice"),
+    [
+        # As Debian 11 and Ubuntu 22.04 do for a user.
+        ("memory pids", Level.ENFORCED, "nothing limits cpu: it is not delegated"),
+        ("", Level.TRACKING, "nothing limits cpu or memory or pids: it is not delegated"),
+    ],
+)
+def test_what_nothing_limits_is_told(machine: Machine, delegated: str, level: Level, advice: str) -> None:
+    machine.controllers = delegated
+
+    found = mine(machine, "user.slice/run-u7.scope")
+
+    assert (level, advice, found.root / "daemon") == (found.level, found.advice, found.home)
+
+
+def test_where_we_have_moved_aside_for_nothing_what_is_beside_us_is_known(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(group: Group, name: str, text: str) -> None:
+        if name == "cgroup.subtree_control":
+            raise OSError(16, "Device or resource busy")
+        machine.write(group.path, name, text)
+
+    monkeypatch.setattr(Group, "write", refuse)
+
+    found = mine(machine, "user.slice/run-u7.scope")
+
+    assert (Level.TRACKING, found.root / "daemon") == (found.level, found.home)
+
+
 def test_a_second_daemon_in_the_same_tree_has_none(machine: Machine) -> None:
     assert Level.ENFORCED is mine(machine, f"{SERVICE}/daemon").level
 

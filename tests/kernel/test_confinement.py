@@ -166,7 +166,7 @@ def test_limits_that_the_system_refuses_are_told(
 
     found.limit(LIMITED)
 
-    assert "limits cannot be set: no such cgroup" == found.refused
+    assert "limits.memory cannot be set: no such cgroup" == found.refused
 
 
 @pytest.mark.parametrize("is_there", [True, False])

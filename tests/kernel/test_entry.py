@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.cgroups.tree import Tree
 from supervisor.core.actions import (
     Apply,
     AskToExit,
@@ -136,6 +138,20 @@ async def test_an_ordered_stop_removes_the_file_and_keeps_the_address(hosting: H
     assert not hosting.places.connection_file("a").exists()
     await hosting.run(config(), 2)
     assert before == address(hosting)
+
+
+async def test_a_kernel_whose_cgroup_cannot_be_made_is_there_all_the_same_and_that_is_told(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Tree, "place", place)
+
+    await hosting.run(config())
+
+    told = "a: it is without a cgroup until its next start: No such file or directory"
+    assert ("limits of a", told) in hosting.troubles
 
 
 async def test_a_limit_that_is_not_in_force_is_told_as_long_as_there_is_a_run(hosting: Hosting) -> None:
