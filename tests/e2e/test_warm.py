@@ -123,8 +123,8 @@ def test_a_kernel_that_is_stopped_for_good_leaves_no_request_without_an_answer(
         assert "7" == printed(client, "print(3 + 4)")
 
 
-def executes(scene: Scene) -> bool:
-    return b"time.sleep" in (scene.state_dir / "pending" / "a").read_bytes()
+def executes(scene: Scene, code: bytes = b"time.sleep") -> bool:
+    return code in (scene.state_dir / "pending" / "a").read_bytes()
 
 
 def test_what_a_kernel_executes_and_where_it_hangs_are_told(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from queue import Empty
 
 import pytest
@@ -63,8 +64,10 @@ def test_a_daemon_killed_on_the_way_is_followed_by_one_with_one_kernel_and_no_an
     for number in range(ROUNDS):
         wait_for(lambda: is_warm(scene, how), lambda: f"what the next run is made of; {scene.log_end()}")
         with scene.client("a") as client:
-            asked = client.execute("import time; time.sleep(600)")
-            wait_for(lambda: executes(scene), "it is executed")
+            # What was answered stays on record for a while longer.
+            code = f"import time; time.sleep(600 + {number})"
+            asked = client.execute(code)
+            wait_for(partial(executes, scene, code.encode()), "it is executed")
             faults.set(point, when, kill=True)
             os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
             faults.wait_dead()
