@@ -88,22 +88,22 @@ class Confinement(Struct, eq=False):
         is_pressed = limit is not None and used >= config.limits.warn * limit
         self.pressed = (used, limit) if is_pressed and limit is not None else None
 
-    def kill(self, config: KernelConfig) -> None:
-        """Kill all that belongs to the run, unless its settings leave those alone that left its group."""
-        if config.kill_mode == "tree":
+    def kill(self, mode: str) -> None:
+        """Kill all that belongs to the run; by its ``kill_mode`` not those that left its group."""
+        if mode == "tree":
             try:
                 self.group.kill()
             except OSError as error:
                 log.warning("cannot kill all of %s: %s", self.group.path.name, error)
 
-    def end(self, config: KernelConfig) -> None:
+    def end(self, mode: str) -> None:
         """Once the kernel itself has ended: note what it used, end what it has left, let its cgroup go."""
         group = self.group
         self.memory = group.figures()
         try:
-            if config.kill_mode == "tree" and not group.end():
+            if mode == "tree" and not group.end():
                 log.warning("%s has processes that cannot be killed: %s", group.path.name, group.pids())
-            elif config.kill_mode == "group" and not group.is_populated:
+            elif mode == "group" and not group.is_populated:
                 group.remove()
         except OSError as error:
             log.warning("cannot end what %s has left: %s", group.path.name, error)

@@ -105,7 +105,7 @@ class LocalHandle:
         # The count goes with the cgroup.
         self._is_oom = self._oom.struck(self.kernel.returncode)
         try:
-            await begin(self.confinement.end, config)
+            await begin(self.confinement.end, config.kill_mode)
             await end_group(self.identity)
         except OSError as error:
             log.warning("cannot end what kernel %s has left behind: %s", self.kernel.kernel_id, error)
@@ -129,7 +129,7 @@ class LocalHandle:
     def signal(self, signum: int, config: KernelConfig) -> None:
         """Signal the group; by SIGKILL all that is in its cgroup, as its settings say."""
         if signum == signal.SIGKILL:
-            self.confinement.kill(config)
+            self.confinement.kill(config.kill_mode)
         try:
             signal_group(self.identity, signum)
         except ProcessLookupError:

@@ -6,7 +6,6 @@ Starts and ends nothing.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -39,6 +38,7 @@ from supervisor.core.model import (
 )
 from supervisor.disk.off_loop import Lane
 from supervisor.kernel.aftermath import exit_of
+from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import Address, listened_port, read_address
 from supervisor.kernel.run import OutputOfRun
 from supervisor.output.file import OutputFile
@@ -65,8 +65,6 @@ from supervisor.records.record import (
     marked_run,
 )
 from supervisor.settings.config import KernelConfig
-
-log = logging.getLogger(__name__)
 
 
 class Stock(Struct, frozen=True):
@@ -264,16 +262,10 @@ def end_leftovers(cgroups: Tree, stock: Stock) -> None:
     Of a kernel that is left alone, or whose settings on record say so, nothing is ended.
     """
     living = {RunId(s.kernel, s.generation) for s in stock.survivors if s.process is not None}
-    settings = {record.name: record.launched for record in stock.records}
-    for run in list(cgroups.runs()):
-        launched = settings.get(run.kernel)
-        if run in living or run.kernel in stock.strangers:
-            continue
-        if launched is None or launched.kill_mode == "tree" or not cgroups.group(run).is_populated:
-            try:
-                cgroups.group(run).end()
-            except OSError as error:
-                log.warning("cannot end what %s has left: %s", run.directory, error)
+    modes = {record.name: record.launched.kill_mode for record in stock.records if record.launched}
+    for run in cgroups.runs():
+        if run not in living and run.kernel not in stock.strangers:
+            Confinement(cgroups.group(run)).end(modes.get(run.kernel, "tree"))
 
 
 def _has_left(process: ProcessId, marked: list[Marked]) -> bool:

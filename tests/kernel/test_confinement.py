@@ -57,8 +57,8 @@ def test_without_a_tree_nothing_is_confined_and_nothing_goes_wrong() -> None:
 
     found.limit(LIMITED)
     found.look(LIMITED)
-    found.kill(LIMITED)
-    found.end(LIMITED)
+    found.kill("tree")
+    found.end("tree")
     assert ("", None, "") == (found.memory, found.pressed, found.refused)
 
 
@@ -123,8 +123,9 @@ def test_without_a_place_in_the_tree_it_runs_and_that_is_told(
     machine.enter(tree.home, 70)
 
     found = Confinement.of(tree, RUN, 70, "m", None, LIMITED)
-    for step in (found.look, found.kill, found.end):
-        step(LIMITED)
+    found.look(LIMITED)
+    found.kill("tree")
+    found.end("tree")
 
     told = "it is without a cgroup until its next start: Resource temporarily unavailable"
     assert (told, "", [70]) == (found.refused, found.too_low(LIMITED), Group(tree.home).pids())
@@ -176,7 +177,7 @@ def test_its_end_takes_all_and_keeps_the_figures(machine: Machine, tree: Tree, i
         machine.enter(tree.group(RUN).path, 71, 72)
         use(tree.group(RUN), 5, peak=77 << 10)
 
-    found.end(PLAIN)
+    found.end("tree")
 
     assert not tree.group(RUN).path.exists()
     assert ("peak 77 KiB" if is_there else "") == found.memory
@@ -185,19 +186,18 @@ def test_its_end_takes_all_and_keeps_the_figures(machine: Machine, tree: Tree, i
 def test_with_kill_mode_group_those_who_left_it_live_on(machine: Machine, tree: Tree) -> None:
     found = Confinement(tree.group(RUN), is_limited=True)
     machine.enter(tree.group(RUN).path, 71)
-    alone = replace(PLAIN, kill_mode="group")
 
-    found.kill(alone)
-    found.end(alone)
+    found.kill("group")
+    found.end("group")
     assert [71] == tree.group(RUN).pids()
     machine.enter(machine.mount / "elsewhere", 71)
-    found.end(alone)
+    found.end("group")
     assert not tree.group(RUN).path.exists()
 
 
 def test_a_kill_takes_all_at_once(machine: Machine, tree: Tree) -> None:
     machine.enter(tree.group(RUN).path, 71)
 
-    Confinement(tree.group(RUN)).kill(PLAIN)
+    Confinement(tree.group(RUN)).kill("tree")
 
     assert not tree.group(RUN).is_populated
