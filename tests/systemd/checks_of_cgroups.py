@@ -9,6 +9,7 @@ from pathlib import Path
 
 from service import (
     CGROUPS,
+    DEADLINE,
     PROGRAM,
     SETTINGS,
     SUPERVISOR,
@@ -46,6 +47,8 @@ argv = ["{LEAVING}", "{{connection_file}}"]
 """
 # A daemon that no unit has begun.
 BY_HAND = """\
+[defaults]
+start_timeout = {1}
 [supervisor]
 state_dir = "{0}/state"
 runtime_dir = "{0}/run"
@@ -262,7 +265,7 @@ def kernels_that_a_version_without_cgroups_started_get_theirs_from_the_next_one(
 def _check_limits(service: Service, file: Path, *command: str) -> None:
     """A daemon that a command begins has limits, and ends all that it has."""
     place = file.parent
-    file.write_text(BY_HAND.format(place) + LIMITED)
+    file.write_text(BY_HAND.format(place, DEADLINE) + LIMITED)
     with service.by_hand(*command, PROGRAM, "run", str(file)) as pids:
         assert "enforced" == service.cgroups(), service.ask("status")
         group = cgroup_of(pids["robot"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from service import (
     ACCOUNT,
     BAD,
+    DEADLINE,
     PROGRAM,
     SETTINGS,
     SUPERVISOR,
@@ -198,4 +199,7 @@ def an_instance_of_a_users_template_runs_on_a_file_of_its_own() -> None:
 
 def _write_as_her(name: str) -> None:
     file = Path(f"/home/alice/.config/kernel-supervisor/{name}.toml")
-    file.write_text('[kernels.analysis]\nkernelspec = "python3"\nlimits = { memory = "300M" }\n')
+    file.write_text(
+        f"[defaults]\nstart_timeout = {DEADLINE}\n"
+        '[kernels.analysis]\nkernelspec = "python3"\nlimits = { memory = "300M" }\n'
+    )

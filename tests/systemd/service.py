@@ -203,10 +203,10 @@ def alice(unit: str) -> Service:
 
 
 def write(text: str, name: str = "kernels") -> None:
-    """Write a configuration, whole or not at all."""
+    """Write a configuration, whole or not at all; a slow machine is given its time."""
     SETTINGS.mkdir(exist_ok=True)
     new = SETTINGS / f".{name}"
-    new.write_text(text)
+    new.write_text(f"[defaults]\nstart_timeout = {DEADLINE}\n{text}")
     new.rename(SETTINGS / f"{name}.toml")
 
 
