@@ -11,7 +11,7 @@ JUPYTER := .jupyter
 QUICK := not systemd and not deb and not image and not vm and not slurm and not slow
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' supervisor/version.py)
 
-.PHONY: run lab test check lint bench soak test-ported test-warm test-slurm test-systemd test-vm deb test-deb test-image test-jupyter clean
+.PHONY: run lab test check lint bench soak test-ported test-warm test-slurm test-many test-systemd test-vm deb test-deb test-image test-jupyter clean
 
 run: $(VENV)/.demo
 	@$(BIN)/kernel-supervisor run $(CONFIG)
@@ -53,6 +53,10 @@ test-warm: $(VENV)/.dev
 # Kernels as jobs of a real Slurm, two nodes on this machine.
 test-slurm: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slurm -v tests/slurm
+
+# MANY (1000) kernels as jobs of a cluster that is one process: minutes.
+test-many: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow --log-cli-level=info tests/slurm/test_many.py
 
 test-systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -m systemd -v

@@ -62,11 +62,11 @@ def _wanted(unit: Unit, arguments: Namespace) -> dict[Path, str]:
 
 
 def _longest_stop(config: str) -> float:
-    """The largest ``stop_timeout`` of a configuration, 0 of one that is not there or has mistakes."""
+    """How long the kernels of a configuration may take to stop, 0 if it has mistakes or is not there."""
     from supervisor.settings.file import ConfigError, load
 
     try:
-        return max((kernel.stop_timeout for kernel in load(config).config.kernels.values()), default=0)
+        return max((kernel.longest_stop for kernel in load(config).config.kernels.values()), default=0)
     except ConfigError:
         return 0
 

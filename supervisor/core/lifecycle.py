@@ -38,7 +38,7 @@ from supervisor.core.model import (
     launched_of,
 )
 from supervisor.core.telling import death_fields, exit_fields, say
-from supervisor.settings.config import KernelConfig, changed_launch_keys
+from supervisor.settings.config import CANCEL_PATIENCE, KernelConfig, changed_launch_keys
 
 # Whoever launches gives up long before this by itself, unless the system hangs in the launch itself.
 LAUNCH_PATIENCE = 120.0
@@ -46,8 +46,6 @@ LAUNCH_PATIENCE = 120.0
 TERMINATE_PATIENCE = 1.0
 # SIGKILL cannot be refused; a process in an uninterruptible wait takes it later.  Then again.
 KILL_PATIENCE = 5.0
-# The end of a job is the cluster's doing: it is asked for again only so often.
-CANCEL_PATIENCE = 60.0
 
 # What is remembered of a kernel's past.
 DEATHS_KEPT = 20

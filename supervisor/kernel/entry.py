@@ -382,6 +382,11 @@ class Entry:
         if self.config is not None and self.config.slurm is not None:
             await self._jobs().withdraw(self.name)
 
+    @property
+    def has_lost_file(self) -> bool:
+        """Whether a run of it may live whose clients do not find it; for a thread."""
+        return self.run is not None and not self.run.is_over and not self.connection.is_written
+
     async def mend(self) -> bool:
         """Let the clients of a living kernel find it, should its file have been lost; tells if it was."""
         return self.run is not None and await self._offer(self.run)

@@ -30,7 +30,7 @@ from supervisor.core.actions import (
 )
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
-from supervisor.disk.off_loop import begin
+from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.entry import PROCESSES, Entry
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.line import make_threads
@@ -68,6 +68,7 @@ class Host:
         self._trouble = trouble
         self._entries: dict[str, Entry] = {}
         self._growth: Growth | None = None
+        self._files = Lane("connection files")
         self._jobs: Jobs | None = None
         self._caretaker: asyncio.Task[None] | None = None
         # Starts under way and what they need, and who waits for room.
@@ -206,6 +207,9 @@ class Host:
     async def mend(self) -> list[str]:
         """Write the connection files again that living kernels have lost; tells of which."""
         entries = list(self._entries.values())
+        with suppress(Hanging):
+            # One look at all: there are as many as kernels, and at each start.
+            entries = await self._files.do(lambda: [entry for entry in entries if entry.has_lost_file])
         lost = await asyncio.gather(*(entry.mend() for entry in entries))
         return [entry.name for entry, was_lost in zip(entries, lost, strict=True) if was_lost]
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ GLANCE, EAGER, FILE_PATIENCE = 0.2, 4.0, 10.0
 ABSENT_LOOKS, ABSENT_PATIENCE, GREETING_PATIENCE = 2, 30.0, 3.0
 # How long an end waits for its other half, the state of the job or the file of the node; in seconds.
 END_PATIENCE = 10.0
+# How many bytes of its output are taken over at a time, as others wait for the same thread.
+MOST_AT_ONCE = 4 << 20
 # How long before its limit of time a kernel is warned of, in seconds.
 WARNING = 600.0
 
@@ -115,6 +118,11 @@ class Jobs:
         known = {MARK_VARIABLE: f"relay:{helper_mark(state_dir, 'relay')}"}
         self._relays = Relays(state_dir, known, _tell)
         self._taken_up: asyncio.Task[object] | None = None
+        self._lanes: dict[Path, Lane] = {}
+
+    def lane(self, shared: Path) -> Lane:
+        """Where all look into a directory that is shared: one thread, however many they are."""
+        return self._lanes.setdefault(shared, Lane(f"shared directory {shared}"))
 
     async def relays(self) -> Relays:
         """The addresses here, those of an earlier supervisor among them."""
@@ -247,10 +255,11 @@ class JobHandle:
         self._local = places(address)
         self._output = output
         self._report = report
-        self._files = Lane(f"shared directory of kernel {kernel}")
+        self._files = jobs.lane(directory.parent)
         self._begun = asyncio.Event()
         self._is_unwanted = self._is_given_up = self._is_warned = self._is_unanswered = False
         self._since, self._sign, self._absent = time.monotonic(), 0.0, 0
+        self._fetched = -1
         self._last: Fact | None = None
         self._row: Row | None = None
         self._told: Told | None = None
@@ -354,7 +363,7 @@ class JobHandle:
         """What the node has written since, and how it ended, if it has."""
         found = self._read("end.json")
         with suppress(OSError):
-            self._fetch()
+            self._fetch(MOST_AT_ONCE)
         if found is None:
             return None
         code, oom = found.get("returncode"), found.get("oom")
@@ -402,17 +411,21 @@ class JobHandle:
         except (OSError, Hanging):
             return None
 
-    def _fetch(self) -> None:
+    def _fetch(self, most: float = inf) -> None:
         """Take over what the kernel has written since; how far is on record for the next supervisor."""
-        mark = self._directory / "fetched"
-        with (self._directory / "output").open("rb") as file:
+        source, mark = self._directory / "output", self._directory / "fetched"
+        if source.stat().st_size == self._fetched:
+            return
+        with source.open("rb") as file:
             with suppress(OSError, ValueError):
                 file.seek(int(read_own(mark)))
-            while data := file.read(1 << 20):
+            until = file.tell() + most
+            while file.tell() < until and (data := file.read(1 << 20)):
                 fd = open_for_writer(self._output)
                 with os.fdopen(fd, "ab") as output:
                     output.write(data)
                 write_atomically(mark, str(file.tell()).encode())
+            self._fetched = file.tell()
 
     def _read_script_output(self) -> list[str]:
         """What the script of the job wrote, which is in the way where no kernel was started."""

@@ -22,6 +22,8 @@ from collections.abc import Callable
 
 import zmq
 
+from supervisor.process.descriptors import limit
+
 Context = zmq.Context[zmq.Socket[bytes]]
 
 # What a hostile or broken kernel can make us keep: HIGH_WATER messages of at most this size.
@@ -52,7 +54,10 @@ def make_threads(context: Context | None) -> None:
     finally:
         enough.set()
     try:
-        (context or zmq.Context.instance()).socket(zmq.DEALER).close(linger=0)
+        ours = context or zmq.Context.instance()
+        # As many sockets as there may be descriptors for; by default it is 1,023, a few for each kernel.
+        ours.set(zmq.MAX_SOCKETS, min(limit() // 2, ours.get(zmq.SOCKET_LIMIT)))
+        ours.socket(zmq.DEALER).close(linger=0)
     except zmq.ZMQError:
         pass  # no descriptor is left, say: whoever needs a socket tells
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -117,6 +118,8 @@ def run(argv: Sequence[str], text: str = "", env: Mapping[str, str] | None = Non
 
 def mistake(slurm: SlurmConfig) -> str:
     """Why sbatch would not take such a job; empty if it would, or cannot be asked now; blocks."""
+    if slurm.via == "ssh" and shutil.which("ssh") is None:
+        return "via: ssh is not on the PATH: install it"
     try:
         run(["sbatch", "--test-only", "--nodes=1", "--ntasks=1", *options(slurm)], "#!/bin/sh\n")
     except SlurmError as error:

@@ -170,6 +170,10 @@ class SlurmConfig(Settings, frozen=True):
         return size_of(self.memory)
 
 
+# The end of a job is the cluster's doing: it is asked for again only so often, in seconds.
+CANCEL_PATIENCE = 60.0
+
+
 class KernelConfig(Settings, frozen=True):
     """The settings of one kernel, ``[kernels.NAME]``; spans are in seconds."""
 
@@ -271,6 +275,11 @@ class KernelConfig(Settings, frozen=True):
     recorder: Annotated[RecorderConfig, _key("live", "output recorded by the Jupyter server")] = (
         RecorderConfig()
     )
+
+    @property
+    def longest_stop(self) -> float:
+        """How many seconds it is given until nobody waits for its orderly end any more."""
+        return self.stop_timeout + (CANCEL_PATIENCE if self.slurm is not None else 0.0)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The keys and values, of the environment its names only: its values may be secrets."""

@@ -264,7 +264,7 @@ class Supervision:
     def longest_stop(self) -> float | None:
         """How long an orderly stop of all kernels may take, in seconds; ``None`` without a limit."""
         kernels = self.runner.state.kernels.values()
-        longest = max((settings_of(kernel).stop_timeout for kernel in kernels), default=0.0)
+        longest = max((settings_of(kernel).longest_stop for kernel in kernels), default=0.0)
         return longest + LAST_PATIENCE if isfinite(longest) else None
 
     async def close(self) -> None:

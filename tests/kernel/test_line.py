@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import zmq
+
+from supervisor.kernel.line import make_threads
+from supervisor.process.descriptors import limit
 from tests.kernel.programs import ROOT
 from tests.waiting import DEADLINE
 
@@ -23,3 +27,10 @@ def test_a_kernel_that_vanishes_while_it_answers_does_not_take_us_with_it() -> N
     )
 
     assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_there_may_be_as_many_sockets_as_there_are_descriptors_for() -> None:
+    with zmq.Context() as context:
+        make_threads(context)
+
+        assert min(limit() // 2, 65_535) == context.get(zmq.MAX_SOCKETS)

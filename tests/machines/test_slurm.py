@@ -98,6 +98,7 @@ def test_a_mistake_is_told_from_what_passes(commands: Path, told: str, is_passin
 
 def test_without_its_commands_nothing_can_be_done(commands: Path) -> None:
     assert "sbatch is not on the PATH: install Slurm's commands" == mistake(SlurmConfig())
+    assert "via: ssh is not on the PATH: install it" == mistake(SlurmConfig(via="ssh"))
 
 
 def test_a_command_that_hangs_is_given_up(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from supervisor.settings.config import (
     File,
     KernelConfig,
     Settings,
+    SlurmConfig,
     SupervisorConfig,
     changed_keys,
     changed_launch_keys,
@@ -151,3 +152,9 @@ def test_the_other_examples_can_be_uncommented(key: str) -> None:
         text = text.replace('kernelspec = "python3"', "", 1)
 
     assert load(EXAMPLE).config != parse(text, "one.toml")
+
+
+def test_a_stop_of_a_job_is_given_the_time_that_its_cluster_takes() -> None:
+    here, there = KernelConfig(name="a"), KernelConfig(name="a", slurm=SlurmConfig())
+
+    assert [10.0, 70.0] == [here.longest_stop, there.longest_stop]

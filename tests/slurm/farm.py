@@ -52,7 +52,8 @@ def build(directory: Path) -> Path:
 def serving(directory: Path) -> Iterator[Path]:
     """One that serves; the directory of its commands."""
     commands = build(directory)
-    process = subprocess.Popen([sys.executable, __file__, str(directory)])
+    with (directory / "log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, __file__, str(directory)], stderr=log)
     try:
         yield commands
     finally:
