@@ -12,9 +12,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
+from functools import partial
 from typing import Any, Protocol
 
 import zmq
@@ -27,6 +27,7 @@ from traitlets import Unicode
 from supervisor.jupyter.daemon import Away, Daemon, Refused
 from supervisor.jupyter.recorder import Message, Recorder, file_of
 from supervisor.jupyter.remembered import Remembered
+from supervisor.jupyter.requests import MALFORMED, Requests
 from supervisor.jupyter.views import connect, death_of, how_it_ended
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ IDLE_PATIENCE = 0.3
 UP_PATIENCE = 30.0
 LAST_WORDS_PATIENCE = 0.5
 
+CHANNELS = ("iopub", "shell", "control", "stdin")
 _LASTING = ("execute_request", "comm_msg")  # those that may take long are on record
 _UNTRACKED = ("kernel_info_request", "comm_info_request", "interrupt_request", "")
 
@@ -54,97 +56,63 @@ def _state_of(phase: str) -> str:
 
 
 class Page(Protocol):
-    """A client's connection, as a kernel tells it of its run."""
+    """A client's connection."""
 
-    session_id: str
-    is_away: bool
-
-    def begin_run(self) -> None:
-        """A run can be reached."""
-
-    def end_run(self, reason: str, status: str) -> None:
-        """It cannot any more, for this reason; front ends call the state ``status``."""
-
-    def tell(self, status: str) -> None:
-        """The kernel is busy or idle."""
-
-    def hear(self, published: Published) -> None:
-        """The kernel published something."""
-
-
-class Published:
-    """What a kernel has published, read once for all pages."""
-
-    def __init__(self, header: Fields, parent: Fields, parts: list[bytes]) -> None:
-        self.header, self.parent, self.parts = header, parent, parts
-
-    @cached_property
-    def binary(self) -> bytes:
-        """As the front ends have it that speak the newer protocol."""
-        return bytes(serialize_msg_to_ws_v1(self.parts, "iopub"))
-
-    def message(self, here: set[str]) -> Message:
-        """As it is recorded: missed by the session that asked for it unless that is ``here``."""
-        session = str(self.parent.get("session") or "")
-        message = Message.of("iopub", session, self.header, self.parent, self.binary)
-        return message._replace(missed=bool(session) and session not in here)
+    def hear(self, channel: str, parts: list[bytes]) -> None:
+        """The kernel has said something, or what it cannot say was said in its place."""
 
 
 class Run:
-    """The server's connection to one run of a kernel."""
+    """The server's connection to one run of a kernel, for all pages."""
 
     def __init__(self, kernel: SupervisedKernel, generation: int) -> None:
         self.generation = generation
-        self.is_heard = asyncio.Event()
+        self.is_heard, self.is_idle = asyncio.Event(), asyncio.Event()
         # The requests that it executes, and since when, in seconds since the epoch; and since when
         # what it was found executing, if that is known.
         self.executing: dict[str, float] = {}
         self.found: list[float] = []
-        self._kernel = kernel
-        self._session = kernel.session
-        self.iopub = kernel.connect_iopub()
-        self.iopub.on_recv(self._hear)
-        self._shell = kernel.connect_shell()
-        self._shell.on_recv(self._answered)
-        self._control = kernel.connect_control()
-        self._asked = self._ask(self._shell)
-        self.is_idle = asyncio.Event()
+        self._kernel, self._session = kernel, kernel.session
+        # One identity, by which a kernel finds the stdin of whoever asked.
+        identity = self._session.bsession
+        self._streams = {name: getattr(kernel, f"connect_{name}")(identity=identity) for name in CHANNELS}
+        for name, stream in self._streams.items():
+            stream.on_recv(partial(self._hear, name))
+        self._session.send(self._streams["shell"], "kernel_info_request")
 
-    def _ask(self, stream: Any) -> str:
-        return str(self._session.send(stream, "kernel_info_request")["header"]["msg_id"])
+    def send(self, channel: str, parts: list[bytes]) -> None:
+        """Send a message of a client."""
+        self._session.send_raw(self._streams[channel], parts)
 
     async def reach(self) -> None:
         """Return once it is heard on iopub: a subscription takes a moment, and what comes before is lost."""
         deadline = time.monotonic() + NUDGE_PATIENCE
         while not self.is_heard.is_set() and time.monotonic() < deadline:
-            self._ask(self._control)
-            try:
+            self._session.send(self._streams["control"], "kernel_info_request")
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.is_heard.wait(), NUDGE_INTERVAL)
-            except TimeoutError:
-                pass
         self.is_heard.set()
-        try:
+        with suppress(TimeoutError):  # it executes
             await asyncio.wait_for(self.is_idle.wait(), IDLE_PATIENCE)
-        except TimeoutError:
-            pass  # it executes
 
-    def _answered(self, _: list[bytes]) -> None:
-        self.is_idle.set()
-        if not self.executing:
-            self._kernel.note_state("idle")
-
-    def _hear(self, frames: list[bytes]) -> None:
-        self.is_heard.set()
+    def _hear(self, channel: str, frames: list[bytes]) -> None:
         try:
-            _, rest = self._session.feed_identities(frames)
-            header, parent = json.loads(bytes(rest[1])), json.loads(bytes(rest[2])) or {}
-            self._kernel.session_of_run = str(header["session"])
-            kind, request = str(header["msg_type"]), str(parent.get("msg_id") or "")
-            state = json.loads(bytes(rest[4])).get("execution_state") if kind == "status" else None
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError):
+            _, (_, *parts) = self._session.feed_identities(frames)
+            header, parent = json.loads(parts[0]), json.loads(parts[1]) or {}
+            state = json.loads(parts[3]).get("execution_state") if header["msg_type"] == "status" else None
+            is_ours = parent.get("session") == self._session.session
+        except MALFORMED:
             return  # not a message
-        self._note(str(parent.get("msg_type") or ""), request, state)
-        self._kernel.publish(Published(header, parent, [bytes(part) for part in rest[1:]]))
+        if channel == "iopub":
+            self.is_heard.set()
+            self._kernel.session_of_run = str(header.get("session") or "")
+        if not is_ours:
+            self._note(str(parent.get("msg_type") or ""), str(parent.get("msg_id") or ""), state)
+            self._kernel.hear(channel, header, parent, parts)
+        elif channel == "shell":
+            self.is_idle.set()
+            if not self.executing:
+                self._kernel.note_state("idle")
 
     def _note(self, asked: str, request: str, state: str | None) -> None:
         if asked in _UNTRACKED:
@@ -154,6 +122,7 @@ class Run:
             self.executing.setdefault(request, time.time())
         elif state == "idle":
             self.executing.pop(request, None)
+            self._kernel.requests.settle()
         if state in ("busy", "idle"):
             if asked in _LASTING:
                 self._kernel.recorder.hear(request, state)
@@ -162,13 +131,11 @@ class Run:
     def close(self) -> None:
         """Hear no more of it; what has come is heard first, but for a flood that would hold up its end."""
         deadline = time.monotonic() + LAST_WORDS_PATIENCE
-        self.iopub.on_recv(None)
-        try:
-            while time.monotonic() < deadline:
-                self._hear(self.iopub.socket.recv_multipart(zmq.NOBLOCK))
-        except zmq.ZMQError:
-            pass  # nothing is left
-        for stream in (self.iopub, self._shell, self._control):
+        for name, stream in self._streams.items():
+            stream.on_recv(None)
+            with suppress(zmq.ZMQError):  # nothing is left
+                while time.monotonic() < deadline:
+                    self._hear(name, stream.socket.recv_multipart(zmq.NOBLOCK))
             stream.close(linger=0)
         self.is_heard.set()  # whoever waits to reach it need not
         self.is_idle.set()
@@ -187,10 +154,11 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         self.run: Run | None = None
         # A front end drops what it has not handled yet as soon as something comes from another one.
         self.session_of_run = ""
-        self.pages: set[Page] = set()
-        # When the sessions left that were here; in seconds since the epoch.
-        self.left: dict[str, float] = {}
-        self.up = asyncio.Event()
+        # By their sessions.
+        self.pages: dict[str, Page] = {}
+        self.requests = Requests(self)
+        # Its run is reached; the daemon has told how it is.
+        self.up, self.is_known = asyncio.Event(), asyncio.Event()
         self._attaching: asyncio.Task[None] | None = None
         self.take(view)
 
@@ -290,7 +258,9 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.execution_state = "idle" if run.is_idle.is_set() and not run.executing else "busy"
             self.reason = ""
             self.up.set()
-            self._each(lambda page: page.begin_run())
+            self._tell_states()
+            self.requests.release()
+            self.requests.settle()
         self.take(self.view)
         if run is not None and self.execution_state == "busy" and not run.executing:
             run.found = await self._executing_since()
@@ -319,7 +289,13 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         self._end_pages(told, status)
 
     def _end_pages(self, reason: str, status: str) -> None:
-        self._each(lambda page: page.end_run(reason, status))
+        told = self.requests.end(reason)
+        for session in list(self.pages):
+            if session not in told:
+                self.tell(session, "stream", {"name": "stderr", "text": f"{reason}\n"})
+            self.tell(session, "status", {"execution_state": status})
+        if status == "dead":
+            self.requests.release()
 
     def leave(self) -> None:
         """Hear no more of its run, which goes on."""
@@ -349,26 +325,49 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         """It has become known that it is busy or idle."""
         if self.up.is_set() and self.execution_state != state:
             self.execution_state = state
-            self._each(lambda page: page.tell(state))
+            self._tell_states()
+            self.requests.settle()
 
-    @property
-    def here(self) -> set[str]:
-        """The sessions that have a page at this moment."""
-        return {page.session_id for page in self.pages if not page.is_away}
+    def hear(self, channel: str, header: Fields, parent: Fields, parts: list[bytes]) -> None:
+        """The kernel has said something."""
+        session = self.requests.hear(channel, parent)
+        self._record(channel, session, header, parent, parts)
+        for name in list(self.pages) if channel == "iopub" else [session]:
+            self._pass_on(name, channel, parts)
 
-    def publish(self, published: Published) -> None:
-        """Tell every page, and record it, for the page of the request if that is away."""
-        if self.recorder.max_bytes and published.parent.get("msg_id"):
-            self.recorder.add(published.message(self.here))
-        self._each(lambda page: page.hear(published))
+    def tell(
+        self, session: str, kind: str, content: Fields, asked: Fields | None = None, channel: str = "iopub"
+    ) -> None:
+        """Say in the kernel's place what it cannot say, to the page of a session, or for it."""
+        message = self.session.msg(kind, content, parent={"header": asked} if asked else None)
+        message["header"]["session"] = self.session_of_run or session
+        _, _, *parts = self.session.serialize(message)
+        self._record(channel, session, message["header"], asked or {}, parts)
+        self._pass_on(session, channel, parts)
 
-    def _each(self, tell: Callable[[Page], object]) -> None:
-        """Tell every page; one that cannot be told is no reason to tell the others nothing."""
-        for page in list(self.pages):
-            try:
-                tell(page)
-            except Exception:
-                log.exception("a page of %s could not be told", self.kernel_name)
+    def tell_state(self, session: str) -> None:
+        """Say how it is; "restarting" would have a front end connect anew, each time."""
+        is_so = self.up.is_set() or self.execution_state == "dead"
+        self.tell(session, "status", {"execution_state": self.execution_state if is_so else "starting"})
+
+    def _tell_states(self) -> None:
+        for session in list(self.pages):
+            self.tell_state(session)
+
+    def _record(self, channel: str, session: str, header: Fields, parent: Fields, parts: list[bytes]) -> None:
+        """Record what it published, and what the page of this session misses."""
+        is_missed = bool(session) and session not in self.pages
+        if self.recorder.max_bytes and parent.get("msg_id") and (is_missed or channel == "iopub"):
+            frames = serialize_msg_to_ws_v1(parts, channel)
+            self.recorder.add(Message.of(channel, session, header, parent, frames)._replace(missed=is_missed))
+
+    def _pass_on(self, session: str, channel: str, parts: list[bytes]) -> None:
+        """Tell a page; that it cannot be told is no reason to tell the others nothing."""
+        try:
+            if page := self.pages.get(session):
+                page.hear(channel, parts)
+        except Exception:
+            log.exception("a page of %s could not be told", self.kernel_name)
 
 
 class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
@@ -400,7 +399,9 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
             self._drop(name)
         for view in views:
             file = file_of(status["state_dir"], view["id"])
-            self._put(view).recorder.record_to(file, **view["recorder"])
+            kernel = self._put(view)
+            kernel.recorder.record_to(file, **view["recorder"])
+            kernel.is_known.set()
         self.remembered.keep_views(views)
 
     def _lost(self, reason: str) -> None:

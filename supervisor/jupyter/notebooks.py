@@ -50,7 +50,7 @@ async def _fill(model: Fields, kernel: SupervisedKernel) -> None:
     cells = {str(cell.get("id")): cell for cell in model["content"].get("cells", ())}
     for request, messages in await kernel.recorder.executions(cells):
         cell = cells[request.cell]
-        if request.session not in kernel.here and _is_news(cell, request, messages, model["last_modified"]):
+        if request.session not in kernel.pages and _is_news(cell, request, messages, model["last_modified"]):
             cell.update(outputs=outputs_of(messages), execution_count=_count(messages))
 
 

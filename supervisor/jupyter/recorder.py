@@ -14,9 +14,9 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Container, Iterator
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from math import inf
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Fields = dict[str, Any]
+Statement = tuple[str, tuple[Any, ...]]
 
 # How long messages are gathered before they are written, a look at a file that others write, and
 # how long a page that comes waits for what it missed; seconds.
 BATCH_INTERVAL = 0.2
 BUSY_TIMEOUT = 2.0
 PATIENCE = 5.0
-MOST_REQUESTS = 1000
 MOST_EXECUTIONS = 5000
 # The columns are the fields of Message and Request, in their order.
 _SCHEMA = """
@@ -53,12 +53,34 @@ CREATE TABLE IF NOT EXISTS asked (
 CREATE TABLE IF NOT EXISTS execution (request TEXT PRIMARY KEY, begun REAL, ended REAL);
 CREATE INDEX IF NOT EXISTS by_begin ON execution (begun);
 """
+# Of a message that several servers heard, none is missed that one of them has passed on.
+_TELL = """
+INSERT INTO told VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id, channel) DO UPDATE SET missed = missed AND excluded.missed
+"""
+_ASK = "INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)"
+_END = "UPDATE asked SET ended = 1 WHERE id = ?"
 # Whoever hears the end writes it, be it another server than the one that heard the beginning.
 _HEARD = {
     "busy": "INSERT INTO execution (begun, request) VALUES (?, ?) ON CONFLICT DO NOTHING",
     "idle": "UPDATE execution SET ended = ? WHERE request = ? AND ended IS NULL",
 }
+# What is dropped: what is older than that, and beyond so much, the oldest.
+_TRIMMED = {
+    "told": ("at", "length(frames)"),
+    "asked": ("at", "length(code) + length(header)"),
+    "execution": ("begun", "1"),
+}
+_TOO_OLD = "DELETE FROM {0} WHERE {1} < ?"
+_TOO_MUCH = """
+DELETE FROM {0} WHERE rowid IN
+    (SELECT rowid FROM (SELECT rowid, sum({2}) OVER (ORDER BY rowid DESC) AS total FROM {0}) WHERE total > ?)
+"""
 _LONGEST_ID = 64
+
+
+def _size_of(values: tuple[Any, ...]) -> int:
+    return 100 + sum(len(value) for value in values if isinstance(value, str | bytes))
 
 
 class Message(NamedTuple):
@@ -105,16 +127,6 @@ class Request(NamedTuple):
     ended: bool = False
 
 
-@dataclass
-class Batch:
-    """What is written at once: messages, requests, which were answered, and what was heard of executions."""
-
-    messages: list[Message] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    heard: list[tuple[str, float, str]] = field(default_factory=list)
-
-
 class Recorder:
     """Records one kernel, once it is told where."""
 
@@ -122,7 +134,8 @@ class Recorder:
         self.file = Path()
         self.max_bytes, self.max_age = 0, 0.0
         self._lane = Lane(f"recording of {name}")
-        self._waiting = Batch()
+        # Statements with their values, and how much they take.
+        self._waiting: deque[Statement] = deque()
         self._size = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._failing = False
@@ -135,83 +148,68 @@ class Recorder:
 
     def add(self, message: Message) -> None:
         """Record a message, soon."""
-        if not self.max_bytes:
-            return
-        self._waiting.messages.append(message._replace(at=time.time()))
-        self._size += len(message.frames)
-        while self._size > self.max_bytes:
-            self._size -= len(self._waiting.messages.pop(0).frames)
-        self._set_alarm()
+        self._put(_TELL, message._replace(at=time.time()))
 
     def ask(self, request: Request) -> None:
         """Record that something was asked."""
-        if self.max_bytes:
-            self._waiting.requests.append(request._replace(at=time.time()))
-            self._write_soon()  # at once: it tells the next server what nobody has answered
+        self._put(_ASK, request._replace(at=time.time()))
+        self._ring()  # at once: it tells the next server what nobody has answered
 
     def end(self, request: str) -> None:
         """Record that it was answered."""
-        if self.max_bytes:
-            self._waiting.ended.append(request)
-            self._set_alarm()
+        self._put(_END, (request,))
 
     def hear(self, request: str, state: str) -> None:
         """Record that the execution of a request has begun ("busy"), or is over ("idle")."""
-        if self.max_bytes:
-            self._waiting.heard.append((state, time.time(), request[:_LONGEST_ID]))
-            self._set_alarm()
+        self._put(_HEARD[state], (time.time(), request[:_LONGEST_ID]))
+
+    def _put(self, statement: str, values: tuple[Any, ...]) -> None:
+        if not self.max_bytes:
+            return
+        # A lone surrogate is JSON, but no text to SQLite.
+        values = tuple(v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values)
+        self._waiting.append((statement, values))
+        self._size += _size_of(values)
+        while self._size > self.max_bytes:
+            self._size -= _size_of(self._waiting.popleft()[1])
+        self._set_alarm()
 
     def _set_alarm(self) -> None:
         if self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_later(BATCH_INTERVAL, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = None
-        self._write_soon()
-
-    def _write_soon(self) -> None:
+        self._stop_alarm()
         if self._lane.busy_for:  # a disk that hangs gets no more, and what waits here is bounded
             self._set_alarm()
         else:
             with suppress(OSError):  # no thread is to be had
                 self._lane.put(self._write_what_waits())
 
-    def _write_what_waits(self) -> Callable[[], None]:
-        """The work of it; nothing waits any more."""
+    def _stop_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        batch, self._waiting, self._size = self._waiting, Batch(), 0
-        return partial(self._guarded, partial(self._write, batch), None)
 
-    def _write(self, batch: Batch, database: sqlite3.Connection) -> None:
+    def _write_what_waits(self) -> Callable[[], None]:
+        """The work of it; nothing waits any more."""
+        self._stop_alarm()
+        write = partial(self._write, self._waiting, self._size)
+        self._waiting, self._size = deque(), 0
+        return partial(self._guarded, write, None)
+
+    def _write(self, batch: Iterable[Statement], size: int, database: sqlite3.Connection) -> None:
         """Write a batch, and drop the oldest beyond the bounds."""
-        database.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", batch.requests)
-        database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?, ?, ?, ?, ?, ?)", batch.messages)
-        database.executemany("UPDATE asked SET ended = 1 WHERE id = ?", [(id_,) for id_ in batch.ended])
-        for state, at, request in batch.heard:
-            database.execute(_HEARD[state], (at, request))
-        oldest = (time.time() - self.max_age,)
-        database.execute("DELETE FROM told WHERE at < ?", oldest)
-        database.execute("DELETE FROM asked WHERE at < ?", oldest)
-        database.execute("DELETE FROM execution WHERE begun < ?", oldest)
-        self._untrimmed += sum(len(message.frames) for message in batch.messages)
-        if self._untrimmed >= self.max_bytes // 8:  # not each time: it reads the whole index
-            self._untrimmed = 0.0
-            database.execute(
-                "DELETE FROM told WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
-                " sum(length(frames)) OVER (ORDER BY rowid DESC) AS total FROM told) WHERE total > ?)",
-                (self.max_bytes * 7 // 8,),
-            )
-            database.execute(
-                "DELETE FROM asked WHERE id NOT IN (SELECT id FROM asked ORDER BY at DESC LIMIT ?)",
-                (MOST_REQUESTS,),
-            )
-            database.execute(
-                "DELETE FROM execution WHERE begun <="
-                " (SELECT begun FROM execution ORDER BY begun DESC LIMIT 1 OFFSET ?)",
-                (MOST_EXECUTIONS,),
-            )
+        for statement, values in batch:
+            database.execute(statement, values)
+        self._untrimmed += size
+        is_much = self._untrimmed >= self.max_bytes // 8  # not each time: it reads the whole index
+        most = {"told": self.max_bytes * 7 // 8, "asked": self.max_bytes // 8, "execution": MOST_EXECUTIONS}
+        for table, columns in _TRIMMED.items():
+            database.execute(_TOO_OLD.format(table, *columns), (time.time() - self.max_age,))
+            if is_much:
+                self._untrimmed = 0.0
+                database.execute(_TOO_MUCH.format(table, *columns), (most[table],))
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What the work comes to with the file, which is kept open; in the lane."""
@@ -245,6 +243,10 @@ class Recorder:
         return await self._read(
             lambda database: _requests(database, "WHERE session = ? AND NOT ended", (session,)), []
         )
+
+    async def told(self, request: str) -> list[Message]:
+        """What it told of a request."""
+        return await self._read(lambda database: _messages(database, "WHERE request = ?", (request,)), [])
 
     async def executions(self, cells: Container[str]) -> list[tuple[Request, list[Message]]]:
         """The last that was executed of each of these cells, with what came of it."""
@@ -310,7 +312,7 @@ def _messages(database: sqlite3.Connection, which: str, values: tuple[str, ...])
 
 
 def _requests(database: sqlite3.Connection, which: str = "", values: tuple[str, ...] = ()) -> list[Request]:
-    found = database.execute(f"SELECT * FROM asked {which} ORDER BY at", values)  # noqa: S608
+    found = database.execute(f"SELECT * FROM asked {which} ORDER BY rowid", values)  # noqa: S608
     return list(map(Request._make, found))
 
 

@@ -6,11 +6,10 @@ supervised kernel, the installed one keeps it.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
 if TYPE_CHECKING:
     from supervisor.jupyter.kernels import SupervisedKernels
@@ -19,7 +18,6 @@ Fields = dict[str, Any]
 
 PROVISIONER = "kernel-supervisor"
 MARK = "kernel_supervisor"
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # Whose logo a kernel has that is launched by a command.
 _BY_LANGUAGE = {"python": "python3"}
 
@@ -42,59 +40,44 @@ class SupervisedSpecs(KernelSpecManager):  # type: ignore[misc]
 
     kernels: SupervisedKernels | None = None
 
-    def _names(self, installed: Any) -> dict[str, str]:
-        """The kernel of each name that we add."""
+    @property
+    def _installed(self) -> KernelSpecManager:
+        return KernelSpecManager(parent=self.parent)
+
+    def _names(self, installed: Fields) -> dict[str, str]:
+        """The kernel of each name that we add; those that ``jupyter kernelspecs`` has written are ours."""
         if self.kernels is None:
             return {}
-        taken = {name.lower() for name in installed if not self._is_ours(name)}
+        taken = {name.lower() for name, found in installed.items() if MARK not in found["spec"]["metadata"]}
         return {
             f"{name}-supervised" if name.lower() in taken else name: name for name in self.kernels.supervised
         }
 
-    def _is_ours(self, name: str) -> bool:
-        """Whether an installed kernelspec is one that ``jupyter kernelspecs`` has written."""
-        if self.kernels is None or name not in {kernel.lower() for kernel in self.kernels.supervised}:
-            return False
-        try:
-            return MARK in super().get_kernel_spec(name).metadata
-        except NoSuchKernel:
-            return False
-
     def kernel_of(self, spec_name: str | None) -> str:
         """The supervised kernel of a kernelspec, ``""`` if it is none."""
-        if not spec_name or self.kernels is None or not self.kernels.supervised:
-            return ""
-        return self._names(super().find_kernel_specs()).get(spec_name, "")
+        return self._names(self._installed.get_all_specs()).get(spec_name or "", "")
 
-    def _spec(self, name: str) -> KernelSpec:
+    def _spec(self, name: str, installed: Fields) -> KernelSpec:
         assert self.kernels is not None, "only what is supervised is asked for"
         view = self.kernels.supervised[name].view
-        like = view["launch"] if _NAME.fullmatch(view["launch"]) else _BY_LANGUAGE.get(view["language"], "")
-        try:
-            return spec_of(view, super().get_kernel_spec(like).resource_dir if like else "")
-        except NoSuchKernel:
-            return spec_of(view)
-
-    def find_kernel_specs(self) -> Fields:
-        """The names of all, and where their resources are."""
-        found = dict(super().find_kernel_specs())
-        return found | {spec: self._spec(name).resource_dir for spec, name in self._names(found).items()}
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """One of them.  Raises NoSuchKernel."""
-        if name := self.kernel_of(kernel_name):
-            return self._spec(name)
-        return super().get_kernel_spec(kernel_name)
+        like = installed.get(view["launch"].lower()) or installed.get(_BY_LANGUAGE.get(view["language"], "")) or {}
+        return spec_of(view, like.get("resource_dir", ""))
 
     def get_all_specs(self) -> Fields:
         """All of them."""
-        found = {}
-        for name, where in super().find_kernel_specs().items():
-            try:
-                found[name] = {"resource_dir": where, "spec": super().get_kernel_spec(name).to_dict()}
-            except NoSuchKernel:
-                self.log.warning("kernelspec %s cannot be read", name)
-        for spec, name in self._names(found).items():
-            mine = self._spec(name)
-            found[spec] = {"resource_dir": mine.resource_dir, "spec": mine.to_dict()}
-        return found
+        installed = self._installed.get_all_specs()
+        mine = {spec: self._spec(name, installed) for spec, name in self._names(installed).items()}
+        return installed | {
+            spec: {"resource_dir": it.resource_dir, "spec": it.to_dict()} for spec, it in mine.items()
+        }
+
+    def find_kernel_specs(self) -> Fields:
+        """The names of all, and where their resources are."""
+        return {name: found["resource_dir"] for name, found in self.get_all_specs().items()}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """One of them.  Raises NoSuchKernel."""
+        installed = self._installed.get_all_specs()
+        if name := self._names(installed).get(kernel_name):
+            return self._spec(name, installed)
+        return super().get_kernel_spec(kernel_name)

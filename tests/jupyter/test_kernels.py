@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from tests.control.fake_steering import FakeDaemon, FakeSteering
 from tests.waiting import until
 
 
-class Ended:
-    """A page that keeps the ends it was told of."""
+class Heard:
+    """A page that keeps what it was told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def end_run(self, reason: str, status: str) -> None:
-        self.told.append(f"{status}: {reason}")
+    def hear(self, channel: str, parts: list[bytes]) -> None:
+        content = json.loads(parts[3])
+        self.told.append(content.get("text") or content["execution_state"])
 
 
 def view(phase: str, **more: Any) -> dict[str, Any]:
@@ -33,13 +35,13 @@ def view(phase: str, **more: Any) -> dict[str, Any]:
         ("waiting", "starting", []),
         ("backoff", "restarting", []),
         ("stopping", "restarting", []),
-        ("stopped", "dead", ["dead: a is stopped."]),
-        ("failed", "dead", ["dead: a is failed."]),
+        ("stopped", "dead", ["a is stopped.\n", "dead"]),
+        ("failed", "dead", ["a is failed.\n", "dead"]),
     ],
 )
 async def test_a_kernel_that_is_still_to_come_ends_no_page(phase: str, state: str, told: list[str]) -> None:
-    kernel, page = SupervisedKernel(view("starting"), Daemon()), Ended()
-    kernel.pages.add(page)  # type: ignore[arg-type]
+    kernel, page = SupervisedKernel(view("starting"), Daemon()), Heard()
+    kernel.pages["session"] = page
 
     kernel.take(view(phase))
 
