@@ -386,8 +386,8 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
 
     def follow(self) -> None:
         """Begin to follow the daemon, on the running loop."""
-        for view in self.remembered.views:
-            self._put(view)
+        for view in self.remembered["views"]:
+            self._put({**view, "phase": "unknown", "generation": 0, "want": "up"})
         self.daemon.follow(self._looked, self._lost)
 
     def _looked(self, status: Fields) -> None:
@@ -402,7 +402,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
             kernel = self._put(view)
             kernel.recorder.record_to(file, **view["recorder"])
             kernel.is_known.set()
-        self.remembered.keep_views(views)
+        self.remembered.keep("views", views)
 
     def _lost(self, reason: str) -> None:
         if not self._told:

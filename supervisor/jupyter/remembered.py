@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,14 @@ log = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
-# What of a view is remembered.
-_KEPT = (
-    "id",
-    "name",
-    "display_name",
-    "language",
-    "launch",
-    "connection_file",
-    "on_client_shutdown",
-)
+# What is remembered of a view of the daemon's, and of a row of the server's table.
+_KEPT = {
+    "views": (
+        *("id", "name", "display_name", "language", "launch"),
+        *("connection_file", "on_client_shutdown"),
+    ),
+    "sessions": ("session_id", "path", "name", "type", "kernel_id"),
+}
 
 
 class Remembered:
@@ -44,38 +42,28 @@ class Remembered:
         self._content: dict[str, list[Fields]] = {"views": [], "sessions": []}
         try:
             content = json.loads(self._file.read_bytes())
-            self._content = {key: [dict(one) for one in content[key]] for key in self._content}
+            self._content = {key: _rows(key, content[key]) for key in _KEPT}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("cannot read %s, open pages must be reloaded: %s", self._file, error)
 
-    @property
-    def views(self) -> list[Fields]:
-        """The kernels that there were; how they are now is not known."""
-        return [
-            {**view, "phase": "unknown", "generation": 0, "want": "up"} for view in self._content["views"]
-        ]
+    def __getitem__(self, key: str) -> list[Fields]:
+        """The ``views`` of the kernels that there were, but for how they are now, and their ``sessions``."""
+        return self._content[key]
 
-    @property
-    def sessions(self) -> list[Fields]:
-        """The sessions of them, as rows of the server's table."""
-        return self._content["sessions"]
-
-    def keep_views(self, views: Iterable[Mapping[str, Any]]) -> None:
-        """These kernels there are."""
-        self._keep("views", [{key: view[key] for key in _KEPT} for view in views])
-
-    def keep_sessions(self, sessions: Iterable[Fields]) -> None:
-        """These sessions of them there are."""
-        self._keep("sessions", list(sessions))
-
-    def _keep(self, key: str, found: list[Fields]) -> None:
-        if found == self._content[key]:
+    def keep(self, key: str, found: Iterable[Any]) -> None:
+        """These there are."""
+        rows = _rows(key, found)
+        if rows == self._content[key]:
             return
-        self._content[key] = found
+        self._content[key] = rows
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(self._file, json.dumps(self._content).encode())
         except OSError as error:
             log.warning("cannot write %s, a restart of this server will lose sessions: %s", self._file, error)
+
+
+def _rows(key: str, found: Iterable[Any]) -> list[Fields]:
+    return [{column: row[column] for column in _KEPT[key]} for row in found]

@@ -15,7 +15,10 @@ from supervisor.jupyter.kernels import SupervisedKernel
 
 Fields = dict[str, Any]
 
-_COLUMNS = ("session_id", "path", "name", "type", "kernel_id")
+_RESTORE = """
+INSERT INTO session SELECT :session_id, :path, :name, :type, :kernel_id
+WHERE :session_id NOT IN (SELECT session_id FROM session)
+"""
 
 
 class SupervisedSessions(SessionManager):  # type: ignore[misc]
@@ -23,19 +26,12 @@ class SupervisedSessions(SessionManager):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        known = {row["session_id"] for row in self._rows()}
-        for session in self.kernel_manager.remembered.sessions:
-            if session.get("session_id") not in known:
-                values = [session.get(column) for column in _COLUMNS]
-                self.cursor.execute("INSERT INTO session VALUES (?,?,?,?,?)", values)
-
-    def _rows(self) -> list[Any]:
-        return list(self.cursor.execute("SELECT * FROM session").fetchall())
+        self.cursor.executemany(_RESTORE, self.kernel_manager.remembered["sessions"])
 
     def _remember(self) -> None:
         kernels = self.kernel_manager
-        rows = [dict(row) for row in self._rows() if kernels.of(row["kernel_id"]) is not None]
-        kernels.remembered.keep_sessions(rows)
+        rows = self.cursor.execute("SELECT * FROM session").fetchall()
+        kernels.remembered.keep("sessions", [row for row in rows if kernels.of(row["kernel_id"])])
 
     async def save_session(self, *args: Any, **kwargs: Any) -> Any:
         """Keep a new one."""
@@ -50,10 +46,6 @@ class SupervisedSessions(SessionManager):  # type: ignore[misc]
 
     async def delete_session(self, session_id: str) -> None:
         """Shut its kernel down, as its file says, and forget it."""
-        for kernel in self.kernel_manager.supervised.values():
-            if _own_id(kernel) == session_id:
-                await kernel.shutdown_kernel()
-                return
         await super().delete_session(session_id)
         self._remember()
 

@@ -60,8 +60,10 @@ class SupervisedSpecs(KernelSpecManager):  # type: ignore[misc]
     def _spec(self, name: str, installed: Fields) -> KernelSpec:
         assert self.kernels is not None, "only what is supervised is asked for"
         view = self.kernels.supervised[name].view
-        like = installed.get(view["launch"].lower()) or installed.get(_BY_LANGUAGE.get(view["language"], "")) or {}
-        return spec_of(view, like.get("resource_dir", ""))
+        looks = (view["launch"].lower(), _BY_LANGUAGE.get(view["language"]))
+        return spec_of(
+            view, next((installed[like]["resource_dir"] for like in looks if like in installed), "")
+        )
 
     def get_all_specs(self) -> Fields:
         """All of them."""
