@@ -1,22 +1,19 @@
-"""The daemon, as an asyncio program may ask it: in threads, so that nothing holds up the loop.
+"""The daemon, as a program of Jupyter asks and follows it.
 
-Owns the threads and the stream of events.  Knows no kernel; a thread is a
-daemon thread, because a server that exits waits for no order.
+Owns what it is asked with, and what becomes of refusals.  Knows no kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from math import inf
 from typing import Any
 
-from supervisor.control.asking import UNREACHED, ask
-from supervisor.control.client import STATUS_PATH, Answer, Broken, Client, Unresponsive, target
-from supervisor.control.follow import Refused as NotFollowed
-from supervisor.control.follow import open_events
+from supervisor.control.asking import UNREACHED, ask, listen
+from supervisor.control.client import STATUS_PATH, Answer, Client, target
 from supervisor.control.lookup import lead
 
 Fields = dict[str, Any]
@@ -26,6 +23,7 @@ Fields = dict[str, Any]
 RETRY_INTERVAL = 1.0
 SILENCE = 30.0
 ORDER_TIMEOUT = 120.0
+_EVENTS = target("/v1/events", {"follow": True, "last": 0, "brief": True})
 
 
 class Away(Exception):
@@ -47,7 +45,6 @@ class Daemon:
 
     def __init__(self, socket: str | None = None, config: str | None = None) -> None:
         self._named = {"socket": socket or None, "config": config or None}
-        self._closed = threading.Event()
 
     def client(self) -> Client:
         """A client of the daemon as it is to be found now.  Raises BadPath and NoConfig."""
@@ -71,51 +68,25 @@ class Daemon:
         answer = await self.ask("POST", target(f"/v1/kernels/{kernel}/{verb}"), body, ORDER_TIMEOUT + 10)
         return dict(answer.get("kernel") or {})
 
-    def follow(self, looked: Callable[[Fields], object], lost: Callable[[str], object]) -> None:
-        """Tell the state of the daemon now and after each event, and begin again whenever that breaks off.
-
-        Both are called on the running loop, from now on until ``close``.
-        """
-        loop = asyncio.get_running_loop()
-
-        def work() -> None:
-            while not self._closed.is_set():
-                try:
-                    self._follow(lambda status: self._tell(loop, looked, status))
-                except (*UNREACHED, NotFollowed) as error:
-                    self._tell(loop, lost, str(error))
-                    self._closed.wait(RETRY_INTERVAL)
-
-        threading.Thread(target=work, name="kernel-supervisor-events", daemon=True).start()
-
-    def _follow(self, looked: Callable[[Fields], object]) -> None:
-        client = self.client()
-
-        def look() -> int:
-            status = client.ask("GET", STATUS_PATH)
-            if status.is_error:
-                raise Broken(f"{STATUS_PATH}: {status.body.get('error')}")
-            looked(status.body)
-            return int(status.body.get("seq", 0))  # an older daemon tells none
-
-        with open_events(client, {"follow": True, "last": 0, "brief": True}) as stream:
-            # Subscribed first, looked next: nothing falls between the two.
-            seen = look()
+    async def follow(self, looked: Callable[[Fields], object], lost: Callable[[str], object]) -> None:
+        """Tell the state of the daemon now and after each event, and begin again whenever that breaks off."""
+        while True:
             try:
-                for event in stream.lines(SILENCE):
-                    # Of many at once the first look has seen all; a gap has no number.
-                    if event.get("seq", inf) > seen:
-                        seen = look()
-            except Unresponsive:
-                return  # nothing happened for a while: its state tells whether it is well
-        raise Broken(f"{stream.path}: the daemon has left")
+                await self._follow(looked)
+            except Exception as error:  # whatever it answers, the next one may do better
+                lost(f"{error}")
+                await asyncio.sleep(RETRY_INTERVAL)
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, whom: Callable[[Any], object], what: Any) -> None:
-        try:
-            loop.call_soon_threadsafe(whom, what)
-        except RuntimeError:
-            self._closed.set()  # the loop is closed
-
-    def close(self) -> None:
-        """Follow no longer."""
-        self._closed.set()
+    async def _follow(self, looked: Callable[[Fields], object]) -> None:
+        # Subscribed first, looked next: nothing falls between the two.
+        events: list[Fields] | None = []
+        seen = 0
+        with closing(await listen(self.client, _EVENTS)) as lines:
+            while events is not None:
+                # Of many at once the first look has seen all; a gap has no number.
+                if not events or any(event.get("seq", inf) > seen for event in events):
+                    status = await self.ask("GET", STATUS_PATH)
+                    looked(status)
+                    seen = int(status.get("seq", 0))  # an older daemon tells none
+                events = await lines.next(SILENCE)
+        raise Away("the daemon has left")

@@ -382,13 +382,14 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self.remembered = Remembered(self.root_dir, self.socket or self.configuration)
         self.daemon = Daemon(self.socket, self.configuration)
         self._told = ""
+        self._following: asyncio.Task[None] | None = None
         self.kernel_spec_manager.kernels = self
 
-    def follow(self) -> None:
+    async def follow(self) -> None:
         """Begin to follow the daemon, on the running loop."""
         for view in self.remembered["views"]:
             self._put({**view, "phase": "unknown", "generation": 0, "want": "up"})
-        self.daemon.follow(self._looked, self._lost)
+        self._following = asyncio.create_task(self.daemon.follow(self._looked, self._lost))
 
     def _looked(self, status: Fields) -> None:
         if self._told:
@@ -469,7 +470,8 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
 
     async def shutdown_all(self, now: bool = False) -> None:
         """The server ends: with its own kernels, and without the supervised ones."""
-        self.daemon.close()
+        if self._following is not None:
+            self._following.cancel()
         for kernel in self.supervised.values():
             kernel.leave()
             self._kernels.pop(kernel.kernel_id, None)

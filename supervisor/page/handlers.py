@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Awaitable, Iterator
-from contextlib import suppress
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +20,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from supervisor.control.asking import UNREACHED, MakeClient, ask, listen
-from supervisor.control.client import Answer, Connection
+from supervisor.control.client import Answer
 from supervisor.control.follow import Refused
 
 T = TypeVar("T")
@@ -36,8 +34,6 @@ POLICY = (
 # What is sent when nothing happens, so that a broken connection is noticed; in seconds.
 PULSE = 10.0
 ORDER_TIMEOUT = 120.0
-# Lines that wait for a page which reads slowly; then the daemon is read no further, and drops it.
-_WAITING = 256
 
 
 def rules(
@@ -152,15 +148,14 @@ class DoorHandler(_DaemonHandler):
 
     async def _follow(self, target: str) -> None:
         try:
-            connection = await self.reach(listen(self._make_client, target))
+            lines = await self.reach(listen(self._make_client, target))
         except Refused as refused:
             self._pass_on(refused.answer)
             return
         self.set_header("Content-Type", "application/x-ndjson")
-        lines = _Lines(connection)
         try:
-            while (line := await lines.next(PULSE)) is not None:
-                self.write(line)
+            while (told := await lines.next(PULSE)) is not None:
+                self.write("".join(f"{json.dumps(line)}\n" for line in told) or "\n")
                 await self.flush()
         except StreamClosedError:
             pass  # the page has gone
@@ -233,51 +228,3 @@ class MetricsHandler(_DaemonHandler):
 
 
 _MEASURED = ("status", "usage", "counts")
-
-
-class _Lines:
-    """The lines of a stream, read in a thread of its own; a page that does not read holds it up alone."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._loop = asyncio.get_running_loop()
-        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._room = threading.Semaphore(_WAITING)
-        threading.Thread(target=self._read, name="kernel-supervisor-page", daemon=True).start()
-
-    def _read(self) -> None:
-        with suppress(*UNREACHED), self._connection:
-            for line in self._connection.lines():
-                self._room.acquire()
-                self._put(json.dumps(line) + "\n")
-        self._put(None)
-
-    def _put(self, line: str | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
-
-    async def next(self, pulse: float) -> str | None:
-        """All that has come; an empty line after ``pulse`` seconds without any; ``None`` at the end."""
-        try:
-            async with asyncio.timeout(pulse):
-                line = await self._lines.get()
-        except TimeoutError:
-            return "\n"
-        if line is None:
-            return None
-        return "".join([line, *self._waiting()])
-
-    def _waiting(self) -> Iterator[str]:
-        self._room.release()
-        while not self._lines.empty():
-            line = self._lines.get_nowait()
-            if line is None:
-                self._lines.put_nowait(None)
-                return
-            self._room.release()
-            yield line
-
-    def close(self) -> None:
-        """Read no more."""
-        self._connection.hang_up()
-        self._room.release(_WAITING)

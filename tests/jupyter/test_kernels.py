@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,10 @@ async def test_the_state_is_looked_at_after_events_and_once_for_many(
             await steering.tell(event="kernel.stopped", number=number)
 
     with FakeDaemon(steering, tmp_path / "s") as fake:
-        daemon.follow(looks.append, print)
+        following = asyncio.create_task(daemon.follow(looks.append, print))
         await until(lambda: looks and steering.followers)
         fake.run(tell())
         await until(lambda: "stopped" == looks[-1]["kernels"][1]["phase"])
-        daemon.close()
+        following.cancel()
 
     assert 2 <= len(looks) <= most
