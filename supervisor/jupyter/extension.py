@@ -35,11 +35,17 @@ CLASSES = {
 }
 
 
+def version_of(package: str) -> str | None:
+    """Which version of a package is installed, if any is."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def foreign_supervisor() -> str | None:
     """What is to be told if PyPI's *supervisor* is here too: the two have one import package."""
-    try:
-        found = version("supervisor")
-    except PackageNotFoundError:
+    if (found := version_of("supervisor")) is None:
         return None
     return (
         f"PyPI's supervisor {found} is installed in this environment, whose import package is ours: "

@@ -13,7 +13,6 @@ import time
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ Fields = dict[str, Any]
 _FILE = "jupyter_server_config.d/kernel-supervisor.json"
 _NEEDED = "jupyter_server"
 _MODULE = "supervisor.jupyter"
+_NOT_ENABLED = "not enabled: kernel-supervisor jupyter enable"
 
 
 def _kernels(arguments: Namespace) -> list[Fields]:
@@ -100,43 +100,25 @@ def _tell(arguments: Namespace) -> int:
     """Whether it works, and where it does not."""
     from jupyter_core.paths import jupyter_config_path
 
-    from supervisor.jupyter.extension import foreign_supervisor
+    from supervisor.jupyter.extension import foreign_supervisor, version_of
 
     places = [Path(place) / _FILE for place in jupyter_config_path()]
-    enabled = [str(place) for place in places if place.is_file()]
+    found: Fields = {"enabled": [str(place) for place in places if place.is_file()]}
+    found |= {package: version_of(package) for package in (_NEEDED, "jupyterlab", "notebook")}
     try:
-        names = [view["name"] for view in _kernels(arguments)]
-        daemon = f"answers, with {len(names)} kernels: {', '.join(names)}"
+        found["kernels"] = [view["name"] for view in _kernels(arguments)]
+        found["daemon"] = f"answers, with {len(found['kernels'])} kernels"
     except Exception as error:
-        names, daemon = None, f"does not answer: {error}"
-    kernelspecs = sorted(file.parent.name for file in _ours())
-    found: Fields = {
-        "jupyter_server": version(_NEEDED),
-        "jupyterlab": _version("jupyterlab"),
-        "notebook": _version("notebook"),
-        "enabled": enabled,
-        "daemon": daemon,
-        "kernels": names,
-        "kernelspecs": kernelspecs,
-        "problem": foreign_supervisor(),
-    }
-    installed = [f"{key} {found[key]}" for key in ("jupyter_server", "jupyterlab", "notebook") if found[key]]
+        found |= {"kernels": None, "daemon": f"does not answer: {error}"}
+    found["kernelspecs"] = sorted(file.parent.name for file in _ours())
+    found["problem"] = foreign_supervisor() or (None if found["enabled"] else _NOT_ENABLED)
     lines = [
-        f"extension    {', '.join(enabled) or 'not enabled: kernel-supervisor jupyter enable'}",
-        f"daemon       {daemon}",
-        f"installed    {', '.join(installed)}",
-        f"kernelspecs  {', '.join(kernelspecs) or 'none: kernel-supervisor jupyter kernelspecs'}",
-        *([f"problem      {found['problem']}"] if found["problem"] else []),
+        f"{key:<16}{', '.join(value) if isinstance(value, list) else value}"
+        for key, value in found.items()
+        if value
     ]
     tell(found, lines, as_json=arguments.json)
-    return DONE if enabled and names is not None and not found["problem"] else FAILED
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return DONE if found["kernels"] is not None and not found["problem"] else FAILED
 
 
 # Kernelspecs, for what runs without a server
