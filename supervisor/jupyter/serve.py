@@ -12,9 +12,12 @@ import stat
 import sys
 from argparse import Namespace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jupyter_core.paths import jupyter_data_dir
+from jupyter_server.auth.identity import PasswordIdentityProvider
 from jupyter_server.serverapp import ServerApp
+from tornado import web
 from traitlets.config import Config
 
 
@@ -25,6 +28,20 @@ class HeadlessServer(ServerApp):  # type: ignore[misc]
     def config_file_paths(self) -> list[str]:
         """None, of any kind: what is configured for a JupyterLab is not for this one."""
         return []
+
+
+class HeadlessIdentity(PasswordIdentityProvider):  # type: ignore[misc]
+    """Forbids pages of other sites what they ask for without the token; upstream says that it is not there."""
+
+    def should_check_origin(self, handler: web.RequestHandler) -> bool:
+        """Whether the server has to; it will find nothing that was not found here."""
+        checked = bool(super().should_check_origin(handler))
+        headers = handler.request.headers
+        origin = headers.get("Origin", "").lower()
+        is_ours = not origin or urlsplit(origin).netloc == headers.get("Host")
+        if checked and not is_ours and origin != handler.allow_origin:
+            raise web.HTTPError(403)
+        return checked
 
 
 def token_file() -> Path:
@@ -68,6 +85,7 @@ def settings(arguments: Namespace, token: str, daemon: dict[str, str]) -> Config
     if arguments.allow_origin:
         server.allow_origin = arguments.allow_origin
         server.allow_credentials = True
+    server.identity_provider_class = HeadlessIdentity
     config.IdentityProvider.token = token
     config.SupervisedKernels = Config(daemon)
     return config

@@ -69,9 +69,9 @@ def test_nobody_gets_in_without_the_token(serve: Server) -> None:
     assert 403 == status(serve, "GET", "/api/kernels")
     assert 403 == status(serve, "GET", "/api/kernels", Authorization="token wrong")
     assert 403 == status(serve, "GET", "/api/kernels", Authorization=good, Host="evil.example")
-    assert 404 == status(  # so the server says
-        serve, "POST", f"/api/kernels/{kernel}/restart", b"{}", Origin="https://evil.example"
-    )
+    for origin in ("https://evil.example", "null"):
+        assert 403 == status(serve, "GET", "/api/kernels", Origin=origin)
+        assert 403 == status(serve, "POST", f"/api/kernels/{kernel}/restart", b"{}", Origin=origin)
     assert 404 == status(serve, "GET", "/terminals/websocket/1", Authorization=good)
 
 
@@ -82,6 +82,8 @@ def test_a_post_by_cookie_without_xsrf_is_refused(serve: Server) -> None:
     path = f"/api/kernels/{kernel['id']}/restart"
 
     assert 200 == status(serve, "GET", "/api/kernels", Cookie=cookies)
+    assert 200 == status(serve, "GET", "/api/kernels", Cookie=cookies, Origin=serve.url)
+    assert 403 == status(serve, "GET", "/api/kernels", Cookie=cookies, Origin="https://evil.example")
     assert 403 == status(serve, "POST", path, b"{}", Cookie=cookies)
     assert kernel["generation"] == serve.scene.kernel("robot")["generation"]
 
