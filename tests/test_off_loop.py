@@ -73,7 +73,7 @@ THREAD_MAKERS = {
     "supervisor.manager.thread": "the loop of the managers itself",
     "supervisor.manager.multi": "ends many kernels where there is no loop",
     "supervisor.manager.pipes": "empties a pipe as long as it is open",
-    "supervisor.page.handlers": "reads from the daemon in the page's own server",
+    "supervisor.control.asking": "reads from the daemon as long as it tells",
     "supervisor.manager.attached": "follows a daemon where there is no loop",
 }
 

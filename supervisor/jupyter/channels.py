@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,8 @@ MOST_UNSENT = 16 << 20
 class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
     """For a supervised kernel; that of one of the server's own is the server's."""
 
+    limit_rate: bool
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if isinstance(kwargs.get("parent"), SupervisedKernel):
             return super().__new__(cls, *args, **kwargs)
@@ -43,7 +46,9 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         }
         # What came while the client is told what it missed.
         self._heard: list[tuple[str, list[bytes]]] | None = None
-        self._unsent = 0
+        # The sizes of what the browser has not read; the first may be as large as it likes.
+        self._unsent: deque[int] = deque()
+        self._waiting = 0
 
     @property
     def kernel(self) -> SupervisedKernel:
@@ -59,7 +64,8 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         self.multi_kernel_manager.notify_connect(self.kernel_id)
         ZMQChannelsWebsocketConnection._open_sockets.add(self)
         self.kernel.pages[self.session_id] = self
-        self.kernel.tell_state(self.session_id)
+        if not self.kernel.is_known.is_set():
+            self.kernel.tell_state(self.session_id)
         self._heard = []
         IOLoop.current().spawn_callback(self._catch_up)
 
@@ -67,10 +73,10 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         await self.kernel.is_known.wait()
         missed = await self.kernel.recorder.missed(self.session_id)
         heard, self._heard = self._heard or [], None
-        limited, self.limit_rate = self.limit_rate, False  # what is recorded is bounded already
+        limit, self.limit_rate = self.limit_rate, False  # what is recorded is bounded already
         for message in missed:
             self.hear(message.channel, message.parts)
-        self.limit_rate = limited
+        self.limit_rate = limit
         for channel, parts in heard:
             self.hear(channel, parts)
         self.kernel.tell_state(self.session_id)
@@ -81,9 +87,17 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
     def handle_incoming_message(self, incoming_msg: Any) -> None:
         """Pass it on, if it is a message."""
         try:
+            if isinstance(incoming_msg, bytes) and self._parts_of(incoming_msg) > len(incoming_msg):
+                return
             super().handle_incoming_message(incoming_msg)
         except MALFORMED as error:
             log.debug("what a client of %s sent is no message: %s", self.kernel.kernel_name, error)
+
+    def _parts_of(self, message: bytes) -> int:
+        """How many parts a message says that it has; upstream reads so many, and be it until memory ends."""
+        return (
+            int.from_bytes(message[:8], "little") if self.subprotocol else int.from_bytes(message[:4], "big")
+        )
 
     def _ask(self, channel: str, frames: list[bytes], *_: Any, **__: Any) -> None:
         if channel != "iopub":
@@ -105,19 +119,20 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     def _write(self, message: Any, binary: bool = False) -> None:
         """Write to the client; one that reads too little is let go of, and finds what it missed later."""
+        if self._unsent and self._waiting > MOST_UNSENT + self._unsent[0]:
+            log.warning("a client of %s does not read: it is let go of", self.kernel.kernel_name)
+            self.websocket_handler.ws_connection.stream.close()
+            return
         try:
             written = self.websocket_handler.write_message(message, binary=binary)
         except WebSocketClosedError:
             return
-        size = len(message)
-        self._unsent += size
-        written.add_done_callback(lambda done: self._note_sent(size, done))
-        if self._unsent > MOST_UNSENT:
-            log.warning("a client of %s does not read: it is let go of", self.kernel.kernel_name)
-            self.websocket_handler.ws_connection.stream.close()
+        self._unsent.append(len(message))
+        self._waiting += len(message)
+        written.add_done_callback(self._note_sent)
 
-    def _note_sent(self, size: int, written: asyncio.Future[None]) -> None:
-        self._unsent -= size
+    def _note_sent(self, written: asyncio.Future[None]) -> None:
+        self._waiting -= self._unsent.popleft()
         if not written.cancelled():
             written.exception()  # a client that has gone
 

@@ -64,8 +64,9 @@ class Daemon:
 
     async def order(self, kernel: str, verb: str, **fields: Any) -> Fields:
         """Have an order carried out; the view of the kernel after it.  Raises Away and Refused."""
-        body = {"timeout": ORDER_TIMEOUT, **fields}
-        answer = await self.ask("POST", target(f"/v1/kernels/{kernel}/{verb}"), body, ORDER_TIMEOUT + 10)
+        timeout = 0.0 if verb in ("interrupt", "signal") else ORDER_TIMEOUT
+        body = {"timeout": timeout, **fields} if timeout else fields
+        answer = await self.ask("POST", target(f"/v1/kernels/{kernel}/{verb}"), body, timeout + 10)
         return dict(answer.get("kernel") or {})
 
     async def follow(self, looked: Callable[[Fields], object], lost: Callable[[str], object]) -> None:

@@ -22,8 +22,9 @@ from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from tornado import web
-from traitlets import Unicode
+from traitlets import Type, Unicode
 
+from supervisor.jupyter.clients import SupervisedClient
 from supervisor.jupyter.daemon import Away, Daemon, Refused
 from supervisor.jupyter.recorder import Message, Recorder, file_of
 from supervisor.jupyter.remembered import Remembered
@@ -68,6 +69,8 @@ class Run:
     def __init__(self, kernel: SupervisedKernel, generation: int) -> None:
         self.generation = generation
         self.is_heard, self.is_idle = asyncio.Event(), asyncio.Event()
+        # Has the reason, for people.
+        self.is_over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         # The requests that it executes, and since when, in seconds since the epoch; and since when
         # what it was found executing, if that is known.
         self.executing: dict[str, float] = {}
@@ -144,6 +147,8 @@ class Run:
 class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     """One supervised kernel: owns no process, gives its orders to the daemon."""
 
+    client_factory = Type(SupervisedClient)
+
     def __init__(self, view: Fields, daemon: Daemon, **more: Any) -> None:
         super().__init__(owns_kernel=False, **more)
         self.view: Fields = {}
@@ -208,12 +213,18 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         except Away as away:
             raise web.HTTPError(503, str(away)) from away
 
-    async def wait_up(self) -> None:
-        """Return once its run is reached, or that takes too long."""
+    async def wait_up(self) -> Run:
+        """Its run, once that is reached.  Raises tornado's HTTPError if it takes too long."""
         try:
             await asyncio.wait_for(self.up.wait(), UP_PATIENCE)
         except TimeoutError:
             raise web.HTTPError(504, f"{self.view['name']} is not up after {UP_PATIENCE:g} s") from None
+        assert self.run is not None, "it is up"
+        return self.run
+
+    async def is_alive(self) -> bool:
+        """Whether its run is reached."""
+        return self.up.is_set()
 
     # What the daemon tells.
 
@@ -283,6 +294,7 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         died = death_of(self.view, run.generation) is not None
         self.execution_state = state = _state_of(self.view["phase"])
         told = how_it_ended(self.view, run.generation)
+        run.is_over.set_result(told)
         self.reason = told if state == "dead" else ""
         # "restarting" has the front ends say that it died, and connect anew: only where it did.
         status = "dead" if state == "dead" else "restarting" if died else "starting"

@@ -164,12 +164,12 @@ class Recorder:
         self._put(_HEARD[state], (time.time(), request[:_LONGEST_ID]))
 
     def _put(self, statement: str, values: tuple[Any, ...]) -> None:
-        if not self.max_bytes:
+        if (size := _size_of(values)) > self.max_bytes:
             return
         # A lone surrogate is JSON, but no text to SQLite.
         values = tuple(v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values)
         self._waiting.append((statement, values))
-        self._size += _size_of(values)
+        self._size += size
         while self._size > self.max_bytes:
             self._size -= _size_of(self._waiting.popleft()[1])
         self._set_alarm()
@@ -220,6 +220,9 @@ class Recorder:
                 found = work(database)
         except (sqlite3.Error, OSError) as error:
             self._database = None
+            if type(error) is sqlite3.DatabaseError:
+                # No database, or a broken one: what is recorded is worth less than the recording.
+                self._unlink()
             if not self._failing:
                 self._failing = True
                 log.warning("cannot record to %s, pages may miss output: %s", self.file, error)
@@ -281,8 +284,12 @@ class Recorder:
         """The kernel is no more: forget all of it."""
         self.max_bytes = 0
         self._write_what_waits()  # by nobody
+        self._lane.begin(self._unlink)
+
+    def _unlink(self) -> None:
         for suffix in ("", "-wal", "-shm"):
-            self._lane.begin(Path(f"{self.file}{suffix}").unlink, True)
+            with suppress(OSError):
+                Path(f"{self.file}{suffix}").unlink()
 
 
 def file_of(state_dir: str, id_: str) -> Path:
@@ -297,11 +304,8 @@ def connect(file: Path) -> sqlite3.Connection:
     database = sqlite3.connect(file, timeout=BUSY_TIMEOUT, check_same_thread=False)
     try:
         database.executescript(_SCHEMA)
-    except sqlite3.Error as error:
+    except sqlite3.Error:
         database.close()
-        if not isinstance(error, sqlite3.OperationalError):
-            # Not a database: what is recorded is worth less than the recording.
-            file.unlink()
         raise
     return database
 

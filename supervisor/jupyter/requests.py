@@ -6,21 +6,19 @@ the kernel's answer, or one in its place that tells why none will come.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tornado.ioloop import IOLoop
 
-from supervisor.jupyter.recorder import Message, Request
-
-if TYPE_CHECKING:
-    from supervisor.jupyter.kernels import SupervisedKernel
+from supervisor.jupyter.recorder import Message, Recorder, Request
 
 Fields = dict[str, Any]
 
 # What a message may be that is none.
-MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error)
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, struct.error)
 # What may wait for a kernel that is not up, or for its answer; requests, and bytes of the first.
 MOST_OPEN = 1000
 MOST_HELD = 64 << 20
@@ -33,6 +31,11 @@ def key_of(header: Fields) -> tuple[str, str]:
     return str(header.get("session") or ""), str(header.get("msg_id") or "")
 
 
+def error_of(reason: str) -> Fields:
+    """The error of a cell that no kernel executes to its end, for this reason."""
+    return {"ename": "KernelDied", "evalue": reason, "traceback": [f"KernelDied: {reason}"]}
+
+
 class Asked(NamedTuple):
     """A request, as it was asked by the page of a session."""
 
@@ -41,10 +44,26 @@ class Asked(NamedTuple):
     header: Fields
 
 
+class Kernel(Protocol):
+    """What is asked of the kernel whose requests they are."""
+
+    kernel_name: str
+    execution_state: str
+    reason: str
+    recorder: Recorder
+    run: Any
+    up: asyncio.Event
+
+    def tell(
+        self, session: str, kind: str, content: Fields, asked: Fields | None = None, channel: str = "iopub"
+    ) -> None:
+        """Say in the kernel's place what it cannot say, to the page of a session, or for it."""
+
+
 class Requests:
     """The open requests of one kernel."""
 
-    def __init__(self, kernel: SupervisedKernel) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._open: dict[tuple[str, str], Asked] = {}
         # Of those, the ones that were asked through a server that is gone: their answer went to it.
@@ -141,7 +160,7 @@ class Requests:
     # In the kernel's place
 
     def _give_up(self, asked: Asked, reason: str) -> None:
-        error = {"ename": "KernelDied", "evalue": reason, "traceback": [f"KernelDied: {reason}"]}
+        error = error_of(reason)
         if asked.header["msg_type"] == "execute_request":
             self._kernel.tell(asked.session, "error", error, asked.header)
         self._answer(asked, {"status": "error", "execution_count": 0, "user_expressions": {}, **error})

@@ -41,6 +41,27 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.clean_up()
 
 
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from tests.e2e.daemon import Scene
+    from tests.jupyter.lab import Server
+
+    scene = Scene(tmp_path_factory.mktemp("serve"))
+    scene.write(scene.ipykernel("analysis"), scene.ipykernel("robot"))
+    served = Server(
+        scene, "-m", "supervisor", "serve", "--root", str(scene.directory), "--socket", str(scene.socket)
+    )
+    token = scene.directory / "jupyter" / "data" / "kernel-supervisor" / "token"
+    try:
+        scene.start("analysis", "robot")
+        served.start_with_token(token)
+        served.wait_listed("analysis", "robot")
+        yield served
+        assert "could not be told" not in served.log.read_text()
+    finally:
+        served.clean_up()
+
+
 # Not for the whole session: as long as it is there, asyncio believes that a loop runs.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:

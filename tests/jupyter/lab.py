@@ -46,6 +46,11 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def until_there(file: Path) -> str:
+    """Code that runs until a file is there."""
+    return f"import pathlib, time\nwhile not pathlib.Path({str(file)!r}).exists(): time.sleep(0.1)\n"
+
+
 class Server:
     """A Jupyter server of the scene's kernels: JupyterLab, or what ``words`` begin."""
 
@@ -235,10 +240,12 @@ class Page:
         """From now on it is kept whether the connection was lost."""
         self.browser_page.evaluate(_WATCH)
 
-    def wait_connected_anew(self) -> None:
-        """Wait until the connection was lost and is there again, however slow the machine is."""
-        self.wait(lambda: self.browser_page.evaluate("window.lost"), "it has noticed", PAGE_DEADLINE)
-        self.wait_connected("idle", deadline=40)
+    def wait_connected_anew(self) -> float:
+        """Wait until the connection was lost and is there again; how many seconds it took."""
+        noticed = self.wait(
+            lambda: self.browser_page.evaluate("window.lost"), "it has noticed", PAGE_DEADLINE
+        )
+        return noticed + self.wait_connected("idle")
 
     def begin(self, code: str | None, cell: int = 0) -> None:
         """Have a cell executed, and do not wait."""
@@ -267,10 +274,19 @@ class Page:
             lambda: re.search(pattern, self.text(cell)), lambda: f"{pattern}: {self.text(cell)!r}", deadline
         )
 
+    def prompt(self, cell: int = 0) -> str:
+        """What is before the cell: ``[*]:`` while it is executed."""
+        return (
+            self.browser_page.locator(".jp-CodeCell")
+            .nth(cell)
+            .locator(".jp-InputPrompt")
+            .inner_text()
+            .strip()
+        )
+
     def wait_ended(self, cell: int = 0, deadline: float = DEADLINE) -> float:
         """Wait until the cell shows no ``[*]``."""
-        prompt = self.browser_page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt")
-        return self.wait(lambda: "*" not in prompt.inner_text(), "the cell ends", deadline)
+        return self.wait(lambda: "*" not in self.prompt(cell), "the cell ends", deadline)
 
     def command(self, name: str) -> None:
         self.browser_page.evaluate(f"() => window.jupyterapp.commands.execute('{name}')")

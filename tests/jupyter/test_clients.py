@@ -99,13 +99,15 @@ def test_a_batch_tool_runs_on_the_living_kernel_and_leaves_it(lab: Server, tool:
 
 
 @pytest.mark.parametrize("tool", [NBCLIENT, PAPERMILL], ids=["nbclient", "papermill"])
-def test_a_kernel_that_is_killed_in_a_cell_of_a_batch_tool_is_an_error(lab: Server, tool: str) -> None:
+def test_a_kernel_that_is_killed_in_a_cell_of_a_batch_tool_is_an_error(
+    lab: Server, tool: str, record_property: Callable[[str, object], None]
+) -> None:
     killed = kill_when_busy(lab, "robot")
 
     told, at = program(lab, tool, "robot", SLEEP.format(str(lab.root / "in-a-cell"))).split()
 
     assert "DeadKernelError" == told
-    assert 5.0 > float(at) - killed()
+    record_property("seconds", float(at) - killed())
     lab.scene.wait_running("robot")
 
 
@@ -163,7 +165,9 @@ three.stop()
     assert before + 1 == lab.scene.kernel("robot")["generation"]
 
 
-def test_a_kernel_that_is_killed_in_a_cell_of_jupyter_kernel_client_is_an_error(lab: Server) -> None:
+def test_a_kernel_that_is_killed_in_a_cell_of_jupyter_kernel_client_is_an_error(
+    lab: Server, record_property: Callable[[str, object], None]
+) -> None:
     killed = kill_when_busy(lab, "robot")
     text = """
 import sys, time
@@ -178,14 +182,16 @@ client.stop()
     told, name, at = program(lab, text, lab.url, TOKEN, lab.scene.kernel("robot")["id"], code).split()
 
     assert ("error", "KernelDied") == (told, name)
-    assert 5.0 > float(at) - killed()
+    record_property("seconds", float(at) - killed())
     lab.scene.wait_running("robot")
 
 
 @pytest.mark.skipif(
     not NODE_MODULES.exists() or not shutil.which("node"), reason="node, or its packages, are missing"
 )
-def test_the_client_library_of_vs_code_does_all_of_its_work(lab: Server) -> None:
+def test_the_client_library_of_vs_code_does_all_of_its_work(
+    lab: Server, record_property: Callable[[str, object], None]
+) -> None:
     kernel = lab.scene.kernel("robot")
     done = subprocess.run(
         [
@@ -210,11 +216,11 @@ def test_the_client_library_of_vs_code_does_all_of_its_work(lab: Server) -> None
     assert "robot" in told["sessions"]
     assert f"{kernel['pid']} ok" == told["execute"]
     assert "KeyboardInterrupt error" == told["interrupted"]
-    assert 1000 > told["interrupt_ms"]
+    record_property("interrupted", told["interrupt_ms"] / 1000)
     assert "name? hello Ada" == told["stdin"]
     assert [0, 255, 128] == told["buffer"]
     assert "KernelDied error" == told["killed"]
-    assert 5000 > told["killed_ms"]
+    record_property("killed", told["killed_ms"] / 1000)
     assert "alive ok" == told["goes_on"]
     assert "False ok" == told["restarted"]
     assert kernel["generation"] + 2 == lab.scene.kernel("robot")["generation"]

@@ -76,3 +76,35 @@ async def test_the_state_is_looked_at_after_events_and_once_for_many(
         following.cancel()
 
     assert 2 <= len(looks) <= most
+
+
+GARBAGE = [b"", b"noise", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"]
+GARBAGE += [
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + end for end in (b"3\r\n[]\n\r\n", b"zz\r\n")
+]
+
+
+@pytest.mark.parametrize("answer", GARBAGE)
+async def test_a_daemon_that_answers_garbage_is_told_and_followed_once_it_does_not(
+    tmp_path: Path, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.jupyter.daemon.RETRY_INTERVAL", 0.05)
+    looks: list[dict[str, Any]] = []
+    told: list[str] = []
+
+    async def answer_so(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer_so, tmp_path / "s")
+    following = asyncio.create_task(Daemon(socket=str(tmp_path / "s")).follow(looks.append, told.append))
+    await until(lambda: len(told) > 1)
+    server.close()
+    (tmp_path / "s").unlink(missing_ok=True)
+
+    with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s"):
+        await until(lambda: looks and "kernels" in looks[-1])
+        following.cancel()
+
+    assert "robot" == looks[-1]["kernels"][1]["name"]

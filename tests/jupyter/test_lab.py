@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.e2e.daemon import wait_for
-from tests.jupyter.lab import Page, Server
+from tests.jupyter.lab import Page, Server, until_there
+
+# What is measured is for the documents (``--junit-xml``): no test asks how fast the machine is.
+Figure = Callable[[str, object], None]
 
 
 def open_on(page: Page, name: str, kernel: str = "analysis", *cells: str) -> Page:
@@ -56,16 +60,21 @@ def test_notebook_7_runs_on_the_living_kernel(page: Page, lab: Server) -> None:
     shown.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content")
     shown.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
 
-    shown.click(".jp-CodeCell .cm-content")
-    shown.keyboard.press("Control+Enter")
+    def has_run() -> bool:
+        if "[ ]" in page.prompt():  # a key that is pressed while the page is still made does nothing
+            shown.click(".jp-CodeCell .cm-content")
+            shown.keyboard.press("Control+Enter")
+        return shown.locator(f".jp-OutputArea-output:has-text('pid {pid}')").count() > 0
 
-    shown.wait_for_selector(f".jp-OutputArea-output:has-text('pid {lab.scene.kernel('analysis')['pid']}')")
+    pid = lab.scene.kernel("analysis")["pid"]
+    page.wait(has_run, "it has run")
+
     assert (
         "Analysis of three days" in shown.locator(".jp-KernelName, .jp-Toolbar-kernelName").first.inner_text()
     )
 
 
-def test_interrupt_keeps_the_state(page: Page) -> None:
+def test_interrupt_keeps_the_state(page: Page, record_property: Figure) -> None:
     open_on(page, "interrupt.ipynb")
     page.run("x = 41")
     page.begin("import time\nprint('sleeping'); time.sleep(60)")
@@ -73,7 +82,7 @@ def test_interrupt_keeps_the_state(page: Page) -> None:
 
     page.press("interrupt")
 
-    assert 1.5 > page.wait_text("KeyboardInterrupt")
+    record_property("seconds", page.wait_text("KeyboardInterrupt"))
     page.wait_ended()
     assert "41" == page.run("print(x)", 1)
     assert [] == page.dialogs()
@@ -114,18 +123,21 @@ def test_two_pages_that_restart_at_once_restart_once(page: Page, browser: Any, l
     other.close()
 
 
-def test_a_death_while_idle_is_told(page: Page, lab: Server) -> None:
+def test_a_death_while_idle_is_told(page: Page, lab: Server, record_property: Figure) -> None:
     open_on(page, "idle.ipynb")
     before = lab.scene.kernel("analysis")
     os.kill(before["pid"], signal.SIGKILL)
 
-    assert 2.0 > page.wait(lambda: any("died" in text for text in page.dialogs()), "it is told")
+    told = page.wait(lambda: any("died" in text for text in page.dialogs()), "it is told")
+    record_property("seconds", told)
     page.dismiss()
     page.wait_connected("idle")
     assert "False" == page.run("print('y' in globals())")
 
 
-def test_a_death_in_a_cell_is_told_there_and_the_next_cell_runs(page: Page, lab: Server) -> None:
+def test_a_death_in_a_cell_is_told_there_and_the_next_cell_runs(
+    page: Page, lab: Server, record_property: Figure
+) -> None:
     open_on(page, "death.ipynb")
     page.begin("print('in a cell'); import time; time.sleep(60)")
     page.wait_text("in a cell")
@@ -134,7 +146,7 @@ def test_a_death_in_a_cell_is_told_there_and_the_next_cell_runs(page: Page, lab:
     generation, pid = (lab.scene.kernel("analysis")[key] for key in ("generation", "pid"))
     os.kill(pid, signal.SIGKILL)
 
-    assert 2.0 > page.wait_text("KernelDied: analysis died: killed by SIGKILL")
+    record_property("seconds", page.wait_text("KernelDied: analysis died: killed by SIGKILL"))
     assert f"started again as run {generation + 1}, its variables are lost" in page.text()
     page.wait_ended()
     page.wait_ended(1)
@@ -167,15 +179,17 @@ def test_the_picture_of_the_readme(page: Page, lab: Server) -> None:
     page.browser_page.screenshot(path=os.environ["PICTURE"])
 
 
-def test_a_page_that_is_reloaded_while_the_kernel_is_busy_sees_it_busy(page: Page) -> None:
+def test_a_page_that_is_reloaded_while_the_kernel_is_busy_sees_it_busy(page: Page, lab: Server) -> None:
+    go_on = lab.root / "reloaded"
     open_on(page, "reload.ipynb")
-    page.begin("import time\nfor i in range(60): print(i, flush=True); time.sleep(0.1)")
-    page.wait_text("3")
+    page.begin(f"print('begun')\n{until_there(go_on)}")
+    page.wait_text("begun")
 
     page.browser_page.reload()
 
     page.wait_connected()
     assert "busy" == page.state()["status"]
+    go_on.touch()
     page.wait_connected("idle")
 
 
@@ -236,7 +250,9 @@ def test_shut_down_in_the_client_leaves_the_kernel(page: Page, lab: Server) -> N
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
-def test_a_page_goes_on_by_itself_when_the_server_comes_back(page: Page, lab: Server, signum: int) -> None:
+def test_a_page_goes_on_by_itself_when_the_server_comes_back(
+    page: Page, lab: Server, signum: int, record_property: Figure
+) -> None:
     open_on(page, "server.ipynb")
     page.run("z = 8")
     before = lab.scene.kernel("analysis")
@@ -245,7 +261,7 @@ def test_a_page_goes_on_by_itself_when_the_server_comes_back(page: Page, lab: Se
     lab.end(signum)
     lab.start()
 
-    page.wait_connected_anew()
+    record_property("seconds", page.wait_connected_anew())
     assert before["id"] == page.state()["id"]
     assert "8" == page.run("print(z)")
     assert before["generation"] == lab.scene.kernel("analysis")["generation"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.daemon import wait_for
-from tests.jupyter.lab import Page, Server
+from tests.jupyter.lab import Page, Server, until_there
 
 COUNT = "import time\nfor i in range(60): print(i, flush=True); time.sleep(0.1)"
 
@@ -82,6 +82,31 @@ def test_a_cell_that_ends_while_the_server_is_away_does_not_hang(page: Page, lab
     page.wait_text("its answer came while no server was there", deadline=40)
     page.wait_ended()
     assert "1" == page.run("print(done)", 1)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
+def test_a_cell_that_runs_while_the_server_is_exchanged_goes_on_and_ends(
+    page: Page, lab: Server, signum: signal.Signals
+) -> None:
+    lab.notebook("exchanged.ipynb", "analysis", "", "")
+    page.open("exchanged.ipynb")
+    go_on = lab.root / f"go-on-{signum.name}"
+    page.begin(f"print('begun', flush=True)\n{until_there(go_on)}print('ended')\n6 * 7")
+    page.wait_text("begun")
+    wait_for(lambda: "begun" in lab.command("replay", "analysis"), "what was asked is on record")
+    page.watch_connection()
+    lab.end(signum)
+
+    lab.start()
+
+    page.wait(lambda: page.browser_page.evaluate("window.lost"), "it has noticed", 60)
+    page.wait_connected("busy")
+    assert "*" in page.prompt()
+    go_on.touch()
+    page.wait_text(r"begun\s+ended\s+42")
+    page.wait_ended()
+    assert page.prompt().strip("[]:").isdigit()
+    assert "43" == page.run("print(43)", 1)
 
 
 def test_kernels_that_are_added_renamed_and_removed_follow(lab: Server) -> None:

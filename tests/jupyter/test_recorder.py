@@ -117,6 +117,113 @@ async def test_a_file_that_is_none_of_ours_is_made_anew(recording: Recorder) -> 
     assert ["2"] == [missed.content["text"] for missed in await recording.missed("session")]
 
 
+async def test_a_file_that_is_broken_while_it_is_written_is_made_anew(recording: Recorder) -> None:
+    for number in range(20):
+        recording.add(message(number, size=20_000))
+    await recording.flush()
+    assert recording._database is not None
+    recording._database.close()
+    recording._database = None
+    size = recording.file.stat().st_size
+    assert 400_000 < size
+    with recording.file.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+    for number in range(20, 25):  # whoever hears of it first
+        recording.add(message(number))
+        await recording.flush()
+
+    assert "24" == (await recording.missed("session"))[-1].content["text"]
+
+
+async def test_a_file_that_cannot_be_written_costs_what_is_recorded_and_no_more(recording: Recorder) -> None:
+    recording.file.mkdir(parents=True)
+    recording.add(message(1))
+    assert [] == await recording.missed("session")
+
+    recording.file.rmdir()
+    recording.add(message(2))
+
+    assert ["2"] == [missed.content["text"] for missed in await recording.missed("session")]
+
+
+async def test_a_disk_that_is_full_costs_what_does_not_fit(
+    recording: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, connect = [20], recorder.connect
+
+    def cramped(file: Path) -> object:
+        database = connect(file)
+        database.execute(f"PRAGMA max_page_count = {most[0]}")
+        return database
+
+    monkeypatch.setattr(recorder, "connect", cramped)
+    recording.add(message(1))
+    await recording.flush()
+    recording.add(message(2, size=500_000))
+    await recording.flush()
+    most[0] = 1_000_000  # there is room again
+
+    recording.add(message(3))
+
+    assert ["1", "3"] == [missed.content["text"] for missed in await recording.missed("session")]
+
+
+async def test_one_that_is_larger_than_the_record_pushes_nothing_out(recording: Recorder) -> None:
+    recording.add(message(1))
+    recording.add(message(2, size=2 * MAX_BYTES))
+
+    assert ["1"] == [missed.content["text"] for missed in await recording.missed("session")]
+
+
+async def test_the_code_of_requests_is_bounded_too(recording: Recorder) -> None:
+    for number in range(20):
+        recording.ask(Request(f"{number}", "session", "cell", "{}", "x" * (MAX_BYTES // 20)))
+        await recording.flush()
+
+    kept = [int(request.id) for request in await recording.open_requests("session")]
+    assert list(range(20))[-len(kept) :] == kept
+    assert MAX_BYTES // 4 > len(kept) * MAX_BYTES // 20 > 0
+
+
+@pytest.mark.parametrize("texts", [("\ud800", "x"), ("x", "\ud800")])
+async def test_what_is_no_text_is_recorded_as_what_can_be(
+    recording: Recorder, texts: tuple[str, str]
+) -> None:
+    recording.ask(Request("one", "session", "", "{}", texts[0]))
+    recording.ask(Request("two", "session", "", "{}", texts[1]))
+
+    assert {"?", "x"} == {request.code for request in await recording.open_requests("session")}
+
+
+async def test_what_one_server_has_passed_on_is_not_missed_whoever_writes_first(recording: Recorder) -> None:
+    other = Recorder("a")
+    other.record_to(recording.file, MAX_BYTES, 3600.0)
+    for first, second, number in ((recording, other, 1), (other, recording, 2)):
+        first.add(message(number, missed=first is other))
+        await first.flush()
+        second.add(message(number, missed=second is other))
+        await second.flush()
+    recording.add(message(3))
+    other.add(message(3))
+    await other.flush()
+
+    assert ["3"] == [missed.content["text"] for missed in await recording.missed("session")]
+
+
+async def test_a_clock_that_is_set_back_loses_and_turns_round_nothing(recording: Recorder) -> None:
+    for number, hours in enumerate((3, -2, 1)):
+        now = time.time() + hours * 1000
+        with patch.object(time, "time", lambda now=now: now):
+            recording.add(message(number))
+            recording.ask(Request(f"{number}", "session", "cell", "{}", f"{number}"))
+            await recording.flush()
+
+    assert "2" == (await recording.executions(["cell"]))[0][0].code
+    assert ["0", "1", "2"] == [missed.content["text"] for missed in await recording.missed("session")]
+
+
 # From when to when something was executed, by whichever server heard it
 
 
