@@ -96,7 +96,7 @@ class Runner:
         self._mailbox.append(event)
         if self._draining:
             return []
-        self._draining = True
+        self._draining, before = True, self.state
         try:
             if unseen := self._unseen():
                 self._handle(Delayed(unseen))
@@ -105,7 +105,8 @@ class Runner:
                 self._handle(self._mailbox.popleft())
         finally:
             self._draining = False
-        self._set_alarm()
+        if self.state is not before or isinstance(event, Tick):
+            self._set_alarm()
         return actions
 
     def order(self, event: Event) -> str | None:
@@ -118,11 +119,8 @@ class Runner:
     def _handle(self, event: Event) -> list[Action]:
         before = self.state
         self.state, actions = decide(before, event, self._loop.time())
-        for name in before.kernels.keys() - self.state.kernels.keys():
-            self._keep(self._host.dismiss, name)
-        for name, kernel in self.state.kernels.items():
-            if before.kernels.get(name) is not kernel:
-                self._keep(self._host.remember, kernel, self.state)
+        if self.state is not before:
+            self._note_change(before)
         for action in actions:
             self._start(action)
         if self.state is not before:
@@ -130,6 +128,13 @@ class Runner:
                 if not waiter.done():
                     waiter.set_result(None)
         return actions
+
+    def _note_change(self, before: State) -> None:
+        for name in before.kernels.keys() - self.state.kernels.keys():
+            self._keep(self._host.dismiss, name)
+        for name, kernel in self.state.kernels.items():
+            if before.kernels.get(name) is not kernel:
+                self._keep(self._host.remember, kernel, self.state)
 
     def _keep(self, keep: Callable[..., None], *arguments: object) -> None:
         try:

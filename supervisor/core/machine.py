@@ -102,7 +102,10 @@ def decide(state: State, event: Event, now: float) -> Decision:
         case Delayed(seconds=seconds):
             return _delayed(state, seconds), []
         case _:
+            before = state
             state, actions = _one_kernel(state, event, now)
+            if state is before:
+                return state, actions  # nobody else is concerned, however many there are
     state, started = _admit(state, now)
     if isinstance(event, Found):
         return state, actions + started  # the settings in force come with the Load
