@@ -63,6 +63,8 @@ class Relays:
         self._known: dict[str, Address] = {}
         self._pid: int | None = None
         self._turn = asyncio.Lock()
+        self._due: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take_up(self) -> dict[str, Address]:
@@ -125,17 +127,28 @@ class Relays:
         return task
 
     async def _settle(self, name: str) -> None:
+        self._due.add(name)
         # To its end, even if nobody waits any more: else the relay might not know what we think it does.
         await asyncio.shield(self._begin(self._bring(name)))
 
     async def _bring(self, name: str) -> None:
         async with self._turn:
+            if name in self._due:  # else another has brought it along
+                self._refused.update(await self._bring_due())
+        if (reason := self._refused.pop(name, None)) is not None:
+            raise RelayError(f"{name}: {reason}")
+
+    async def _bring_due(self) -> dict[str, str]:
+        due, self._due = self._due, set()
+        try:
             try:
-                refused = await (self._start() if self._pid is None else self._say([name]))
+                refused = await (self._start() if self._pid is None else self._say(due))
             except _FAILURES:
                 refused = await self._start()
-        if name in refused:
-            raise RelayError(f"{name}: {refused[name]}")
+        except RelayError:
+            self._due |= due
+            raise
+        return {name: reason for name, reason in refused.items() if name in due}
 
     async def _say(self, names: Iterable[str]) -> dict[str, str]:
         """Tell the relay what is to be with these; what it refuses, and why."""
