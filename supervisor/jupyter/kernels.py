@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import zmq
+from jupyter_client.session import Session
 from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
@@ -75,7 +76,10 @@ class Run:
         # what it was found executing, if that is known.
         self.executing: dict[str, float] = {}
         self.found: list[float] = []
-        self._kernel, self._session = kernel, kernel.session
+        # One of its own: a client inside the server has the session, and the identity, of the kernel's.
+        signed = {name: getattr(kernel.session, name) for name in ("key", "signature_scheme")}
+        self._kernel = kernel
+        self._session: Any = Session(parent=kernel, **signed)
         # One identity, by which a kernel finds the stdin of whoever asked.
         identity = self._session.bsession
         self._streams = {name: getattr(kernel, f"connect_{name}")(identity=identity) for name in CHANNELS}

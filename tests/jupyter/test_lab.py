@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.daemon import wait_for
 from tests.jupyter.lab import Page, Server, until_there
 
-# What is measured is for the documents (``--junit-xml``): no test asks how fast the machine is.
+# What is measured is for the documents: ``--junit-xml FILE -o junit_family=xunit1``.
 Figure = Callable[[str, object], None]
 
 
