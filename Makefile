@@ -52,7 +52,7 @@ test-warm: $(VENV)/.dev
 
 # Kernels as jobs of a real Slurm, two nodes on this machine.
 test-slurm: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slurm -v tests/slurm
+	$(BIN)/python -m pytest -m slurm -v $(SLURM) tests/slurm
 
 # MANY (1000) kernels as jobs of a cluster that is one process: minutes.
 test-many: $(VENV)/.dev
