@@ -181,8 +181,10 @@ class Server:
         (self.root / path).write_text(json.dumps(content))
 
 
-_STATE = """() => { const s = window.jupyterapp.shell.currentWidget.sessionContext, k = s.session?.kernel;
-  return {id: k?.id, name: s.kernelDisplayName, status: k?.status, connection: k?.connectionStatus} }"""
+_STATE = """() => { const w = window.jupyterapp.shell.currentWidget;
+  const s = w.sessionContext, k = s.session?.kernel;
+  return {path: w.context?.path, id: k?.id, name: s.kernelDisplayName, status: k?.status,
+    connection: k?.connectionStatus} }"""
 _RUN = """async ([cell, code, wait]) => { const a = window.jupyterapp, w = a.shell.currentWidget;
   w.content.activeCellIndex = cell; if (code !== null) w.content.activeCell.model.sharedModel.setSource(code);
   const done = a.commands.execute('notebook:run-cell'); if (wait) await done; }"""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.daemon import wait_for
-from tests.jupyter.lab import Page, Server, until_there
+from tests.jupyter.lab import PAGE_DEADLINE, Page, Server, until_there
 
 # What is measured is for the documents: ``--junit-xml FILE -o junit_family=xunit1``.
 Figure = Callable[[str, object], None]
@@ -43,6 +43,8 @@ def test_the_page_of_kernels_opens_a_notebook_on_that_very_kernel_and_the_same_o
         with kernels.expect_popup() as popup:
             kernels.get_by_role("button", name="Open in JupyterLab").click()
         page.browser_page = popup.value
+        # What was open before in this workspace may be restored first.
+        page.wait(lambda: str(page.state().get("path")).startswith("robot"), "its notebook", PAGE_DEADLINE)
         page.wait_connected()
 
         assert lab.scene.kernel("robot")["id"] == page.state()["id"]
