@@ -29,16 +29,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         scene.ipykernel("short", on_client_shutdown='"stop"'),
         supervisor='on_exit = "keep"',
     )
-    server = Server(scene)
-    try:
-        scene.start(*KERNELS)
-        server.command("jupyter", "enable", "--user")
-        server.start()
-        server.wait_listed(*KERNELS)
+    with Server(scene).running(*KERNELS) as server:
         yield server
-        assert "could not be told" not in server.log.read_text()
-    finally:
-        server.clean_up()
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from playwright.sync_api import Browser, Error
 from playwright.sync_api import Page as BrowserPage
@@ -132,6 +133,19 @@ class Server:
             # A server that is told to end while it reads a file waits for that thread for ever.
             self.process.kill()
             self.process.wait(DEADLINE)
+
+    @contextmanager
+    def running(self, *kernels: str) -> Iterator[Self]:
+        """With its daemon and these kernels, enabled and listed; all of it ends with that."""
+        try:
+            self.scene.start(*kernels)
+            self.command("jupyter", "enable", "--user")
+            self.start()
+            self.wait_listed(*kernels)
+            yield self
+            assert "could not be told" not in self.log.read_text()
+        finally:
+            self.clean_up()
 
     def clean_up(self) -> None:
         """End it, whatever it does, and all of its scene."""

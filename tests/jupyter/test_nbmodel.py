@@ -29,15 +29,8 @@ pytestmark = pytest.mark.skipif(
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     scene = Scene(tmp_path_factory.mktemp("nbmodel"))
     scene.write(scene.ipykernel("analysis"))
-    server = Server(scene)
-    try:
-        scene.start("analysis")
-        server.command("jupyter", "enable", "--user")
-        server.start()
-        server.wait_listed("analysis")
+    with Server(scene).running("analysis") as server:
         yield server
-    finally:
-        server.clean_up()
 
 
 def answer(lab: Server, code: str, meanwhile: Any = lambda: None) -> dict[str, Any]:

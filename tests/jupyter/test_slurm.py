@@ -29,15 +29,8 @@ class LabServer(Server):
 def lab(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     scene = Lab(tmp_path_factory.mktemp("lab"), cluster)
     scene.write(scene.job("big", kernel="ipykernel", memory="400M"))
-    server = LabServer(scene)
-    try:
-        scene.start("big")
-        server.command("jupyter", "enable", "--user")
-        server.start()
-        server.wait_listed("big")
+    with LabServer(scene).running("big") as server:
         yield server
-    finally:
-        server.clean_up()
 
 
 @pytest.fixture
