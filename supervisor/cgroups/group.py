@@ -22,6 +22,8 @@ END_PATIENCE = 2.0
 LOOK_INTERVAL = 0.005
 CPU_PERIOD = 100_000
 """Microseconds, as the kernel has it by default."""
+NO_DIRECTORY = Path(os.devnull)
+"""Below it there is nothing."""
 
 
 class Group(Struct, frozen=True):
@@ -135,8 +137,7 @@ class Group(Struct, frozen=True):
                 Path(directory).rmdir()
 
 
-# Below what is no directory there is nothing.
-NOBODY = Group(Path(os.devnull, "nobody"))
+NOBODY = Group(NO_DIRECTORY / "nobody")
 
 
 def read(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from supervisor.cgroups.group import Group, read
+from supervisor.cgroups.group import NO_DIRECTORY, Group, read
 
 MOUNT = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -65,9 +65,8 @@ class Tree(Struct, frozen=True):
 
     level: Level
     advice: str = ""
-    # Below what is no directory there is nothing.
-    root: Path = Path(os.devnull)
-    home: Path = Path(os.devnull)
+    root: Path = NO_DIRECTORY
+    home: Path = NO_DIRECTORY
 
     def group(self, run: RunId) -> Group:
         """The cgroup of a run, be it there or not."""

@@ -21,6 +21,17 @@ def nobody(_: int) -> None:
     """The run of a process, where none has a mark."""
 
 
+def refuse_controllers(machine: Machine, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Have no cgroup take controllers for those below it."""
+
+    def write(group: Group, name: str, text: str) -> None:
+        if name == "cgroup.subtree_control":
+            raise error
+        machine.write(group.path, name, text)
+
+    monkeypatch.setattr(Group, "write", write)
+
+
 def mine(
     machine: Machine,
     place: str,
@@ -127,12 +138,7 @@ def test_a_tree_that_may_not_be_written_is_nothing(machine: Machine, monkeypatch
 def test_where_limits_cannot_be_enabled_membership_is_known_all_the_same(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(group: Group, name: str, text: str) -> None:
-        if name == "cgroup.subtree_control":
-            raise PermissionError(1, "Operation not permitted")
-        machine.write(group.path, name, text)
-
-    monkeypatch.setattr(Group, "write", refuse)
+    refuse_controllers(machine, monkeypatch, PermissionError(1, "Operation not permitted"))
 
     found = mine(machine, f"{SERVICE}/daemon")
 
@@ -159,12 +165,7 @@ def test_what_nothing_limits_is_told(machine: Machine, delegated: str, level: Le
 def test_where_we_have_moved_aside_for_nothing_what_is_beside_us_is_known(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(group: Group, name: str, text: str) -> None:
-        if name == "cgroup.subtree_control":
-            raise OSError(16, "Device or resource busy")
-        machine.write(group.path, name, text)
-
-    monkeypatch.setattr(Group, "write", refuse)
+    refuse_controllers(machine, monkeypatch, OSError(16, "Device or resource busy"))
 
     found = mine(machine, "user.slice/run-u7.scope")
 
