@@ -26,7 +26,7 @@ lab: $(JUPYTER)/.lab
 		--SupervisedKernels.configuration=$(abspath $(CONFIG)) $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)" $(AGAIN)
 
 check: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)" --cov=supervisor.core --cov-branch --cov-fail-under=100
@@ -52,14 +52,14 @@ test-warm: $(VENV)/.dev
 
 # Kernels as jobs of a real Slurm, two nodes on this machine.
 test-slurm: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slurm -v $(SLURM) tests/slurm
+	$(BIN)/python -m pytest -m slurm -v $(SLURM) $(AGAIN) tests/slurm
 
 # MANY (1000) kernels as jobs of a cluster that is one process: minutes.
 test-many: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --log-cli-level=info tests/slurm/test_many.py
 
 test-systemd: $(VENV)/.dev
-	$(BIN)/python -m pytest -m systemd -v
+	$(BIN)/python -m pytest -m systemd -v $(AGAIN)
 
 # Not in .ci/run: by emulation all of it takes hours. VM="-k trixie-memory" chooses checks.
 test-vm: $(VENV)/.dev
@@ -82,7 +82,7 @@ test-deb test-image: test-%: $(VENV)/.dev
 	$(BIN)/python -m pytest -m $* -v
 
 test-jupyter: $(JUPYTER)/.dev
-	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v -p no:unraisableexception tests/jupyter
+	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v -p no:unraisableexception $(AGAIN) tests/jupyter
 
 # An interpreter that is too old is told before pip fails in its own words.
 $(VENV)/bin/python:

@@ -214,6 +214,7 @@ class Connection:
             except OSError:
                 # The address stays the kernel's own until there is another.
                 self._claim(places)
+                self._holds.keep_only(places)
                 raise
             self._keep(address)
             # Not before: an address that is kept is known to whoever had it.
@@ -350,7 +351,8 @@ class Connection:
         if config.transport == "ipc":
             found = [number for number in range(1, 11) if number not in given.values()]
         else:
-            found = CLAIMS.pick(self, ip, len(missing), avoid)
+            holds = self._holds if config.hold_ports else None
+            found = CLAIMS.pick(self, ip, len(missing), avoid, holds)
         given.update(zip(missing, found, strict=False))
         return {f"{channel}_port": given[channel] for channel in CHANNELS}
 

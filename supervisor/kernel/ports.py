@@ -15,9 +15,9 @@ import os
 import secrets
 import socket
 import threading
+import weakref
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 _LOWEST = 10_000
 _HIGHEST = 65_535
@@ -107,7 +107,7 @@ class Claims:
 
     def __init__(self) -> None:
         self.renew_lock()
-        self._places: WeakKeyDictionary[object, frozenset[Place]] = WeakKeyDictionary()
+        self._places: weakref.WeakKeyDictionary[object, frozenset[Place]] = weakref.WeakKeyDictionary()
 
     def renew_lock(self) -> None:
         """In a forked child: whoever held the lock is not here."""
@@ -134,36 +134,52 @@ class Claims:
                 for its_ip, its_port in places
             )
 
-    def pick(self, owner: object, ip: str, count: int, avoid: Collection[int] = ()) -> list[int]:
+    def pick(
+        self, owner: object, ip: str, count: int, avoid: Collection[int] = (), holds: Holds | None = None
+    ) -> list[int]:
         """Choose free ports at random and claim them for the owner, beside what it has.
 
-        Raises OSError if there are not so many.
+        Given ``holds``, they are held from the moment that they were found free:
+        no other program finds them so.  Raises OSError if there are not so many.
         """
         candidates = search_range()
         with self._lock:
             unwanted = {port for places in self._places.values() for _, port in places} | set(avoid)
-            found: list[int] = []
-            for _ in range(_ATTEMPTS):
-                if len(found) == count:
-                    break
-                port = secrets.choice(candidates)
-                if port not in unwanted and _is_free(ip, port):
-                    unwanted.add(port)
-                    found.append(port)
-            else:
-                raise OSError(errno.EADDRNOTAVAIL, f"no {count} free ports on {ip}")
+            found: dict[int, socket.socket] = {}
+            try:
+                for _ in range(_ATTEMPTS):
+                    if len(found) == count:
+                        break
+                    port = secrets.choice(candidates)
+                    if port not in unwanted and (held := _bound_alone(ip, port)) is not None:
+                        unwanted.add(port)
+                        found[port] = held
+                else:
+                    raise OSError(errno.EADDRNOTAVAIL, f"no {count} free ports on {ip}")
+            except BaseException:
+                for held in found.values():
+                    held.close()
+                raise
             mine = self._places.get(owner, frozenset())
             self._places[owner] = mine | {(bound_ip(ip), port) for port in found}
-        return found
+        for port, held in found.items():
+            if holds is None:
+                held.close()
+            else:
+                holds.have((bound_ip(ip), port), held)
+        return list(found)
 
 
-def _is_free(ip: str, port: int) -> bool:
-    # Without SO_REUSEADDR: another supervisor's hold must count as taken.
+def _bound_alone(ip: str, port: int) -> socket.socket | None:
+    """A hold on a port that nobody else has bound."""
     try:
-        bind(ip, port, reuse=False).close()
+        # Without SO_REUSEADDR: another supervisor's hold must count as taken.
+        held = bind(ip, port, reuse=False)
     except PortTaken:
-        return False
-    return True
+        return None
+    # From now on the kernel can listen beside it.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return held
 
 
 CLAIMS = Claims()
@@ -176,6 +192,11 @@ class Holds:
 
     def __init__(self) -> None:
         self._sockets: dict[Place, socket.socket] = {}
+        weakref.finalize(self, _close_all, self._sockets).atexit = False
+
+    def have(self, place: Place, held: socket.socket) -> None:
+        """Keep a socket that holds the place already."""
+        self._sockets[place] = held
 
     def take(self, places: Iterable[Place]) -> None:
         """Hold each of these that is not held yet.
@@ -201,3 +222,8 @@ class Holds:
     def covers(self, places: Collection[Place]) -> bool:
         """Whether each of these is held (and there are any)."""
         return bool(places) and set(places) <= self._sockets.keys()
+
+
+def _close_all(sockets: dict[Place, socket.socket]) -> None:
+    for held in sockets.values():
+        held.close()

@@ -66,6 +66,16 @@ def test_a_first_address_has_five_ports_outside_the_ephemeral_range_and_a_key(tm
     )
 
 
+def test_the_ports_are_held_from_the_choice_on_unless_they_are_not_to_be(tmp_path: Path) -> None:
+    held, other = new(tmp_path), new(tmp_path, "b")
+    held.choose(CONFIG, "python3")
+    other.choose(KernelConfig(name="b", hold_ports=False), "python3")
+
+    assert held.is_held
+    assert not other.is_held
+    held.close()
+
+
 def test_an_address_is_kept_by_every_later_choice(tmp_path: Path) -> None:
     kept = new(tmp_path)
     first = kept.choose(CONFIG, "python3")

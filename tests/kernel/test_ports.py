@@ -65,6 +65,30 @@ def test_a_port_that_another_process_only_holds_is_not_picked(monkeypatch: pytes
     holds.keep_only(())
 
 
+def test_picked_ports_are_held_from_the_moment_that_they_were_found_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = Claims().pick(Owner(), LOCAL, 2)
+    monkeypatch.setattr(ports.secrets, "choice", _take([first, first, second]))
+    holds = Holds()
+    picked = Claims().pick(Owner(), LOCAL, 1, holds=holds)
+
+    assert [first] == picked
+    assert holds.covers([(LOCAL, first)])
+    assert [second] == Claims().pick(Owner(), LOCAL, 1)  # of another process, say
+    with bind(LOCAL, first, reuse=True) as kernel:
+        kernel.listen()  # beside it
+    holds.keep_only(())
+
+
+def test_holds_end_with_their_owner() -> None:
+    holds = Holds()
+    [port] = Claims().pick(Owner(), LOCAL, 1, holds=holds)
+    del holds
+
+    bind(LOCAL, port, reuse=False).close()
+
+
 def _take(values: list[int]):  # type: ignore[no-untyped-def]
     left = iter(values)
     return lambda _: next(left)

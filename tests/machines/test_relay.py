@@ -291,6 +291,46 @@ def cpu_time(of: Relay) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Events:
+    """A clock, and an epoll that sees so many events in quick succession, and then none."""
+
+    def __init__(self, count: int) -> None:
+        self.now, self.left = 0.0, count
+        self.asked: list[float | None] = []
+
+    def monotonic(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        self.asked.append(timeout)
+        if self.left:
+            self.left -= 1
+            return [(0, 1)]
+        self.now += 0 if timeout == 0 else 10
+        return []
+
+
+def test_it_stays_awake_in_quick_traffic_and_sleeps_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = Events(relay.QUICK + 3)
+    monkeypatch.setattr(relay, "time", events)
+    monkeypatch.setattr(relay.resource, "setrlimit", lambda *_: None)
+    looping = relay.Relay()
+    looping.epoll.close()
+    looping.epoll = events  # type: ignore[assignment]
+
+    for _ in range(relay.QUICK + 3):
+        assert looping.wait(None)
+    assert [None] * relay.QUICK + [0] * 3 == events.asked
+    events.asked.clear()
+    assert not looping.wait(None)
+    assert {0} == set(events.asked[:-1])
+    assert events.asked[-1] is None, "it sleeps"
+    events.asked.clear()
+    assert not looping.wait(5.0)
+    assert [5.0] == events.asked
+
+
 def test_a_slow_reader_gets_all_of_100_mb_and_no_memory_grows(running_relay: Relay, target: Target) -> None:
     local, size = free_ports(), 100 << 20
     running_relay.lead("a", local, target.places)
