@@ -49,7 +49,7 @@ ANSWER_TIMEOUT = 2.0
 """Seconds in which another daemon tells whether it runs the same file."""
 
 
-def live(named: Path, arguments: Namespace) -> int:
+def live(named: Path, arguments: Namespace, canaries: Canaries) -> int:
     """Run the daemon in the foreground until it is told to leave; returns its exit code.
 
     The options stand in for the keys of the file with the same names.
@@ -78,7 +78,7 @@ def live(named: Path, arguments: Namespace) -> int:
 
     raise_limit()
     share_arena()
-    supervision = Supervision(config, state_dir, runtime_dir, Canaries(), has_cgroups=True)
+    supervision = Supervision(config, state_dir, runtime_dir, canaries, has_cgroups=True)
     try:
         return asyncio.run(_serve(file, config, supervision, log, socket))
     except (AlreadyLocked, UnsafeDirectory, OSError) as error:

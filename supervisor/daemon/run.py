@@ -11,6 +11,7 @@ import signal
 from argparse import Namespace
 
 from supervisor.control.lookup import config_of
+from supervisor.disk.canary import Canaries
 
 ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """What these order is carried out even when they come before anybody listens."""
@@ -19,6 +20,8 @@ ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 def run(arguments: Namespace) -> int:
     """Be the daemon; returns its exit code.  Raises NoConfig."""
     config = config_of(os.environ, arguments.file or arguments.config_option)
+    canaries = Canaries()
+    canaries.begin()  # it starts while we import
     # Until it listens: a SIGTERM would end it at once and leave an earlier one's kernels running.
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
     gc.disable()  # what is imported lives as long as the daemon: there is nothing to collect
@@ -26,4 +29,7 @@ def run(arguments: Namespace) -> int:
 
     gc.freeze()
     gc.enable()
-    return live(config, arguments)
+    try:
+        return live(config, arguments, canaries)
+    finally:
+        canaries.close()

@@ -20,7 +20,7 @@ from pathlib import Path
 # How long a process that hangs is waited for in the end, in seconds.
 LAST_PATIENCE = 0.5
 
-_MISSING = ".kernel-supervisor-canary"
+_MISSING = b".kernel-supervisor-canary"
 
 
 class Canaries:
@@ -29,6 +29,12 @@ class Canaries:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._canaries: dict[int, _Canary] = {}
+        self._begun: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Begin the process of the first that will be asked for: its start takes a moment."""
+        with suppress(OSError):
+            self._begun = _begin()
 
     def wait(self, directory: Path) -> None:
         """Return once the disk of the directory takes changes, or that cannot be found out; in any thread."""
@@ -37,60 +43,76 @@ class Canaries:
         except OSError:
             return  # whoever works there is told
         with self._lock:
-            canary = self._canaries.setdefault(device, _Canary(directory))
+            canary = self._canaries.get(device)
+            if canary is None:
+                canary = self._canaries[device] = _Canary(directory, self._begun)
+                self._begun = None
         canary.wait()
 
     def close(self) -> None:
         """Have the processes end, those that hang once they do no longer."""
         for canary in self._canaries.values():
             canary.close()
+        _end(self._begun)
+        self._begun = None
 
 
 class _Canary:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, process: subprocess.Popen[bytes] | None) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process, self._is_told = process, False
 
     def wait(self) -> None:
         with self._lock:
             try:
                 if self._process is None:
-                    self._process = self._begin()
+                    self._process, self._is_told = _begin(), False
                 asked, answered = self._process.stdin, self._process.stdout
                 assert asked is not None, "a pipe was asked for"
                 assert answered is not None, "a pipe was asked for"
+                if not self._is_told:
+                    asked.write(os.fsencode(self._directory.absolute()) + b"\0")
+                    self._is_told = True
                 asked.write(b".")
                 if not answered.read(1):
                     self.close()
             except (OSError, ValueError):
                 self.close()  # out of processes, say, or it was killed: there is another the next time
 
-    def _begin(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(self._directory.absolute())],
-            cwd="/",
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
     def close(self) -> None:
         process, self._process = self._process, None
-        if process is None or process.stdin is None or process.stdout is None:
-            return
-        process.stdin.close()
-        try:
-            process.wait(LAST_PATIENCE)
-        except subprocess.TimeoutExpired:
-            return
-        process.stdout.close()
+        _end(process)
 
 
-def answer(directory: str) -> None:
-    """Answer each byte of standard input with one, as soon as the disk of the directory takes changes."""
+def _begin() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__],
+        cwd="/",
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is None or process.stdin is None or process.stdout is None:
+        return
+    process.stdin.close()
+    try:
+        process.wait(LAST_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return
+    process.stdout.close()
+
+
+def answer() -> None:
+    """Answer each byte after a directory and a zero with one, as soon as the disk of that takes changes."""
+    directory = b""
+    while (said := os.read(0, 1)) not in {b"", b"\0"}:
+        directory += said
     while os.read(0, 1):
         with suppress(OSError):
             os.unlink(os.path.join(directory, _MISSING))  # noqa: PTH108, PTH118 - pathlib is slow to import
@@ -98,4 +120,4 @@ def answer(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    answer(sys.argv[1])
+    answer()
