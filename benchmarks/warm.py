@@ -224,19 +224,23 @@ def _ask(client: BlockingKernelClient) -> tuple[float, str]:
     return time.perf_counter() - begin, "".join(said)
 
 
-def request(directory: Path, rounds: int) -> Samples:
-    """Seconds of a request to a kernel as it comes, and to one that is prepared, each after the other."""
+def request(directory: Path, rounds: int, count: int = 5) -> Samples:
+    """Seconds of a request to kernels as they come, and to some that are prepared, each after the other.
+
+    ``count`` of each: from one process to the next of the same kind it differs by more than we ask for.
+    """
     found: Samples = {"off": [], "prepared": []}
-    with daemon(directory, list(found), 1, ()) as config:
-        wait_until(lambda: _are_up(config, 2), TIMEOUT, "both run", 0.5)
-        clients = {kind: _client(_files(directory, kind, 1)[0]) for kind in found}
+    with daemon(directory, list(found), count, ()) as config:
+        wait_until(lambda: _are_up(config, 2 * count), TIMEOUT, "all run", 0.5)
+        clients = {kind: [_client(file) for file in _files(directory, kind, count)] for kind in found}
         for number in range(rounds):
             for kind in sorted(found, reverse=bool(number % 2)):
+                client = clients[kind][number // 2 % count]
                 begin = time.perf_counter()
-                clients[kind].execute("1", reply=True, timeout=TIMEOUT)
+                client.execute("1", reply=True, timeout=TIMEOUT)
                 found[kind].append(time.perf_counter() - begin)
-        for client in clients.values():
-            client.stop_channels()
+        for each in (*clients["off"], *clients["prepared"]):
+            each.stop_channels()
     return found
 
 

@@ -22,7 +22,7 @@ import zmq
 from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 
-from .door import Doorkeeper
+from .door import InOwnThread, InShellThread
 from .pending import IDLE, Pending
 
 # Exit codes (sysexits.h): the start-up code failed.
@@ -34,7 +34,14 @@ BIND_PATIENCE = 10.0
 class _Noting:
     """What is executed goes on record; before the kernel class that is asked for."""
 
-    door: Doorkeeper | None = None
+    door: Any = None
+
+    def shell_channel_thread_main(self, frames: Any) -> Any:
+        return self._take_in(self.door.received(frames))
+
+    async def _take_in(self, requests: list[Any]) -> None:
+        for frames in requests:
+            await super().shell_channel_thread_main(frames)  # type: ignore[misc]
 
     def _publish_status(self: Any, status: str, channel: str, parent: Any = None) -> None:
         super()._publish_status(status, channel, parent)  # type: ignore[misc]
@@ -85,8 +92,8 @@ class SupervisedKernelApp(IPKernelApp):  # type: ignore[misc]
 
     def init_sockets(self) -> None:
         super().init_sockets()
-        self.door = Doorkeeper(self, self.record_fd)
-        self.shell_socket = self.door.kernel_side
+        has_thread = getattr(self, "shell_channel_thread", None) is not None
+        self.door = (InShellThread if has_thread else InOwnThread)(self, self.record_fd)
 
     def init_kernel(self) -> None:
         base = self.kernel_class

@@ -1,7 +1,6 @@
 """A doorkeeper for the shell channel of an ipykernel: each request is noted before the kernel has it.
 
-Owns the ROUTER from its binding on, in a thread that reads eagerly; the kernel has an inproc PAIR in its
-place and never notices.  First of all it answers what the run before it left unanswered.
+First of all it answers what the run before it left unanswered; only then is anything read.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import zmq
@@ -27,6 +27,8 @@ EX_SOFTWARE = 70
 # Frames that are taken at once, and how many requests are known again if they come twice.
 BATCH = 64
 KNOWN = 4096
+# Milliseconds after which it is looked whether there is room again.
+FULL = 20
 
 
 class _Thread(threading.Thread):
@@ -50,85 +52,51 @@ def _take_all(source: Any, limit: int = 1 << 30) -> Iterator[list[zmq.Frame]]:
 
 
 class Doorkeeper:
-    """Between the clients and the kernel; ``order`` is what the supervisor said of this run."""
+    """Between the clients and the kernel."""
 
     def __init__(self, app: Any, record_fd: int) -> None:
         self._app, self._record_fd = app, record_fd
         self.outer = app.shell_socket
-        self._inner, self.kernel_side = app.context.socket(zmq.PAIR), app.context.socket(zmq.PAIR)
-        for end in (self._inner, self.kernel_side):
-            end.sndhwm = end.rcvhwm = end.linger = 0
-        self._inner.bind(f"inproc://doorkeeper-{id(self)}")
-        self.kernel_side.connect(f"inproc://doorkeeper-{id(self)}")
         # The kernel's Session is not for several threads.
         self._session = Session(key=app.session.key, signature_scheme=app.session.signature_scheme)
         self._seen: collections.OrderedDict[str, None] = collections.OrderedDict()
-        self._bell_in, self._bell = socket.socketpair()
-        self._thread = _Thread(self._guarded)
         self._answers: Answers | None = None
-        self._ended = False
         self.bound = time.time()
         self.pending: Pending | None = None
         self._order: dict[str, Any] = {}
 
     def start(self, order: dict[str, Any], pending: Pending) -> None:
-        """Let the clients in; not before the kernel reads."""
+        """Let the clients in, once the kernel reads; ``order`` is what the supervisor said of this run."""
         self._order, self.pending = order, pending
         if order.get("death"):
             about = pending, self._session, order["death"], self.bound
             self._answers = Answers(self.outer, self._publish, *about)
-        self._thread.start()
 
     def stop(self) -> None:
-        """Hand over what the kernel has said, and close."""
-        self._ended = True
-        self._bell.send(b"x")
-        if self._thread.is_alive():
-            self._thread.join(2)
+        """Hand over what the kernel has said."""
+        raise NotImplementedError
 
     def _guarded(self) -> None:
         try:
+            if self._answers:
+                self._answer(self._answers)
             self._work()
         except BaseException:  # a kernel without its door is of no use to anyone
             os.write(self._record_fd, traceback.format_exc().encode())
             os._exit(EX_SOFTWARE)
 
     def _work(self) -> None:
-        if self._answers:
-            self._answer(self._answers)
-        poller = zmq.Poller()
-        for source in (self._inner, self._bell_in, self.outer):
-            poller.register(source, zmq.POLLIN)
-        assert self.pending is not None, "start comes first"
-        is_open = True
-        while not self._ended:
-            ready = dict(poller.poll(self._answers.retry() if self._answers else None))
-            if self._inner in ready:
-                self._send_all()
-            if self.outer in ready:
-                # Noted first, all of them: beside a busy interpreter every frame costs a switch interval.
-                for frames in [self._noted(frames) for frames in _take_all(self.outer, BATCH)]:
-                    self._inner.send_multipart(frames, copy=False)
-            has_room = self.pending.room > BATCH
-            if has_room is not is_open:  # what is not read is not lost to us only: it stays with its client
-                poller.modify(self.outer, zmq.POLLIN if has_room else 0)
-                is_open = has_room
-        self._send_all()
-        for end in (self.outer, self._inner):
-            end.close()
+        raise NotImplementedError
 
-    def _send_all(self) -> None:
-        for frames in _take_all(self._inner):
-            self._outward(frames)
+    @property
+    def _has_room(self) -> bool:
+        """What is not read is not lost to us only: it stays with its client."""
+        return self.pending is None or self.pending.room > BATCH
 
-    def _outward(self, frames: list[zmq.Frame]) -> None:
+    def _note_reply(self, parts: Sequence[Any]) -> None:
         try:
-            self.outer.send_multipart(frames, zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError:
-            pass  # its client has gone
-        try:
-            at = next(i for i, frame in enumerate(frames) if frame.buffer == DELIM)
-            parent = json.loads(frames[at + 3].bytes)
+            at = next(i for i, part in enumerate(parts) if memoryview(part) == DELIM)
+            parent = json.loads(bytes(parts[at + 3]))
             if parent and self.pending:
                 self.pending.mark(parent["msg_id"], REPLIED)
         except (StopIteration, LookupError, ValueError, TypeError):
@@ -183,7 +151,125 @@ class Doorkeeper:
         assert self.pending is not None, "start comes first"
         self.pending.adopt(json.loads(request.header)["msg_id"], request)
         parts = [request.header, b"{}", b"{}", b"{}"]
-        self._inner.send_multipart([*request.idents, DELIM, self._session.sign(parts), *parts])
+        self._hand_in([*request.idents, DELIM, self._session.sign(parts), *parts])
+
+    def _hand_in(self, parts: list[bytes]) -> None:
+        """Give the kernel a request."""
+        raise NotImplementedError
+
+
+class InShellThread(Doorkeeper):
+    """In the thread that an ipykernel 7 has for its shell channel, which reads eagerly."""
+
+    def __init__(self, app: Any, record_fd: int) -> None:
+        super().__init__(app, record_fd)
+        self._has_begun, self._loop = threading.Event(), app.shell_channel_thread.io_loop
+        self._send, self.outer.send_multipart = self.outer.send_multipart, self._reply
+        self._due: Any = None
+        # First of all: until it has begun and answered, nothing is read.
+        self._loop.add_callback(self._guarded)
+
+    def start(self, order: dict[str, Any], pending: Pending) -> None:
+        super().start(order, pending)
+        self._has_begun.set()
+
+    def stop(self) -> None:
+        self._has_begun.set()
+
+    def _guarded(self) -> None:
+        self._has_begun.wait()
+        super()._guarded()
+
+    def _work(self) -> None:
+        """Try again what could not be sent, and read on if there is room again."""
+        after = self._answers.retry() if self._answers else None
+        if self._has_room:
+            # Anew: what is sent beside the stream hides from it what has come.
+            self._app.kernel.shell_stream.on_recv(self._app.kernel.shell_channel_thread_main, copy=False)
+        else:
+            after = min(after or FULL, FULL)
+        self._work_after(after)
+
+    def _work_after(self, after: int | None) -> None:
+        if self._due is not None:
+            self._loop.remove_timeout(self._due)
+        self._due = None if after is None else self._loop.call_later(after / 1000, self._work)
+
+    def received(self, frames: list[zmq.Frame]) -> list[list[zmq.Frame]]:
+        """A request, and what has come with it: noted, all of them, before the kernel has the first.
+
+        Beside a busy interpreter every frame costs a switch interval.
+        """
+        found = [self._noted(each) for each in chain([frames], _take_all(self.outer, BATCH))]
+        if not self._has_room:
+            self._app.kernel.shell_stream.stop_on_recv()
+            self._work_after(FULL)
+        return found
+
+    def _reply(self, parts: Sequence[Any], *arguments: Any, **options: Any) -> Any:
+        sent = self._send(parts, *arguments, **options)
+        self._note_reply(parts)
+        return sent
+
+    def _hand_in(self, parts: list[bytes]) -> None:
+        frames = [zmq.Frame(part) for part in parts]
+        self._loop.add_callback(self._app.kernel.shell_channel_thread_main, frames)
+
+
+class InOwnThread(Doorkeeper):
+    """Alone with the ROUTER, in a thread; the kernel, which reads nothing in a cell, has an inproc PAIR."""
+
+    def __init__(self, app: Any, record_fd: int) -> None:
+        super().__init__(app, record_fd)
+        self._inner, app.shell_socket = app.context.socket(zmq.PAIR), app.context.socket(zmq.PAIR)
+        for end in (self._inner, app.shell_socket):
+            end.sndhwm = end.rcvhwm = end.linger = 0
+        self._inner.bind(f"inproc://doorkeeper-{id(self)}")
+        app.shell_socket.connect(f"inproc://doorkeeper-{id(self)}")
+        self._bell_in, self._bell = socket.socketpair()
+        self._thread = _Thread(self._guarded)
+        self._ended = False
+
+    def start(self, order: dict[str, Any], pending: Pending) -> None:
+        super().start(order, pending)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended = True
+        self._bell.send(b"x")
+        if self._thread.is_alive():
+            self._thread.join(2)
+
+    def _work(self) -> None:
+        poller, is_open = zmq.Poller(), True
+        for source in (self._inner, self._bell_in, self.outer):
+            poller.register(source, zmq.POLLIN)
+        while not self._ended:
+            after = self._answers.retry() if self._answers else None
+            ready = dict(poller.poll(after if is_open else min(after or FULL, FULL)))
+            if self._inner in ready:
+                self._send_all()
+            if self.outer in ready:
+                # Noted first, all of them, as above.
+                for frames in [self._noted(frames) for frames in _take_all(self.outer, BATCH)]:
+                    self._inner.send_multipart(frames, copy=False)
+            if self._has_room is not is_open:
+                is_open = not is_open
+                poller.modify(self.outer, zmq.POLLIN if is_open else 0)
+        self._send_all()
+        for end in (self.outer, self._inner):
+            end.close()
+
+    def _send_all(self) -> None:
+        for frames in _take_all(self._inner):
+            try:
+                self.outer.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            except zmq.ZMQError:
+                pass  # its client has gone
+            self._note_reply(frames)
+
+    def _hand_in(self, parts: list[bytes]) -> None:
+        self._inner.send_multipart(parts)
 
 
 class Listener:
