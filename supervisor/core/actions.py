@@ -9,114 +9,83 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
-
-from supervisor.core.model import Identity
+from supervisor.core.model import Identity, OfKernel, OfRun, OfSpare
 from supervisor.settings.config import KernelConfig
 
 
-class Spawn(Struct, frozen=True):
+class Spawn(OfRun, frozen=True):
     """Launch a process for this run with these settings."""
 
-    kernel: str
-    generation: int
     config: KernelConfig
     spare: int | None = None
 
 
-class Park(Struct, frozen=True):
+class Park(OfSpare, frozen=True):
     """Have a spare kernel that waits; answered by SpareParked, and by SpareEnded once it is of no use."""
 
-    kernel: str
-    number: int
     config: KernelConfig
 
 
-class Discard(Struct, frozen=True):
+class Discard(OfSpare, frozen=True):
     """End a spare."""
 
-    kernel: str
-    number: int
 
-
-class Adopt(Struct, frozen=True):
+class Adopt(OfRun, frozen=True):
     """Watch what an earlier supervisor launched; answered by Ready unless it was ``ready``."""
 
-    kernel: str
-    generation: int
     process: Identity
     config: KernelConfig
     ready: bool = False
 
 
-class AskToExit(Struct, frozen=True):
+class AskToExit(OfRun, frozen=True):
     """Interrupt it if it is busy and ``interrupt``, then send a ``shutdown_request`` on control."""
 
-    kernel: str
-    generation: int
     restart: bool = False
     interrupt: bool = True
 
 
-class InterruptKernel(Struct, frozen=True):
+class InterruptKernel(OfRun, frozen=True):
     """Interrupt what the kernel executes, by signal or by message."""
 
-    kernel: str
-    generation: int
 
-
-class SignalGroup(Struct, frozen=True):
+class SignalGroup(OfRun, frozen=True):
     """Send a signal to the process group of the run."""
 
-    kernel: str
-    generation: int
     signum: int
 
 
-class WatchIdle(Struct, frozen=True):
+class WatchIdle(OfRun, frozen=True):
     """Tell once, by BecameIdle, when the kernel executes nothing."""
 
-    kernel: str
-    generation: int
 
-
-class AwaitRoom(Struct, frozen=True):
+class AwaitRoom(OfRun, frozen=True):
     """Tell once, by RoomMade, when there is room for the kernel with these settings."""
 
-    kernel: str
-    generation: int
     config: KernelConfig
 
 
-class Apply(Struct, frozen=True):
+class Apply(OfKernel, frozen=True):
     """Other settings are in force for the kernel from now on (live keys)."""
 
-    kernel: str
     config: KernelConfig
 
 
-class Renew(Struct, frozen=True):
+class Renew(OfKernel, frozen=True):
     """Give the kernel a new address at its next spawn."""
 
-    kernel: str
 
-
-class Withdraw(Struct, frozen=True):
+class Withdraw(OfKernel, frozen=True):
     """The kernel is stopped: remove its connection file, keep its address."""
 
-    kernel: str
 
-
-class Forget(Struct, frozen=True):
+class Forget(OfKernel, frozen=True):
     """The kernel is no longer declared: remove all that is kept for it."""
 
-    kernel: str
 
-
-class Publish(Struct, frozen=True):
+class Publish(OfKernel, frozen=True):
     """A transition that the world is told about (one line of log)."""
 
-    kernel: str
     event: str
     level: str
     generation: int
@@ -124,10 +93,9 @@ class Publish(Struct, frozen=True):
     fields: Mapping[str, object]
 
 
-class Refuse(Struct, frozen=True):
+class Refuse(OfKernel, frozen=True):
     """The order is not carried out, and why."""
 
-    kernel: str
     message: str
 
 

@@ -10,20 +10,30 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from supervisor.core.model import AS_EVER, Begun, Check, Death, Exit, Identity, JobId, Queue, Reason, Want
+from supervisor.core.model import (
+    AS_EVER,
+    Begun,
+    Check,
+    Death,
+    Exit,
+    Identity,
+    JobId,
+    OfKernel,
+    OfRun,
+    OfSpare,
+    Queue,
+    Reason,
+    Want,
+)
 from supervisor.settings.config import KernelConfig
 
 # Orders
 
 
-class _Conditional(Struct, frozen=True, kw_only=True):
-    if_generation: int | None = None
-
-
-class KernelOrder(_Conditional, frozen=True):
+class KernelOrder(OfKernel, frozen=True, kw_only=True):
     """An order to one kernel; with ``if_generation`` only as long as that is its latest run."""
 
-    kernel: str
+    if_generation: int | None = None
 
 
 class Start(KernelOrder, frozen=True):
@@ -112,124 +122,91 @@ class Found(Struct, frozen=True):
     declared: Mapping[str, KernelConfig] = field(default_factory=dict)
 
 
-class Spawned(Struct, frozen=True):
+class Spawned(OfRun, frozen=True):
     """The process of this run exists, or its job was handed in."""
 
-    kernel: str
-    generation: int
     process: Identity
     begun: Begun = AS_EVER
 
 
-class Enqueued(Struct, frozen=True):
+class Enqueued(OfRun, frozen=True):
     """The cluster has this run wait; may be told again, with another ``queue``."""
 
-    kernel: str
-    generation: int
     job: JobId
     queue: Queue
 
 
-class Began(Struct, frozen=True):
+class Began(OfRun, frozen=True):
     """The run that a cluster was given has begun."""
 
-    kernel: str
-    generation: int
     job: JobId
 
 
-class SpawnFailed(Struct, frozen=True):
+class SpawnFailed(OfRun, frozen=True):
     """This run has no process and will not have one."""
 
-    kernel: str
-    generation: int
     exit: Exit
 
 
-class NoRoom(Struct, frozen=True):
+class NoRoom(OfRun, frozen=True):
     """Nothing was begun of this run: the machine has no room for it; ``reason`` says of what."""
 
-    kernel: str
-    generation: int
     reason: str
 
 
-class RoomMade(Struct, frozen=True):
+class RoomMade(OfRun, frozen=True):
     """There may be room now; answers AwaitRoom."""
 
-    kernel: str
-    generation: int
 
-
-class Ready(Struct, frozen=True):
+class Ready(OfRun, frozen=True):
     """The kernel answered its heartbeat and ``kernel_info``; ``connect`` is the command that reaches it."""
 
-    kernel: str
-    generation: int
     connect: str = ""
 
 
-class Missed(Struct, frozen=True):
+class Missed(OfRun, frozen=True):
     """A check was not answered within its interval; ``stacks`` are what the kernel's threads do."""
 
-    kernel: str
-    generation: int
     check: Check
     stacks: tuple[str, ...] = ()
 
 
-class Answered(Struct, frozen=True):
+class Answered(OfRun, frozen=True):
     """A check was answered; need be told only after a miss."""
 
-    kernel: str
-    generation: int
     check: Check
 
 
-class BecameIdle(Struct, frozen=True):
+class BecameIdle(OfRun, frozen=True):
     """The kernel executes nothing; answers WatchIdle."""
 
-    kernel: str
-    generation: int
 
-
-class Escaped(Struct, frozen=True):
+class Escaped(OfRun, frozen=True):
     """Children of an ended run live on outside its process group; told, whatever runs by now."""
 
-    kernel: str
-    generation: int
     pids: tuple[int, ...]
 
 
-class Noted(Struct, frozen=True):
+class Noted(OfRun, frozen=True):
     """Something about the helpers of a kernel, its zygote say; told, whatever runs by now."""
 
-    kernel: str
-    generation: int
     event: str
     fields: Mapping[str, object]
 
 
-class SpareParked(Struct, frozen=True):
+class SpareParked(OfSpare, frozen=True):
     """The spare of this number has done all but bind, and waits."""
 
-    kernel: str
-    number: int
 
-
-class SpareEnded(Struct, frozen=True):
+class SpareEnded(OfSpare, frozen=True):
     """The spare of this number is of no use any more, and why."""
 
-    kernel: str
-    number: int
     reason: str
 
 
-class Exited(Struct, frozen=True):
+class Exited(OfRun, frozen=True):
     """The process of this run has ended."""
 
-    kernel: str
-    generation: int
     exit: Exit
 
 
@@ -244,9 +221,7 @@ class Delayed(Struct, frozen=True):
 
 
 Order = Start | Stop | Restart | Interrupt | SendSignal | Reset
-ClusterFact = Enqueued | Began
-RunFact = (
-    Spawned | SpawnFailed | NoRoom | RoomMade | Ready | Missed | Answered | BecameIdle | Exited | ClusterFact
-)
+Launched = Spawned | SpawnFailed | NoRoom | RoomMade | Enqueued | Began
+RunFact = Launched | Ready | Missed | Answered | BecameIdle | Exited
 Fact = RunFact | SpareParked | SpareEnded | Escaped | Noted
 Event = Order | Fact | Shutdown | Load | Found | Tick | Delayed

@@ -14,18 +14,18 @@ from supervisor.core.actions import Action
 from supervisor.core.lifecycle import Transition, begin_stop, settings_of
 from supervisor.core.model import Check, Kernel, Reason, Running, Step
 from supervisor.core.telling import say
-from supervisor.settings.config import KernelConfig
+from supervisor.settings.config import HeartbeatConfig, KernelConfig, ProbeConfig
+
+
+def rule_of(config: KernelConfig, check: Check) -> HeartbeatConfig | ProbeConfig:
+    """The settings of a check."""
+    return config.heartbeat if check is Check.HEARTBEAT else config.probe
 
 
 def _limit(config: KernelConfig, check: Check) -> float:
     """Misses in a row that count as unresponsive; without end where the check is off."""
-    rule = config.heartbeat if check is Check.HEARTBEAT else config.probe
+    rule = rule_of(config, check)
     return inf if rule.action == "off" else rule.misses
-
-
-def _is_restarted_by(config: KernelConfig, check: Check) -> bool:
-    rule = config.heartbeat if check is Check.HEARTBEAT else config.probe
-    return rule.action == "restart"
 
 
 def is_responsive(kernel: Kernel) -> bool:
@@ -55,7 +55,7 @@ def missed(kernel: Kernel, check: Check, now: float, stacks: tuple[str, ...] = (
     if count == limit:
         more = {"stacks": list(stacks)} if stacks else {}
         told.append(say(kernel, "kernel.unresponsive", check=check.value, misses=count, **more))
-    if count < limit or not _is_restarted_by(config, check):
+    if count < limit or rule_of(config, check).action != "restart":
         return kernel, told
     stopping, actions = begin_stop(kernel, Step.KILL, Reason.UNRESPONSIVE, now)
     return stopping, told + actions

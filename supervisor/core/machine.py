@@ -6,7 +6,7 @@ raises.  It never reads a clock; ``next_deadline`` is all the timer there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 
 from msgspec.structs import replace
@@ -17,7 +17,6 @@ from supervisor.core.events import (
     Answered,
     BecameIdle,
     Began,
-    ClusterFact,
     Delayed,
     Enqueued,
     Escaped,
@@ -209,7 +208,7 @@ def _learn(kernel: Kernel, fact: RunFact, now: float) -> Transition:
             return became_idle(kernel, now)
 
 
-def _placed(kernel: Kernel, fact: ClusterFact, now: float) -> Transition:
+def _placed(kernel: Kernel, fact: Enqueued | Began, now: float) -> Transition:
     if isinstance(fact, Began):
         return began(kernel, fact.job, now)
     return enqueued(kernel, fact.job, fact.queue)
@@ -225,27 +224,28 @@ def _ready(kernel: Kernel, connect: str, now: float) -> Transition:
             return kernel, []
 
 
-def _shutdown(state: State, event: Shutdown, now: float) -> Decision:
-    step = Step.KILL if event.now else Step.ASK
+def _each(state: State, kernels: Iterable[Kernel], act: Callable[[Kernel], Transition]) -> Decision:
+    """What becomes of the state when all these kernels do it."""
     actions: list[Action] = []
     changed: list[tuple[str, Kernel | None]] = []
-    for kernel in state.kernels.values():
-        after, done = stop(kernel, Reason.SHUTDOWN, step, now)
+    for kernel in kernels:
+        after, done = act(kernel)
         actions += done
         changed.append((kernel.name, after))
-    return replace(_with(state, changed), course=Course.CLOSING), actions
+    return (_with(state, changed) if changed else state), actions
+
+
+def _shutdown(state: State, event: Shutdown, now: float) -> Decision:
+    step = Step.KILL if event.now else Step.ASK
+    kernels = state.kernels.values()
+    state, actions = _each(state, kernels, lambda kernel: stop(kernel, Reason.SHUTDOWN, step, now))
+    return replace(state, course=Course.CLOSING), actions
 
 
 def _tick(state: State, now: float) -> Decision:
-    actions: list[Action] = []
-    changed: list[tuple[str, Kernel | None]] = []
-    for kernel in state.kernels.values():
-        deadline = _run_deadline(kernel)
-        if deadline is not None and deadline <= now:
-            after, done = _overdue(kernel, now)
-            actions += done
-            changed.append((kernel.name, after))
-    return (_with(state, changed) if changed else state), actions
+    deadlines = [(kernel, _run_deadline(kernel)) for kernel in state.kernels.values()]
+    due = [kernel for kernel, deadline in deadlines if deadline is not None and deadline <= now]
+    return _each(state, due, lambda kernel: _overdue(kernel, now))
 
 
 def _delayed(state: State, seconds: float) -> State:
@@ -278,13 +278,7 @@ def _admit(state: State, now: float) -> Decision:
     starting = sum(_takes_slot(kernel) for kernel in state.kernels.values())
     slots = max(0, state.max_concurrent_starts - starting)
     waiting.sort(key=lambda kernel: kernel.phase.since if isinstance(kernel.phase, Queued) else now)
-    actions: list[Action] = []
-    changed: list[tuple[str, Kernel | None]] = []
-    for kernel in waiting[:slots]:
-        launched, done = launch(kernel, now)
-        actions += done
-        changed.append((kernel.name, launched))
-    return _with(state, changed), actions
+    return _each(state, waiting[:slots], lambda kernel: launch(kernel, now))
 
 
 def _tend(state: State, now: float) -> Decision:

@@ -15,6 +15,24 @@ from msgspec import Struct, field
 from supervisor.settings.config import KernelConfig
 
 
+class OfKernel(Struct, frozen=True):
+    """What is about one kernel."""
+
+    kernel: str
+
+
+class OfRun(OfKernel, frozen=True):
+    """What is about one run of it."""
+
+    generation: int
+
+
+class OfSpare(OfKernel, frozen=True):
+    """What is about one of its spares."""
+
+    number: int
+
+
 class Want(StrEnum):
     """What the operator wants of a kernel."""
 
