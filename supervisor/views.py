@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from supervisor.core.health import failing_checks, is_responsive
 from supervisor.core.lifecycle import pending_keys
-from supervisor.core.machine import failing_checks, is_responsive
 from supervisor.core.model import (
     Backoff,
     Death,

@@ -30,7 +30,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, StreamClosedError
 
-from supervisor.control.binding import Bound, DoorError, Link, bind
+from supervisor.control.binding import Bound, Link, bind
 from supervisor.control.callers import Caller, Circle, Role
 from supervisor.control.openapi import document
 from supervisor.control.requests import RequestError
@@ -38,8 +38,6 @@ from supervisor.control.routes import DESCRIPTION_PATH, Reply, answer
 from supervisor.control.steering import Fields, Steering
 from supervisor.disk.off_loop import begin
 from supervisor.wording import timestamp
-
-__all__ = ["Door", "DoorError", "Limits"]
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from supervisor.control.requests import OrderRequest, Request
+from supervisor.control.requests import OrderRequest
 from supervisor.control.routes import ROUTES, Route
 from supervisor.control.steering import Fields
 
@@ -64,7 +64,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> Fields:
         "summary": route.summary,
         "responses": _responses(route),
     }
-    parameters = [_name_parameter()] if "{name}" in route.path else []
+    named = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    parameters = [named] if "{name}" in route.path else []
     properties = schemas[name].get("properties", {})
     if route.method == "GET":
         parameters += [_query_parameter(key, schema) for key, schema in properties.items()]
@@ -73,10 +74,6 @@ def _operation(route: Route, schemas: dict[str, Any]) -> Fields:
         required = bool(schemas[name].get("required"))
         operation["requestBody"] = {"required": required, "content": content}
     return {**operation, **({"parameters": parameters} if parameters else {})}
-
-
-def _name_parameter() -> Fields:
-    return {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _query_parameter(key: str, schema: Fields) -> Fields:
@@ -91,13 +88,9 @@ def _responses(route: Route) -> Fields:
     codes = ["400", "403", "405", "413", "503"]
     if "{name}" in route.path:
         codes.append("404")
-    if _is_order(route.asked):
+    if issubclass(route.asked, OrderRequest):
         codes.append("409")
     if route.path in {"/v1/reload", "/v1/plan"}:
         codes.append("422")
     told = {code: {"description": _STATUS_TEXTS[code], "content": error} for code in sorted(codes)}
     return {"202" if route.path in {"/v1/detach", "/v1/shutdown"} else "200": done, **told}
-
-
-def _is_order(asked: type[Request]) -> bool:
-    return issubclass(asked, OrderRequest)

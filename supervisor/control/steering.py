@@ -42,11 +42,9 @@ class Steering(Protocol):
         (``state``, ``advice``), ``seq`` (the number of the last event), ``degraded``,
         ``kernels`` (views, as in docs/api.md).  Raises UnknownKernel.
         """
-        ...
 
     def names(self) -> list[str]:
         """The names of the declared kernels, in the order of the file."""
-        ...
 
     async def order(self, order: Order, *, wait: bool, timeout: float | None) -> Fields:
         """Submit an order: ``{"ok", "message", "kernel"}``, the last a view.
@@ -56,11 +54,9 @@ class Steering(Protocol):
         first await, and cancelling the wait never takes it back.  ``ok`` is
         False when it was refused or came to nothing.  Raises UnknownKernel.
         """
-        ...
 
     async def reload(self) -> Fields:
         """Read the file now: ``{"accepted", "mistakes", "changes", "supervisor"}``, lines of a plan."""
-        ...
 
     async def plan(self, path: str | None) -> Fields:
         """What loading this file would do: ``{"accepted", "mistakes", "kernels", "supervisor"}``.
@@ -71,19 +67,15 @@ class Steering(Protocol):
         table which are not as in force, ``{"key", "action"}``: apply, or
         pending until the daemon is started anew.
         """
-        ...
 
     def connection(self, name: str) -> Fields:
         """The connection file: ``{"path", "content"}``, the latter without its key.  Raises UnknownKernel."""
-        ...
 
     async def executing(self, name: str) -> Fields | None:
         """The cell that it executes, ``{"count", "since", "code"}``, as far as it tells."""
-        ...
 
     async def stacks(self, name: str) -> list[str]:
         """The Python stacks of a kernel that is prepared, innermost first.  Raises UnknownKernel."""
-        ...
 
     def settings(self, name: str) -> list[Fields]:
         """The settings in force: ``{"key", "value", "origin"}``, a value as TOML spells it.
@@ -91,7 +83,6 @@ class Steering(Protocol):
         ``origin`` is own, defaults or built in.  Values of the environment are left out.
         Raises UnknownKernel.
         """
-        ...
 
     async def usage(self, names: Sequence[str]) -> dict[str, Fields]:
         """What these kernels (all where none is named) use, of those that have a process; measured now.
@@ -100,19 +91,15 @@ class Steering(Protocol):
         ``core`` (the share of one at present), ``threads``, ``descriptors``, ``children``.
         Raises UnknownKernel.
         """
-        ...
 
     async def counts(self) -> Fields:
         """How often things happened since the daemon started; what it uses itself is in ``daemon``."""
-        ...
 
     def output(self, name: str, asked: OutputRequest) -> AsyncIterator[Sequence[Fields]]:
         """What the kernel process wrote, as ``{"text"}``: its last lines, then what comes."""
-        ...
 
     async def test_hook(self, label: str) -> Fields:
         """Run a hook with a sample event: ``{"ok", "message"}``."""
-        ...
 
     def events(self, asked: EventsRequest) -> AsyncIterator[Sequence[Fields]]:
         """Replay past events, many at once, then, with ``follow``, tell each as it happens.
@@ -122,12 +109,9 @@ class Steering(Protocol):
         asking for more while its client does not read, so what piles up here must be
         bounded; events lost that way are told by one ``stream.gap``.
         """
-        ...
 
     async def detach(self) -> str | None:
         """Begin to exit, leaving the kernels running; why not, if that is refused."""
-        ...
 
     async def shutdown(self, *, now: bool) -> None:
         """Begin to stop all kernels and exit; ``now`` goes straight to SIGKILL."""
-        ...

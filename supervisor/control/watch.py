@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -33,7 +34,7 @@ LOOK_INTERVAL = 5.0
 RETRY_INTERVAL = 60.0
 _MOST_LINKS = 40  # as the operating system: path_resolution(7)
 
-Fingerprint = tuple[tuple[str, int, int, int, int, int] | tuple[str, None], ...]
+Fingerprint = tuple[tuple[str, tuple[int, ...] | None], ...]
 Directories = frozenset[tuple[Path, int, int]]
 _READING = frozenset({"opened", "closed_no_write"})
 
@@ -64,28 +65,26 @@ def _follow(path: Path, found: set[Path]) -> None:
 
 def fingerprint(files: Iterable[Path]) -> Fingerprint:
     """What tells, cheaply, that files are as they were: any write or exchange changes it."""
-    marks: list[tuple[str, int, int, int, int, int] | tuple[str, None]] = []
-    for file in files:
-        try:
-            stat = file.stat()
-        except OSError:
-            marks.append((str(file), None))
-        else:
-            times = (stat.st_mtime_ns, stat.st_ctime_ns)
-            marks.append((str(file), stat.st_dev, stat.st_ino, stat.st_size, *times))
-    return tuple(marks)
+    return tuple((str(file), _mark(_stat(file))) for file in files)
+
+
+def _mark(there: os.stat_result | None) -> tuple[int, ...] | None:
+    if there is None:
+        return None
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def fingerprint_directories(directories: Iterable[Path]) -> Directories:
     """The directories beyond doubt: one that was moved away is not the one at its path any more."""
-    found = set()
-    for directory in directories:
-        try:
-            stat = directory.stat()
-        except OSError:
-            continue
-        found.add((directory, stat.st_dev, stat.st_ino))
-    return frozenset(found)
+    found = ((directory, _stat(directory)) for directory in directories)
+    return frozenset((path, there.st_dev, there.st_ino) for path, there in found if there is not None)
 
 
 class FileWatch:
@@ -163,18 +162,16 @@ class FileWatch:
 
     def hint(self) -> None:
         """Something happened in a watched directory; called in the observer's thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._hint.set)
-        except RuntimeError:
-            pass  # the loop is closed: the daemon is on its way out
+        self._soon(self._hint.set)
 
     def _stir(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._stirred)
-            # One that was removed is to be watched again as soon as it is back.
-            self._loop.call_soon_threadsafe(self._hint.set)
-        except RuntimeError:
-            pass  # as above
+        # One that was removed is to be watched again as soon as it is back.
+        self._soon(self._stirred, self._hint.set)
+
+    def _soon(self, *calls: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the daemon is on its way out
+            for call in calls:
+                self._loop.call_soon_threadsafe(call)
 
     def _watch(self) -> None:
         """Have the observer watch what is to be watched now, and a living one."""

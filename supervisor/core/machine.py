@@ -41,7 +41,7 @@ from supervisor.core.events import (
     Start,
     Tick,
 )
-from supervisor.core.health import answered, failing_checks, is_responsive, missed
+from supervisor.core.health import answered, missed
 from supervisor.core.lifecycle import (
     Transition,
     began,
@@ -76,8 +76,6 @@ from supervisor.core.model import (
 )
 from supervisor.core.orders import obey, stop
 from supervisor.core.telling import begun_fields, say
-
-__all__ = ["Decision", "decide", "failing_checks", "is_responsive", "next_deadline"]
 
 Decision = tuple[State, list[Action]]
 

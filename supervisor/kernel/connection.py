@@ -27,17 +27,6 @@ from supervisor.kernel.ports import CLAIMS, Holds, Place, PortTaken, bound_ip, i
 from supervisor.process.account import Account, acting, may
 from supervisor.settings.config import KernelConfig
 
-__all__ = [
-    "CHANNELS",
-    "Address",
-    "ChannelName",
-    "Connection",
-    "PortOfAnother",
-    "PortTaken",
-    "listened_port",
-    "read_address",
-]
-
 ChannelName = Literal["shell", "iopub", "stdin", "control", "hb"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "iopub", "stdin", "control", "hb")
 

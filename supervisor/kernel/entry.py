@@ -40,13 +40,14 @@ from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.aftermath import Aftermath
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.confinement import Confinement
-from supervisor.kernel.connection import CHANNELS, Address, PortOfAnother, PortTaken, read_address
+from supervisor.kernel.connection import CHANNELS, Address, PortOfAnother, read_address
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.handle import Handle, LocalHandle
 from supervisor.kernel.holder import holder
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, describe_failure, interrupt_mode, owner
 from supervisor.kernel.local import LocalKernel
+from supervisor.kernel.ports import PortTaken
 from supervisor.kernel.run import OutputOfRun, Run
 from supervisor.kernel.spares import Spares
 from supervisor.kernel.subproc import KernelManager

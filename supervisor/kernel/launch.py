@@ -28,8 +28,9 @@ from msgspec import Struct
 from supervisor.core.model import Cause, Exit
 from supervisor.disk.off_loop import Hanging
 from supervisor.kernel import kernelspec
-from supervisor.kernel.connection import PortOfAnother, PortTaken
+from supervisor.kernel.connection import PortOfAnother
 from supervisor.kernel.kernelspec import KernelSpec, LaunchError
+from supervisor.kernel.ports import PortTaken
 from supervisor.output.file import open_for_writer
 from supervisor.process.account import Account, account_of, acting, expand, may
 from supervisor.process.descriptors import give_back_limit

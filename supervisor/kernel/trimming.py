@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 
 from supervisor.disk.off_loop import Hanging, Lane
-from supervisor.output.file import OutputFile, Position
+from supervisor.output.file import OutputFile
 from supervisor.output.growth import Growth
+from supervisor.output.stream import Position
 from supervisor.records.keeper import Trouble
 from supervisor.settings.config import OutputConfig
 

@@ -42,11 +42,11 @@ from supervisor.core.model import (
     process_of,
 )
 from supervisor.disk.off_loop import PATIENCE, Hanging, Lane, begin
-from supervisor.kernel.connection import Address, Connection, PortTaken
+from supervisor.kernel.connection import Address, Connection
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.host import Host
 from supervisor.kernel.kernelspec import LaunchError
-from supervisor.kernel.ports import bind
+from supervisor.kernel.ports import PortTaken, bind
 from supervisor.manager.attached import exit_of
 from supervisor.manager.launch import Launch, ManagerLauncher
 from supervisor.manager.manner import Attended, Manner

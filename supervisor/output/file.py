@@ -34,8 +34,6 @@ from supervisor.output.stream import (
     spans_after,
 )
 
-__all__ = ["OutputFile", "Position", "clean_lines", "follow", "read"]
-
 _LINE_LIMIT = 500
 _LEAST_OF_SECRET = 8  # fewer characters of it are no help to anybody
 _LINE_SEARCH = 1024 * 1024

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.control.binding import DoorError
 from supervisor.control.client import Client
-from supervisor.control.door import Door, DoorError
+from supervisor.control.door import Door
 from supervisor.control.lookup import short_name
 from tests.control.conftest import ask
 from tests.control.fake_steering import FakeDaemon, FakeSteering

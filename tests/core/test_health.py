@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.core.actions import Action, Apply, SignalGroup, Spawn
 from supervisor.core.events import Answered, Load, Missed, Ready, Stop
-from supervisor.core.machine import is_responsive
+from supervisor.core.health import is_responsive
 from supervisor.core.model import Check
 from supervisor.settings.config import HeartbeatConfig, ProbeConfig
 from tests.core.story import KILLED, Story, config, declare, running

@@ -20,8 +20,8 @@ from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
 from msgspec.structs import replace as replace_config
 
-from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, PortTaken, read_address
-from supervisor.kernel.ports import bind, search_range
+from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, read_address
+from supervisor.kernel.ports import PortTaken, bind, search_range
 from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import IPYKERNEL, connection, running
 from tests.kernels.using import is_ready

@@ -17,7 +17,8 @@ import pytest
 
 from supervisor.output import file as module
 from supervisor.output import stream
-from supervisor.output.file import OutputFile, Position, Reader, clean_lines, follow, read
+from supervisor.output.file import OutputFile, Reader, clean_lines, follow, read
+from supervisor.output.stream import Position
 from tests.waiting import DEADLINE, wait_for
 
 WRITER = """
