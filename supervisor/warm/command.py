@@ -52,12 +52,9 @@ def prepared(parts: IPython, order_fd: int) -> list[str]:
 
 def write_order(order: dict[str, Any]) -> int:
     """A descriptor that is open on an order, at its begin."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("order")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    with open(fd, "wb", closefd=False) as file:
+    has_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("order"), "wb") if has_memory else tempfile.TemporaryFile() as file:
         file.write(json.dumps(order).encode())
+        fd = os.dup(file.fileno())
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

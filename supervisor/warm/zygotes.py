@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from msgspec import Struct
 
@@ -60,10 +61,8 @@ class Forked(Struct, frozen=True):
 
     def kill(self) -> None:
         """End it, and the group that it leads."""
-        try:
+        with suppress(OSError):  # it has ended
             os.killpg(self.pid, signal.SIGKILL)
-        except OSError:
-            pass  # it has ended
 
     def close(self) -> None:
         """Let go of it: one that still waits ends."""
@@ -101,25 +100,23 @@ class Zygote:
             if time.monotonic() - self._began < IMPORT_PATIENCE:
                 raise NotWarm("its imports take long")
             self._refuse(f"its imports took more than {IMPORT_PATIENCE:g} s", tell)
-            return
         data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
         if not data:
             self._refuse(f"it ended while it imported (status {self._process.wait(FORK_PATIENCE)})", tell)
-            return
         hello = json.loads(data)
         with open(fds[0], encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
             file.seek(0)
             self._prints = json.load(file)
         if hello["unfit"]:
             self._refuse(hello["unfit"], tell)
-        else:
-            took = round(time.monotonic() - self._began, 3)
-            tell("zygote.ready", {"zygote": self._process.pid, "took": took, "ipykernel": hello["ipykernel"]})
+        took = round(time.monotonic() - self._began, 3)
+        tell("zygote.ready", {"zygote": self._process.pid, "took": took, "ipykernel": hello["ipykernel"]})
 
-    def _refuse(self, reason: str, tell: Tell) -> None:
+    def _refuse(self, reason: str, tell: Tell) -> NoReturn:
         self.unfit, self.unfit_since = reason, time.monotonic()
         tell("zygote.unfit", {"zygote": self._process.pid, "reason": reason})
         self.kill()
+        raise NotWarm(reason)
 
     def stale(self) -> str | None:
         """The first file that is not as it was imported."""

@@ -6,6 +6,7 @@ iopub; whose thread that is, is the affair of ``door`` (the next run) or ``stub`
 
 from __future__ import annotations
 
+import dataclasses
 import hmac
 import json
 import time
@@ -59,23 +60,22 @@ def read_message(frames: list[zmq.Frame], session: Session) -> Message | None:
     )
 
 
+@dataclasses.dataclass(eq=False)
 class Answers:
-    """What is left of earlier runs, and how it is answered; ``death``: ``at`` (epoch), ``how``, ``then``."""
+    """What is left of earlier runs, and how it is answered.
 
-    def __init__(
-        self,
-        router: zmq.Socket[bytes],
-        publish: Publish,
-        pending: Pending,
-        session: Session,
-        death: dict[str, Any],
-        bound: float,
-    ) -> None:
-        """``bound``: when clients could connect again, in seconds of the epoch."""
-        self._router, self._publish, self._pending, self._session = router, publish, pending, session
-        self._death, self._bound = death, bound
-        self._unroutable: list[Request] = []
-        self._told: list[Request] = []
+    ``death``: ``at`` (epoch), ``how``, ``then``; ``bound``: when clients could connect again, in seconds
+    of the epoch.
+    """
+
+    _router: zmq.Socket[bytes]
+    _publish: Publish
+    _pending: Pending
+    _session: Session
+    _death: dict[str, Any]
+    _bound: float
+    _unroutable: list[Request] = dataclasses.field(default_factory=list)
+    _told: list[Request] = dataclasses.field(default_factory=list)
 
     def wait_subscribed(self, grace: float) -> None:
         """Return once the subscriptions of those who were connected are back."""
@@ -90,7 +90,7 @@ class Answers:
             if request.told and self._death["at"] - request.told > TOLD_LONG_AGO:
                 self._pending.settle(request)
                 continue
-            if self._header(request)["msg_type"] == ASK_AGAIN and not request.replied:
+            if json.loads(request.header)["msg_type"] == ASK_AGAIN and not request.replied:
                 (ask_again or self._pending.settle)(request)
                 continue
             told |= self.answer(request)
@@ -114,13 +114,9 @@ class Answers:
         how = self._death["how"] + (f" while executing In [{request.execution_count}]" if request else "")
         return f"kernel-supervisor: {how}; {self._death['then']}\n"
 
-    def _header(self, request: Request) -> dict[str, Any]:
-        header: dict[str, Any] = json.loads(request.header)
-        return header
-
     def _publish_error(self, request: Request, *, first: bool = False) -> bool:
         """True if its cell has been told; error and reply carry the count, which the console indexes."""
-        parent = {"header": self._header(request)}
+        parent = {"header": json.loads(request.header)}
         is_cell = parent["header"]["msg_type"] == "execute_request"
         if not is_cell or BY_ITSELF in (request.replied, request.idle):
             return False
@@ -133,20 +129,20 @@ class Answers:
     def _publish_idle(self, request: Request) -> None:
         if request.idle != BY_ITSELF:
             self._pending.tell(request, IDLE)
-            parent = {"header": self._header(request)}
+            parent = {"header": json.loads(request.header)}
             self._publish("status", {"execution_state": "idle"}, parent, None)
 
     def _content(self, request: Request) -> dict[str, Any]:
-        kind = self._header(request)["msg_type"]
+        kind = json.loads(request.header)["msg_type"]
         if request.started is None:
             where = " before it came to this request"
         else:
             where = f" while executing In [{request.execution_count}]" if kind == "execute_request" else ""
         evalue = f"{self._death['how']}{where}; {self._death['then']}"
-        content = {"status": "error", "ename": "KernelDied", "evalue": evalue}
-        content["traceback"] = [f"\x1b[0;31mKernelDied\x1b[0m: {evalue}"]  # type: ignore[assignment]
+        content: dict[str, Any] = {"status": "error", "ename": "KernelDied", "evalue": evalue}
+        content["traceback"] = [f"\x1b[0;31mKernelDied\x1b[0m: {evalue}"]
         if kind == "execute_request":
-            content.update(execution_count=request.execution_count, user_expressions={}, payload=[])  # type: ignore[call-overload]
+            content.update(execution_count=request.execution_count, user_expressions={}, payload=[])
         elif kind == "is_complete_request":
             content["status"] = "unknown"
         return content
@@ -155,7 +151,7 @@ class Answers:
         """True if it is on its way, or can never be."""
         if request.idents[0].startswith(b"\0"):
             return True  # zmq made it up for a connection: whoever has it now is another
-        header = self._header(request)
+        header = json.loads(request.header)
         kind = header["msg_type"].replace("_request", "_reply")
         content = self._content(request)
         msg = self._session.msg(kind, content, parent={"header": header}, metadata={"status": "error"})
@@ -199,5 +195,5 @@ class Answers:
             self._publish_error(request)
             self._publish_idle(request)
         for request in self._pending.executing():
-            parent = {"header": self._header(request)}
+            parent = {"header": json.loads(request.header)}
             self._publish("status", {"execution_state": "busy"}, parent, None)

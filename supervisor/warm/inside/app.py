@@ -12,10 +12,9 @@ import io
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, NoReturn
 
 import zmq
@@ -105,34 +104,25 @@ class SupervisedKernelApp(IPKernelApp):  # type: ignore[misc]
         self.held = False
         control, iopub = self.control_thread.io_loop, self.iopub_thread
         owners = {id(self.control_socket): control, id(iopub.socket): iopub.io_loop}
-        waits = [self._bind(owners.get(id(s)), s, port) for s, port in self._waiting]
-        for wait in waits:
-            wait()
+        for bound in [self._bind(owners.get(id(s)), s, port) for s, port in self._waiting]:
+            bound.result(BIND_PATIENCE)
         self.door.bound = time.time()
         endpoint = self.door.outer.getsockopt(zmq.LAST_ENDPOINT)
         if endpoint and self.debug_shell_socket is not None:
             self.debug_shell_socket.connect(endpoint)
         self.init_heartbeat()
 
-    def _bind(self, loop: Any, s: Any, port: int) -> Callable[[], None]:
-        done, errors = threading.Event(), []
+    def _bind(self, loop: Any, s: Any, port: int) -> Future[None]:
+        done: Future[None] = Future()
 
         def bind() -> None:
             try:
-                self._bind_socket(s, port)
+                done.set_result(self._bind_socket(s, port))
             except BaseException as error:
-                errors.append(error)
-            done.set()
+                done.set_exception(error)
 
         bind() if loop is None else loop.add_callback(bind)
-
-        def wait() -> None:
-            if not done.wait(BIND_PATIENCE):
-                raise RuntimeError("a thread of the kernel does not answer")
-            if errors:
-                raise errors[0]
-
-        return wait
+        return done
 
     def close(self) -> None:
         if self.door:
@@ -220,9 +210,6 @@ def _run_startup(app: Any, order: dict[str, Any], record_fd: int) -> str | None:
     error = result.error_before_exec or result.error_in_exec
     if error is None:
         return None
-    while (
-        error.__traceback__ is not None
-        and error.__traceback__.tb_frame.f_code.co_filename != order["startup_name"]
-    ):
-        error.__traceback__ = error.__traceback__.tb_next
+    while (at := error.__traceback__) is not None and at.tb_frame.f_code.co_filename != order["startup_name"]:
+        error.__traceback__ = at.tb_next
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))

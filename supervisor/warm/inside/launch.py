@@ -4,10 +4,11 @@ Given by path to the kernel's own interpreter.  FD is open on what the superviso
 may be seen of it afterwards: not in ``sys.path``, ``sys.argv``, ``sys.orig_argv`` or ``__main__``.
 """
 
-import importlib.util
+import importlib
 import os
 import runpy
 import sys
+import types
 from typing import Any
 
 NAME = "kernel_supervisor_inside"
@@ -15,14 +16,8 @@ NAME = "kernel_supervisor_inside"
 
 def load(part: str) -> Any:
     """A module of the folder of this file, which is not on the path of the user's imports."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    spec = importlib.util.spec_from_file_location(
-        NAME, os.path.join(here, "__init__.py"), submodule_search_locations=[here]
-    )
-    assert spec is not None, "the file is beside this one"
-    assert spec.loader is not None, "so it has a loader"
-    package = sys.modules[NAME] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(package)
+    package = sys.modules[NAME] = types.ModuleType(NAME)
+    package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     return importlib.import_module(NAME + "." + part)
 
 

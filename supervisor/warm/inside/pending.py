@@ -32,7 +32,7 @@ BY_ITSELF, FOR_IT = 1, 2
 
 @dataclasses.dataclass
 class Request:
-    """One request that was read; instants are seconds since the epoch."""
+    """One request that was read, by where its slot begins; instants are seconds since the epoch."""
 
     slot: int
     run: int
@@ -72,8 +72,8 @@ def _reason(data: bytes) -> str:
 
 def _requests(data: bytes) -> list[Request]:
     found = (
-        _parse(slot, data[at : at + SLOT])
-        for slot, at in enumerate(range(PAGE, len(data) - SLOT + 1, SLOT))
+        _parse(at, data[at : at + SLOT])
+        for at in range(PAGE, len(data) - SLOT + 1, SLOT)
         if data[at : at + 4] != b"\0\0\0\0"
     )
     return sorted((one for one in found if one is not None), key=lambda one: (one.run, one.number))
@@ -127,7 +127,7 @@ class Pending:
         self.left = [] if path is None else read(path).requests
         kept = {request.slot for request in self.left}
         # The lowest first: the same page again and again.
-        self._free = [slot for slot in range(SLOTS - 1, -1, -1) if slot not in kept]
+        self._free = [at for at in range(SIZE - SLOT, PAGE - 1, -SLOT) if at not in kept]
 
     @property
     def room(self) -> int:
@@ -147,37 +147,32 @@ class Pending:
         if len(payload) > SLOT - _HEAD.size or not self._free or msg_id in self._slot_of:
             return
         self._number += 1
-        slot = self._free.pop()
-        at = PAGE + slot * SLOT
+        at = self._free.pop()
         self._map[at + _HEAD.size : at + _HEAD.size + len(payload)] = payload
         _HEAD.pack_into(self._map, at, zlib.crc32(payload) or 1, len(payload), 0, 0, 0, 0, 0, 0, 0.0)
-        self._slot_of[msg_id] = slot
+        self._slot_of[msg_id] = at
 
     def start(self, msg_id: str, execution_count: int) -> None:
         """It is executed from now on."""
-        slot = self._slot_of.get(msg_id)
-        if slot is not None and os.getpid() == self._pid:
-            at = PAGE + slot * SLOT
+        at = self._slot_of.get(msg_id)
+        if at is not None and os.getpid() == self._pid:
             struct.pack_into("<I", self._map, at + 12, execution_count & 0xFFFFFFFF)
             struct.pack_into("<d", self._map, at + 20, time.time())
             self._map[at + _STARTED] = 1
 
     def mark(self, msg_id: str, what: int) -> None:
         """REPLIED or IDLE; with both, the slot is free again."""
-        slot = self._slot_of.get(msg_id)
-        if slot is None or os.getpid() != self._pid:  # a forked child shares the map
+        at = self._slot_of.get(msg_id)
+        if at is None or os.getpid() != self._pid:  # a forked child shares the map
             return
-        at = PAGE + slot * SLOT
         self._map[at + what] = BY_ITSELF
         if self._map[at + REPLIED] and self._map[at + IDLE] and self._slot_of.pop(msg_id, None) is not None:
-            self._wipe(slot)
+            self._wipe(at)
 
     def taken(self, msg_id: str) -> Request | None:
         """A request that this run has taken."""
-        slot = self._slot_of.get(msg_id)
-        if slot is None:
-            return None
-        return _parse(slot, self._map[PAGE + slot * SLOT : PAGE + (slot + 1) * SLOT])
+        at = self._slot_of.get(msg_id)
+        return None if at is None else _parse(at, self._map[at : at + SLOT])
 
     def executing(self) -> list[Request]:
         """What is executed now."""
@@ -187,9 +182,8 @@ class Pending:
     def tell(self, request: Request, what: int, *, undo: bool = False) -> None:
         """An earlier run's request is being answered, or could not be after all."""
         request.told = request.told or int(time.time())
-        at = PAGE + request.slot * SLOT
-        struct.pack_into("<I", self._map, at + 16, request.told)
-        self._map[at + what] = 0 if undo else FOR_IT
+        struct.pack_into("<I", self._map, request.slot + 16, request.told)
+        self._map[request.slot + what] = 0 if undo else FOR_IT
 
     def adopt(self, msg_id: str, request: Request) -> None:
         """The new kernel answers this one as if it had taken it."""
@@ -199,9 +193,8 @@ class Pending:
         """Nothing more is to be done about it."""
         self._wipe(request.slot)
 
-    def _wipe(self, slot: int) -> None:
-        at = PAGE + slot * SLOT
+    def _wipe(self, at: int) -> None:
         length = min(_HEAD.unpack_from(self._map, at)[1], SLOT - _HEAD.size)
         self._map[at : at + _HEAD.size] = bytes(_HEAD.size)
         self._map[at + _HEAD.size : at + _HEAD.size + length] = bytes(length)
-        self._free.append(slot)
+        self._free.append(at)
