@@ -33,7 +33,7 @@ IPython.core.completerlib IPython.core.async_helpers IPython.core.history IPytho
 IPython.core.profiledir IPython.core.debugger IPython.core.logger IPython.core.oinspect
 IPython.core.latex_symbols IPython.utils.wildcard IPython.utils.tokenutil zmq.eventloop.zmqstream zmq._future
 tornado.platform.asyncio tornado.queues tornado.gen sqlite3 jedi pdb bdb asyncio.selector_events
-comm.base_comm psutil faulthandler runpy""".split()  # noqa: SIM905 - fewer lines
+comm.base_comm IPython.extensions.storemagic psutil faulthandler runpy""".split()  # noqa: SIM905 - fewer lines
 # A thread that comes to no harm (allocators of Arrow): 40 of 40 forks that used it worked.
 HARMLESS = {"jemalloc_bg_thd"}
 # How long the status of a dead child can be read before it is reaped, in seconds.
