@@ -14,7 +14,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -58,15 +58,20 @@ class Bound(Struct, frozen=True):
             else f"{closed} keeps others from {self.path}: chmod o+x it, or name another socket"
         )
 
+    def is_in_place(self) -> bool:
+        """Whether the file is there, and no other has taken its place."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
     def remove(self) -> None:
         """Stop listening, and remove the file unless another has taken its place."""
         self.sock.close()
-        try:
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+        if self.is_in_place():
+            with suppress(OSError):
                 self.path.unlink()
-        except OSError:
-            pass  # gone already, or the directory is
 
 
 async def bind(path: Path) -> Bound:

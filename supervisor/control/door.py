@@ -37,12 +37,14 @@ from supervisor.control.requests import RequestError
 from supervisor.control.routes import DESCRIPTION_PATH, Reply, answer
 from supervisor.control.steering import Fields, Steering
 from supervisor.disk.off_loop import begin
+from supervisor.disk.privacy import UnsafeDirectory, refuse_shared
 from supervisor.wording import timestamp
 
 _log = logging.getLogger(__name__)
 
 _ACCEPTED_AT_ONCE = 32
 _ACCEPT_PAUSE = 1.0  # seconds
+LOOK_INTERVAL = 5.0  # seconds
 _PIECE = 1 << 16  # of a stream, in bytes; one line may be longer
 _UNBOUNDED = 1 << 62  # tornado would answer a large body without words; we answer it
 
@@ -114,6 +116,37 @@ class Door(HTTPServerConnectionDelegate):
             body_timeout=limits.body_timeout,
         )
         self._server.receive(self, self._bound.sock)
+
+    async def keep_open(self) -> None:
+        """See to it that the socket is found: where its file was removed, it is bound anew."""
+        is_told = False
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            if self._bound is None or await begin(self._bound.is_in_place):
+                continue
+            try:
+                await begin(refuse_shared, self.path.parent, "socket")
+                bound = await bind(self.path)
+            except (UnsafeDirectory, OSError) as error:
+                if not is_told:
+                    _log.error("the control socket was removed, and cannot be opened anew: %s", error)
+                is_told = True
+            else:
+                _log.warning("the control socket was removed, and is open anew: %s", self.path)
+                await self._exchange(bound)
+                is_told = False
+
+    async def _exchange(self, bound: Bound) -> None:
+        if self._server is None or self._bound is None:
+            bound.remove()
+            return
+        self._server.end_reception()
+        self._bound.sock.close()
+        self._bound = bound
+        if self._link_path is not None:
+            self._link = Link.place(self._link_path, self.path)
+        self._server.receive(self, bound.sock)
+        await self.let_in(self.circle)
 
     async def let_in(self, circle: Circle) -> str:
         """Let these groups in from now on, and no others; what keeps them from it, or "".  Raises OSError."""

@@ -131,6 +131,7 @@ class Daemon:
             self._door = door
             if not self._farewell.done():
                 self._begin_to_serve()
+                self._begin(door.keep_open())
                 self._begin(watch.run())
             return await self._leave(await self._farewell)
         finally:

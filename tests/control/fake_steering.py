@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -239,8 +240,11 @@ class FakeDaemon:
         self._thread.join(30)
         self._loop.close()
 
+    def begin(self, work: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return self.begin(work).result(30)
 
     def call(self, function: Any, *arguments: Any) -> None:
         async def calling() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.control import door
 from supervisor.control.door import Limits
 from supervisor.core import events
 from tests.control.conftest import ask, curl, raw, read_all
@@ -273,6 +274,42 @@ def test_another_user_is_refused_by_the_mode_of_the_file_and_by_the_door(
     assert by_door.startswith("HTTP/1.1 403 Forbidden")
     assert "this daemon belongs to another user" in by_door
     assert [] == steering.ended
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a_socket_that_was_removed_is_there_again(
+    steering: FakeSteering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(door, "LOOK_INTERVAL", 0.05)
+    path = tmp_path / "run" / "door"
+    with FakeDaemon(steering, path) as daemon:
+        keeping = daemon.begin(daemon.door.keep_open())
+        path.unlink()
+        if what == "directory":
+            path.parent.rmdir()
+        wait_for(path.exists, "it is bound anew")
+
+        assert is_well(daemon)
+        assert 0o600 == path.stat().st_mode & 0o777
+        assert 0o700 == path.parent.stat().st_mode & 0o777
+        keeping.cancel()
+    assert not path.exists()
+
+
+def test_one_in_whose_place_another_daemon_is_drives_nobody_out(
+    steering: FakeSteering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(door, "LOOK_INTERVAL", 0.05)
+    path = tmp_path / "door"
+    with FakeDaemon(steering, path) as daemon:
+        path.unlink()
+        with FakeDaemon(FakeSteering(tmp_path / "other"), path) as other:
+            keeping = daemon.begin(daemon.door.keep_open())
+            wait_for(lambda: "a daemon answers there already" in caplog.text, "it is told")
+
+            assert ask(other, "GET", "/v1/status").status == 200
+        wait_for(lambda: path.exists() and is_well(daemon), "its place is free again")
+        keeping.cancel()
 
 
 def test_twenty_restarts_and_a_stop_at_once_are_all_answered(
