@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from supervisor.settings.config import LimitsConfig
+from supervisor.settings.config import LimitsConfig, size_of
 from supervisor.wording import amount
 
 # How long the end of all that was killed is awaited, and how often it is looked at, in seconds.
@@ -80,7 +80,7 @@ class Group(Struct, frozen=True):
 
     def too_low(self, limits: LimitsConfig) -> str:
         """Which limit would end the kernel at once, as more is used, else ``""``."""
-        used, wanted = self.used(), limits.memory_bytes
+        used, wanted = self.used(), size_of(limits.memory)
         if wanted is None or wanted >= used:
             return ""
         return f"limits.memory = {limits.memory} is below the {amount(used)} in use"
@@ -91,7 +91,7 @@ class Group(Struct, frozen=True):
         wanted = {
             "tasks": ("pids.max", limits.tasks, ""),
             "cpu": ("cpu.max", share, f" {CPU_PERIOD}"),
-            "memory": ("memory.max", limits.memory_bytes, ""),
+            "memory": ("memory.max", size_of(limits.memory), ""),
         }
         if refused := [text for text in (self.too_low(limits),) if text]:
             del wanted["memory"]

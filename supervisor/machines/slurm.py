@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from supervisor.core.model import JobId
 from supervisor.disk.off_loop import Lane, begin
-from supervisor.settings.config import SlurmConfig
+from supervisor.settings.config import SlurmConfig, size_of
 from supervisor.wording import one_line, written
 
 # Seconds: between two looks; for a command, which hangs for 9 while the controller is away.
@@ -80,7 +80,7 @@ class Row(Struct, frozen=True):
 
 def options(slurm: SlurmConfig) -> list[str]:
     """What a kernel asks for, as options of sbatch(1)."""
-    memory = slurm.memory_bytes
+    memory = size_of(slurm.memory)
     asked = {
         "partition": slurm.partition,
         "account": slurm.account,

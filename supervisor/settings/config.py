@@ -37,6 +37,9 @@ EVENTS = (
 )
 
 Text = Annotated[str, Meta(min_length=1)]
+Words = Annotated[tuple[str, ...], Meta(min_length=1)]
+Size = Annotated[str, Meta(pattern=SIZE_PATTERN)]
+SpecName = Annotated[str, Meta(pattern=KERNELSPEC_PATTERN)]
 
 
 def _key(reload: Reload, description: str, schema: dict[str, Any] | None = None, **bounds: Any) -> Meta:
@@ -113,19 +116,12 @@ def size_of(text: str | None) -> int | None:
 class LimitsConfig(Settings, frozen=True):
     """What a kernel may use of the machine with all of its children; needs a cgroup (docs/systemd.md)."""
 
-    memory: Annotated[
-        Annotated[str, Meta(pattern=SIZE_PATTERN)] | None, Meta(description='bytes, or such as "48G"')
-    ] = None
+    memory: Annotated[Size | None, Meta(description='bytes, or such as "48G"')] = None
     cpu: Annotated[Annotated[float, Meta(ge=0.01)] | None, Meta(description="processors, such as 1.5")] = None
     tasks: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="processes and threads")] = None
     warn: Annotated[
         float, Meta(description="share of memory at which kernel.pressed is told", gt=0, le=1)
     ] = 0.9
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The limit of memory as a number."""
-        return size_of(self.memory)
 
 
 class StandbyConfig(Settings, frozen=True):
@@ -145,9 +141,7 @@ class SlurmConfig(Settings, frozen=True):
     account: Annotated[Text | None, Meta(description="who is charged")] = None
     qos: Annotated[Text | None, Meta(description="quality of service")] = None
     time: Annotated[Text | None, Meta(description='limit of time, minutes or such as "2-00:00:00"')] = None
-    memory: Annotated[
-        Annotated[str, Meta(pattern=SIZE_PATTERN)] | None, Meta(description='bytes, or such as "60G"')
-    ] = None
+    memory: Annotated[Size | None, Meta(description='bytes, or such as "60G"')] = None
     cpus: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="processors")] = None
     gpus: Annotated[Text | None, Meta(description='how many, or such as "a100:2"')] = None
     constraint: Annotated[Text | None, Meta(description="features of the node")] = None
@@ -164,11 +158,6 @@ class SlurmConfig(Settings, frozen=True):
         float, Meta(description="seconds that it may wait in the queue; 0: any time", ge=0)
     ] = 0.0
 
-    @property
-    def memory_bytes(self) -> int | None:
-        """The memory as a number."""
-        return size_of(self.memory)
-
 
 # The end of a job is the cluster's doing: it is asked for again only so often, in seconds.
 CANCEL_PATIENCE = 60.0
@@ -178,12 +167,9 @@ class KernelConfig(Settings, frozen=True):
     """The settings of one kernel, ``[kernels.NAME]``; spans are in seconds."""
 
     name: Annotated[str, Meta(pattern=NAME_PATTERN, description="the NAME of [kernels.NAME]")]
-    kernelspec: Annotated[
-        Annotated[str, Meta(pattern=KERNELSPEC_PATTERN)] | None,
-        _key("restart", "an installed kernelspec (or give argv)"),
-    ] = None
+    kernelspec: Annotated[SpecName | None, _key("restart", "an installed kernelspec (or give argv)")] = None
     argv: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Words | None,
         _key(
             "restart",
             "the command; must contain {connection_file}",
@@ -314,18 +300,13 @@ class SupervisorConfig(Settings, frozen=True):
 class HookConfig(Settings, frozen=True):
     """A command that is told of events, one of ``[[hooks]]``; it gets the event as JSON on its stdin."""
 
-    events: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1)],
-        Meta(description='of which events, such as "kernel.died" or "kernel.*"'),
-    ]
+    events: Annotated[Words, Meta(description='of which events, such as "kernel.died" or "kernel.*"')]
     command: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1)],
-        Meta(description="what is run; a relative path begins at the directory of the file"),
+        Words, Meta(description="what is run; a relative path begins at the directory of the file")
     ]
-    kernels: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1)],
-        Meta(description='of which kernels, names or patterns such as "train-*"'),
-    ] = ("*",)
+    kernels: Annotated[Words, Meta(description='of which kernels, names or patterns such as "train-*"')] = (
+        "*",
+    )
     timeout: Annotated[float, Meta(description="it is ended after so many seconds", gt=0)] = 30.0
     name: Annotated[Text | None, Meta(description="how it is called; default: its program")] = None
 

@@ -17,17 +17,20 @@ from supervisor.settings.config import Reload, Settings
 
 
 class Kind(Enum):
-    """The kinds of values that a key can have; the value is how a message names one."""
+    """The kinds of values that a key can have: how a message names one, and how the schema does."""
 
-    STRING = "a string"
-    CHOICE = "one of"
-    INTEGER = "an integer"
-    NUMBER = "a number"
-    BOOLEAN = "a boolean"
-    STRINGS = "an array of strings"
-    MAPPING = "a table of strings"
-    TABLE = "a table"
-    TABLES = "an array of tables"
+    STRING = "a string", "string"
+    CHOICE = "one of", "string"
+    INTEGER = "an integer", "integer"
+    NUMBER = "a number", "number"
+    BOOLEAN = "a boolean", "boolean"
+    STRINGS = "an array of strings", "array"
+    MAPPING = "a table of strings", "object"
+    TABLE = "a table", "object"
+    TABLES = "an array of tables", "array"
+
+    def __init__(self, words: str, in_schema: str) -> None:
+        self.words, self.in_schema = words, in_schema
 
 
 _KINDS: Mapping[type[inspect.Type], Kind] = {

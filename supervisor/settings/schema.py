@@ -14,17 +14,6 @@ from supervisor.settings.config import NAME_PATTERN, File, KernelConfig, Reload,
 from supervisor.settings.keys import Key, Kind, keys_of
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TYPES = {
-    Kind.STRING: "string",
-    Kind.CHOICE: "string",
-    Kind.INTEGER: "integer",
-    Kind.NUMBER: "number",
-    Kind.BOOLEAN: "boolean",
-    Kind.STRINGS: "array",
-    Kind.MAPPING: "object",
-    Kind.TABLE: "object",
-    Kind.TABLES: "array",
-}
 _BOUNDS = {
     "ge": "minimum",
     "gt": "exclusiveMinimum",
@@ -62,7 +51,7 @@ def _table(table: type[Settings], reload: Reload | None = None) -> dict[str, Any
 
 def _property(key: Key, reload: Reload | None) -> dict[str, Any]:
     table = key.table if key.kind is Kind.TABLE else None
-    schema: dict[str, Any] = _table(table, reload) if table else {"type": _TYPES[key.kind]}
+    schema: dict[str, Any] = _table(table, reload) if table else {"type": key.kind.in_schema}
     schema["description"] = key.description
     schema |= {
         word: getattr(key, bound) for bound, word in _BOUNDS.items() if getattr(key, bound) is not None

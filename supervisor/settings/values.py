@@ -199,11 +199,11 @@ def _within_bounds(key: Key, value: float, spelling: str) -> float:
         bounds = f"from {key.ge:g} to {key.le:g}"
     else:
         bounds = f"above {key.gt:g}" if key.gt is not None else f"not below {key.ge:g}"
-    raise WrongValueError(f"{spelling} is out of range: write {key.kind.value} {bounds}")
+    raise WrongValueError(f"{spelling} is out of range: write {key.kind.words} {bounds}")
 
 
 def _wrong_kind(key: Key, value: Any, todo: str, *, secret: bool = False) -> WrongValueError:
-    return WrongValueError(f"{described(value, secret=secret)}, not {key.kind.value}: {todo}")
+    return WrongValueError(f"{described(value, secret=secret)}, not {key.kind.words}: {todo}")
 
 
 # Keys that do not exist: where else they belong, or what was meant.

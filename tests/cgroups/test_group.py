@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.cgroups import group as groups
 from supervisor.cgroups.group import NOBODY, Group
-from supervisor.settings.config import LimitsConfig
+from supervisor.settings.config import LimitsConfig, size_of
 from tests.cgroups.conftest import Machine, crowd
 
 USE = [("memory.current", "700"), ("memory.stat", "anon 5\nactive_file 150\ninactive_file 50\n")]
@@ -106,7 +106,7 @@ def test_who_cannot_be_killed_is_waited_for_so_long_only(
     ("text", "number"), [(None, None), ("512", 512), ("2K", 2048), ("48G", 48 << 30), ("1T", 1 << 40)]
 )
 def test_a_size_has_a_unit_or_none(text: str | None, number: int | None) -> None:
-    assert number == LimitsConfig(memory=text).memory_bytes
+    assert number == size_of(LimitsConfig(memory=text).memory)
 
 
 # For real, where there is a tree of version 2 that we may write to
