@@ -180,10 +180,7 @@ class Own:
     def change(self, config: KernelConfig) -> None:
         """Whether and how it is restarted is as in ``config`` from now on."""
         if self._opened is not None:
-            self.block(self._apply(restart=config.restart, start_timeout=config.start_timeout))
-
-    async def _apply(self, **settings: object) -> None:
-        self._change(**settings)
+            self.block(self._change(restart=config.restart, start_timeout=config.start_timeout))
 
     # Launching
 
@@ -229,7 +226,7 @@ class Own:
         except Exception:
             if self.launcher.launch is held:  # no other order came since
                 self.launcher.launch = former
-            await self._retire(keep_streams=True)
+            await self._surely(self._end(keep_file=False, keep_streams=True))
             raise
         return held
 
@@ -324,7 +321,7 @@ class Own:
             if not isinstance(self._state.phase, Stopping):
                 opened.attended.manner = manner
                 opened.attended.asked.clear()
-            self._change(stop_timeout=patience)
+            await self._change(stop_timeout=patience)
             opened.runner.submit(Stop(self.name, now))
 
     async def _wait_stopped(self, timeout: float) -> None:
@@ -341,7 +338,7 @@ class Own:
     async def clean_up(self, *, connection_file: bool) -> None:
         """Let go of ports and connection file; of all else, too, if nothing runs."""
         if not self.is_managing:
-            await self._retire(keep_file=not connection_file)
+            await self._surely(self._end(keep_file=not connection_file, keep_streams=False))
             return
         # A later launch has them again.
         self.connection.release()
@@ -439,7 +436,7 @@ class Own:
     def _declare(self, config: KernelConfig) -> None:
         self._runner.submit(Load({self.name: config}))
 
-    def _change(self, **settings: object) -> None:
+    async def _change(self, **settings: object) -> None:
         """Change live settings; what it was launched with stays."""
         if (kernel := self.kernel) is not None and kernel.declared is not None:
             self._declare(msgspec.structs.replace(kernel.declared, **settings))
@@ -459,13 +456,6 @@ class Own:
         death = self._state.last_death
         return death is not None and death.pid is None and death.generation == self._ordered
 
-    async def _retire(self, *, keep_file: bool = False, keep_streams: bool = False) -> None:
-        """End the supervision, unless a kernel is managed (again); to the end, also when given up.
-
-        With ``keep_streams`` a later restart has the streams of the start again.
-        """
-        await self._surely(self._end(keep_file=keep_file, keep_streams=keep_streams))
-
     async def _surely(self, work: Work[T]) -> T:
         """Carry it out to its end, also if nobody waits for it any more."""
         return await asyncio.shield(self._begin_task(work))
@@ -480,6 +470,10 @@ class Own:
         return task
 
     async def _end(self, *, keep_file: bool, keep_streams: bool) -> None:
+        """End the supervision, unless a kernel is managed (again).
+
+        With ``keep_streams`` a later restart has the streams of the start again.
+        """
         async with self._in_turn():
             if (opened := self._opened) is not None:
                 if self.is_managing:
