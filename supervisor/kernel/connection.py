@@ -16,7 +16,7 @@ import secrets
 import socket
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -151,7 +151,10 @@ class Connection:
 
     def adopt(self, address: Address) -> None:
         """Keep an address that was chosen earlier (by this or an earlier supervisor)."""
-        self._keep(address)
+        self.address = address
+        self.is_presumed = self._renew_ports = self._renew_key = False
+        CLAIMS.claim(self, address.places())
+        self._holds.keep_only(address.tcp_places())
 
     def presume(self, config: KernelConfig) -> None:
         """Take an address for a kernel that lives and of which nobody knows where it listens.
@@ -162,9 +165,9 @@ class Connection:
         ports = {f"{channel}_port": getattr(config.ports, channel) for channel in CHANNELS}
         key = secrets.token_hex(_KEY_BYTES)
         if config.transport == "tcp" and all(ports.values()):
-            self._keep(Address("tcp", config.ip, **ports, key=key))
+            self.adopt(Address("tcp", config.ip, **ports, key=key))
         else:
-            self._keep(Address("ipc", str(self.ipc_dir.absolute() / self.name), 1, 2, 3, 4, 5, key))
+            self.adopt(Address("ipc", str(self.ipc_dir.absolute() / self.name), 1, 2, 3, 4, 5, key))
         self.is_presumed = True
 
     def renew(self, *, new_key: bool = False) -> None:
@@ -197,15 +200,15 @@ class Connection:
                 kept = [place for place in places if place in address.places()]
                 self._refuse_taken(address)
             except PortOfAnother:
-                self._claim(kept)
+                CLAIMS.claim(self, kept)
                 self._holds.keep_only(kept)
                 raise
             except OSError:
                 # The address stays the kernel's own until there is another.
-                self._claim(places)
+                CLAIMS.claim(self, places)
                 self._holds.keep_only(places)
                 raise
-            self._keep(address)
+            self.adopt(address)
             # Not before: an address that is kept is known to whoever had it.
             self.owner, self.uid = owner, uid
             return address
@@ -336,7 +339,7 @@ class Connection:
             if channel not in given and kept.get(channel, 0) not in {0, *given.values()}:
                 given[channel] = kept[channel]
         missing = [channel for channel in CHANNELS if channel not in given]
-        avoid = {*given.values(), *self._current_ports()}
+        avoid = {*given.values(), *(port for _, port in _places_of(self.address))}
         if config.transport == "ipc":
             found = [number for number in range(1, 11) if number not in given.values()]
         else:
@@ -350,24 +353,12 @@ class Connection:
             return {}
         return {channel: self.address.port(channel) for channel in CHANNELS}
 
-    def _current_ports(self) -> list[int]:
-        return [] if self.address is None else [self.address.port(channel) for channel in CHANNELS]
-
     def _refuse_taken(self, address: Address) -> None:
         for ip, port in address.places():
             if CLAIMS.is_claimed(ip, port, by_other_than=self):
                 raise PortOfAnother(port, ip)
             if address.transport == "tcp" and is_listened_on(ip, port):
                 raise PortTaken(port, ip)
-
-    def _keep(self, address: Address) -> None:
-        self.address = address
-        self.is_presumed = self._renew_ports = self._renew_key = False
-        self._claim(address.places())
-        self._holds.keep_only(address.tcp_places())
-
-    def _claim(self, places: Iterable[Place]) -> None:
-        CLAIMS.claim(self, places)
 
     def _make_ipc_dir(self, owner: Account | None) -> Path:
         """A directory of the owner's alone, beside the connection files."""

@@ -121,7 +121,7 @@ class Entry:
         # The dates of its deaths, in seconds since the epoch.
         self._dates: dict[Death, float] = {}
         # How the kernelspec of the latest launch is interrupted; empty until that is known.
-        self._spec_mode = ""
+        self.spec_mode = ""
         self._pending = places.pending_file(name)
         self._aftermath = Aftermath()
         self.spares = Spares(name, equipment.warmth)
@@ -177,15 +177,15 @@ class Entry:
             return ""
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
-        config, before = effect.config, (self.connection.address, self._spec_mode)
+        config, before = effect.config, (self.connection.address, self.spec_mode)
         if self.run is not None and not self.run.is_over:
             raise Hanging("the process of an earlier launch, which was given up, has not ended yet")
         command = await self._launching.do(self._launcher.resolve, config)
         self._language = command.language
         await self._launching.do(self._aftermath.end_stub)
         await self._launching.do(self.connection.choose, config, command.kernel_name, command.account)
-        self._spec_mode = command.interrupt_mode
-        if (self.connection.address, self._spec_mode) != before:
+        self.spec_mode = command.interrupt_mode
+        if (self.connection.address, self.spec_mode) != before:
             # On record before it is in a file that clients read: it is for good from then on.
             self._record()
             await self._wait_intent_recorded()
@@ -211,7 +211,7 @@ class Entry:
             popen = await PROCESSES.begin(self._equipment.warmth.spawn, self._launcher, wanted, way)
             run = await self._run_popen(popen, wanted, report)
         run.begun = way.begun
-        run.startup = ("", "") if way.is_prepared else way.startup
+        run.startup = ("", "") if way.parts is not None else way.startup
         return run
 
     async def _begun(self, process: ProcessId, kernel: LocalKernel, wanted: Launching, report: Report) -> Run:
@@ -255,8 +255,7 @@ class Entry:
         """The run that its spare has become, or ``None`` if that is of no use: it is ended then."""
         if reason := await self._launching.begin(self._equipment.warmth.promote, spare, wanted):
             report(Noted(self.name, wanted.run, "standby.dropped", {"reason": reason}))
-            spare.forked.kill()
-            spare.forked.close()
+            spare.end()
             return None
         try:
             run = await self._run_forked(spare.forked, wanted, report)
@@ -410,10 +409,10 @@ class Entry:
 
     async def _learn_mode(self, run: Run, launched: KernelConfig) -> None:
         """How an adopted kernel is interrupted that a version has recorded which did not tell."""
-        if self._spec_mode:
+        if self.spec_mode:
             return
         try:
-            self._spec_mode = run.spec_mode = await self._launching.do(interrupt_mode, launched)
+            self.spec_mode = run.spec_mode = await self._launching.do(interrupt_mode, launched)
         except Exception as error:
             log.warning("cannot tell how kernel %s is interrupted, by message it is: %s", self.name, error)
 
@@ -426,7 +425,7 @@ class Entry:
         channel = Channel(address, context=context, trouble=self._note_no_socket)
         settled = (the_mark, config, self._pending, self._aftermath)
         run = Run(self.name, generation, handle, self.connection, channel, output, *settled, report)
-        run.spec_mode = self._spec_mode or run.spec_mode
+        run.spec_mode = self.spec_mode or run.spec_mode
         return run
 
     def _is_there(self, run: Run) -> None:
@@ -443,17 +442,12 @@ class Entry:
         """What it runs: as its kernelspec says, or else the kernel itself; "" until that is known."""
         return self._language or (self.run.language if self.run is not None else "")
 
-    @property
-    def spec_mode(self) -> str:
-        """How the kernelspec of its latest launch is interrupted; "" until that is known."""
-        return self._spec_mode
-
     def recall(self, record: Record) -> None:
         """Take up what an earlier supervisor put on record."""
         self.id, self._language = record.id or self.id, record.language
         self._aftermath.recall(record)
         self._output_from = record.output_from
-        self._spec_mode, self.connection.uid = record.interrupt_mode, record.uid
+        self.spec_mode, self.connection.uid = record.interrupt_mode, record.uid
         try:
             if record.address is not None:
                 self.connection.adopt(Address.from_mapping(record.address))
@@ -526,7 +520,7 @@ class Entry:
             past = time.time() - time.monotonic()
             self._dates = {death: self._dates.get(death, past + death.at) for death in kernel.deaths}
             address = None if self.connection.is_presumed else self.connection.address
-            record = record_of(kernel, state, address, self._output_from, self._dates, self._spec_mode)
+            record = record_of(kernel, state, address, self._output_from, self._dates, self.spec_mode)
             if record is not None:
                 known = {"id": self.id, "language": self.language, "uid": self.connection.uid}
                 self.keeper.keep(replace(record, **known))

@@ -16,8 +16,9 @@ import secrets
 import socket
 import threading
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 _LOWEST = 10_000
 _HIGHEST = 65_535
@@ -157,8 +158,7 @@ class Claims:
                 else:
                     raise OSError(errno.EADDRNOTAVAIL, f"no {count} free ports on {ip}")
             except BaseException:
-                for held in found.values():
-                    held.close()
+                _close_all(found)
                 raise
             mine = self._places.get(owner, frozenset())
             self._places[owner] = mine | {(bound_ip(ip), port) for port in found}
@@ -224,6 +224,6 @@ class Holds:
         return bool(places) and set(places) <= self._sockets.keys()
 
 
-def _close_all(sockets: dict[Place, socket.socket]) -> None:
+def _close_all(sockets: Mapping[Any, socket.socket]) -> None:
     for held in sockets.values():
         held.close()

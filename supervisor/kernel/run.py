@@ -19,6 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from supervisor.core.events import Answered, BecameIdle, Escaped, Exited, Fact, Missed, Noted, Ready
+from supervisor.core.health import rule_of
 from supervisor.core.model import Begun, Cause, Check, Executing, Exit
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.aftermath import Aftermath, executing_of, left_of
@@ -197,8 +198,7 @@ class Run:
 
     def _missed(self, check: Check) -> None:
         self._misses[check] += 1
-        rule = self._config.heartbeat if check is Check.HEARTBEAT else self._config.probe
-        if self._misses[check] == rule.misses:
+        if self._misses[check] == rule_of(self._config, check).misses:
             self._begin(self._tell_silent(check))
         else:
             self._report(Missed(self._kernel, self.generation, check))

@@ -52,7 +52,7 @@ class Spares:
                 report(SpareEnded(self._kernel, number, str(error)))
             return
         if self._number != number:
-            _end(spare)  # discarded in the meantime
+            spare.end()  # discarded in the meantime
             return
         self._spare = spare
         words = await self._hear(spare)
@@ -94,7 +94,7 @@ class Spares:
         spare, self._number = self._spare, 0
         if spare is not None:
             self._forget(spare)
-            _end(spare)
+            spare.end()
 
     def _forget(self, spare: Spare) -> None:
         self._spare, self._number, self._is_parked = None, 0, False
@@ -106,9 +106,3 @@ class Spares:
 def _resolve(said: asyncio.Future[None]) -> None:
     if not said.done():
         said.set_result(None)
-
-
-def _end(spare: Spare) -> None:
-    """Nobody is waited for."""
-    spare.forked.kill()
-    spare.forked.close()

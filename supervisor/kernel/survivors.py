@@ -183,7 +183,7 @@ async def take_stock(
     uids |= await look.begin(lambda: {name: uid_of(user) for name, user in anew.items()})
     marked, helpers = await look.begin(_marked, places.state_dir, uids)
     survivors: list[Survivor] = []
-    told = {f"record of {trouble.name}": _tell(trouble) for trouble in troubles}
+    told = {f"record of {trouble.name}": str(trouble) for trouble in troubles}
     strangers = {trouble.name for trouble in troubles if isinstance(trouble, Newer)}
     lost = {trouble.name for trouble in troubles if isinstance(trouble, Damaged) and not trouble.is_replaced}
     unrecorded = _unrecorded(marked, {record.name for record in records} | strangers, places)
@@ -281,13 +281,6 @@ def _group_of(process: ProcessId) -> int | None:
         return os.getpgid(process.pid)
     except ProcessLookupError:
         return None
-
-
-def _tell(trouble: Damaged | Newer) -> str:
-    if isinstance(trouble, Newer):
-        return str(trouble)
-    stands_in = "the one before it stands in" if trouble.is_replaced else "there is no other"
-    return f"{trouble.name}: its record was damaged ({trouble.reason}), set aside; {stands_in}"
 
 
 def _unrecorded(marked: Mapping[str, list[Marked]], known: set[str], places: Places) -> dict[str, Marked]:
@@ -393,7 +386,7 @@ def _verdict(
         record.streak if this_boot else 0,
         record.restarts,
         record.failed if process is None else "",
-        _remembered(record, now, wall),
+        tuple(_death(death, now - (wall - death.at_wall)) for death in record.deaths[-DEATHS_KEPT:]),
         unseen,
         _stopping(record) if generation == record.generation else None,
     )
@@ -454,10 +447,6 @@ def _was_given(process: ProcessId, file: str) -> bool:
         return os.fsencode(f"/{file}") in read_proc(process.pid, "cmdline")
     except OSError:
         return False  # ended meanwhile
-
-
-def _remembered(record: Record, now: float, wall: float) -> tuple[Death, ...]:
-    return tuple(_death(death, now - (wall - death.at_wall)) for death in record.deaths[-DEATHS_KEPT:])
 
 
 def _death(recorded: RecordedDeath, at: float) -> Death:

@@ -109,11 +109,6 @@ class Way(Struct, frozen=True):
     order: int = -1
     forked: Forked | None = None
 
-    @property
-    def is_prepared(self) -> bool:
-        """Whether what it is told is carried out by what runs in it."""
-        return self.parts is not None
-
 
 class Spare(Struct, frozen=True):
     """A kernel that is parked, or on its way there."""
@@ -123,6 +118,11 @@ class Spare(Struct, frozen=True):
     zygote: Zygote
     argv: list[str]
     startup: tuple[str, str]
+
+    def end(self) -> None:
+        """End it, and let go of it."""
+        self.forked.kill()
+        self.forked.close()
 
 
 class Warmth:

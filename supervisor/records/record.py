@@ -111,6 +111,10 @@ class Damaged(Struct, frozen=True):
     moved_to: Path | None
     is_replaced: bool
 
+    def __str__(self) -> str:
+        stands_in = "the one before it stands in" if self.is_replaced else "there is no other"
+        return f"{self.name}: its record was damaged ({self.reason}), set aside; {stands_in}"
+
 
 class Newer(Struct, frozen=True):
     """A record of a newer version: neither it nor its kernel may be touched."""
