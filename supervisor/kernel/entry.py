@@ -112,6 +112,7 @@ class Entry:
         self.config: KernelConfig | None = None
         self._places = places
         self._trouble = trouble
+        self.lacks_file = False  # it could not be written
         self._equipment = equipment
         self._jobs = jobs
         self._launcher = equipment.launcher
@@ -191,6 +192,7 @@ class Entry:
             await self._wait_intent_recorded()
         await self._launching.do(self._make_way, config)
         await self._launching.do(self._write_file)
+        self._note_no_file(None)
         output = await self._make_room(config)
         await self._wait_intent_recorded()
         wanted = self._wanted(config, command, output, effect.generation)
@@ -396,10 +398,12 @@ class Entry:
             if self.connection.is_presumed or run.is_over:
                 return False
             try:
-                return await self._launching.do(self._write_file)
+                was_lost = await self._launching.do(self._write_file)
             except Exception as error:
-                log.warning("cannot write the connection file of kernel %s: %s", self.name, error)
-        return False
+                self._note_no_file(f"cannot write the connection file of kernel {self.name}: {error}")
+                return False
+        self._note_no_file(None)
+        return was_lost
 
     async def _learn_owner(self, launched: KernelConfig) -> None:
         try:
@@ -433,6 +437,10 @@ class Entry:
         self.tell_limits()
         if self._growth is not None:
             self._trimming.begin(self._growth)
+
+    def _note_no_file(self, message: str | None) -> None:
+        self.lacks_file = message is not None
+        self._trouble(f"connection file of {self.name}", message)
 
     def _note_no_socket(self, message: str | None) -> None:
         self._trouble(f"socket to {self.name}", message and f"no socket to kernel {self.name}: {message}")
@@ -528,6 +536,7 @@ class Entry:
     async def withdraw(self) -> None:
         """The kernel is stopped: its connection file would mislead, its address stays its own."""
         self._trouble(f"limits of {self.name}", None)
+        self._note_no_file(None)
         async with self._turn:
             await self._leave_cluster()
             await self._launching.begin(self._answer_for_good)

@@ -213,6 +213,11 @@ class Host:
         lost = await asyncio.gather(*(entry.mend() for entry in entries))
         return [entry.name for entry, was_lost in zip(entries, lost, strict=True) if was_lost]
 
+    @property
+    def lacks_files(self) -> bool:
+        """Whether a connection file could not be written."""
+        return any(entry.lacks_file for entry in self._entries.values())
+
     async def wait_told(self) -> None:
         """Return once all is told of the runs that have ended: which of their children live on, above all."""
         ended = [entry.run.wait_told() for entry in self._entries.values() if entry.run and entry.run.is_over]

@@ -342,6 +342,9 @@ class Supervision:
             self._stirred.clear()
             for name in await self.host.mend():
                 self._tell_restored(name)
+            if self.host.lacks_files:
+                await asyncio.sleep(RETRY_INTERVAL)
+                self._stirred.set()
 
     def _tell_restored(self, name: str) -> None:
         kernel = self.runner.state.kernels[name]

@@ -388,3 +388,21 @@ def test_a_connection_file_or_its_directory_that_is_removed_is_back_within_two_s
 
     assert scene.order("stop", "a").body["ok"]
     assert not file.exists()
+
+
+def test_a_connection_file_that_cannot_be_written_is_told_and_written_once_it_can_be(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    scene.start("a")
+    file, content = scene.connection_file("a"), scene.connection_file("a").read_bytes()
+    scene.wait_recorded("a")
+
+    shutil.rmtree(file.parent)
+    file.parent.write_text("in the way")
+    wait_for(
+        lambda: any("connection file of kernel a" in text for text in scene.status()["degraded"]),
+        "it is told",
+    )
+
+    file.parent.unlink()
+    wait_for(lambda: file.exists() and file.read_bytes() == content, "it is back")
+    wait_for(lambda: not scene.status()["degraded"], "all is well")
