@@ -30,15 +30,15 @@ def client_of(arguments: Namespace) -> Client:
 
 def get(client: Client, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Ask for something that the daemon knows.  Raises Quit where it refuses."""
-    answer = client.ask("GET", target(path, query))
-    if answer.is_error:
-        refuse(answer)
-    return answer.body
+    return _told(client.ask("GET", target(path, query)))
 
 
 def post(client: Client, path: str, timeout: float | None = QUICK_TIMEOUT) -> dict[str, Any]:
     """Have something done that needs no more words.  Raises Quit where the daemon refuses."""
-    answer = client.ask("POST", target(path), {}, timeout=timeout)
+    return _told(client.ask("POST", target(path), {}, timeout=timeout))
+
+
+def _told(answer: Answer) -> dict[str, Any]:
     if answer.is_error:
         refuse(answer)
     return answer.body

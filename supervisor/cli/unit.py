@@ -16,7 +16,6 @@ from pathlib import Path
 
 NAME = "kernel-supervisor"
 PROGRAM = f"/opt/{NAME}/bin/{NAME}"
-USER = NAME
 SYSTEM_UNITS = Path("/etc/systemd/system")
 VENDOR_UNITS = Path("/usr/lib/systemd")
 SYSTEM_STATE = Path("/var/lib")

@@ -144,7 +144,6 @@ class Connection:
         # Nobody knows where it listens: this address is for nobody's eyes.
         self.is_presumed = False
         self._renew_ports = False
-        self._renew_key = False
         self._choosing = threading.RLock()
         # Of a write that hangs and the removal that follows, the removal is to be the last.
         self._file = threading.Lock()
@@ -152,7 +151,7 @@ class Connection:
     def adopt(self, address: Address) -> None:
         """Keep an address that was chosen earlier (by this or an earlier supervisor)."""
         self.address = address
-        self.is_presumed = self._renew_ports = self._renew_key = False
+        self.is_presumed = self._renew_ports = False
         CLAIMS.claim(self, address.places())
         self._holds.keep_only(address.tcp_places())
 
@@ -170,10 +169,9 @@ class Connection:
             self.adopt(Address("ipc", str(self.ipc_dir.absolute() / self.name), 1, 2, 3, 4, 5, key))
         self.is_presumed = True
 
-    def renew(self, *, new_key: bool = False) -> None:
-        """Let the next ``choose`` give other ports, except the configured ones; and another key if asked."""
+    def renew(self) -> None:
+        """Let the next ``choose`` give other ports, except the configured ones."""
         self._renew_ports = True
-        self._renew_key = self._renew_key or new_key
 
     def choose(self, config: KernelConfig, kernel_name: str, owner: Account | None = None) -> Address:
         """The address for the next run, the ``owner``'s (ours): made the first time, kept ever after.
@@ -190,8 +188,7 @@ class Connection:
         """
         with self._choosing:
             old, uid = self.address, None if owner is None else owner.uid
-            is_new = old is None or self._renew_key or uid != self.uid
-            key = secrets.token_hex(_KEY_BYTES) if old is None or is_new else old.key
+            key = secrets.token_hex(_KEY_BYTES) if old is None or uid != self.uid else old.key
             ip = config.ip if config.transport == "tcp" else self._ipc_prefix(config.ip, owner)
             kept = places = _places_of(old)
             try:

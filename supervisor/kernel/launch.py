@@ -142,16 +142,12 @@ def owner(config: KernelConfig) -> Account | None:
         raise LaunchError(f'user "{config.user}" does not exist: make the account or change user') from None
 
 
-def resolve(
-    config: KernelConfig, *, base: Mapping[str, str] | None = None, prefer_own_python: bool = False
-) -> Command:
+def resolve(config: KernelConfig, *, base: Mapping[str, str] | None = None) -> Command:
     """The command for these settings, in the environment ``base`` (ours).
 
     A bare ``python``, ``python3`` or ``python3.N`` of a kernelspec that is
     installed in ``PREFIX/share/jupyter/kernels`` means ``PREFIX/bin/python``:
-    under systemd no environment is active, and our own is the wrong one.  With
-    ``prefer_own_python`` it means the running interpreter, as in
-    jupyter_client.
+    under systemd no environment is active, and our own is the wrong one.
 
     All of it is as the account of the kernel finds it; its kernelspecs are told nothing of our environment.
 
@@ -160,12 +156,10 @@ def resolve(
     """
     account = owner(config)
     with acting(account):
-        return _resolve(config, account, base, own=prefer_own_python)
+        return _resolve(config, account, base)
 
 
-def _resolve(
-    config: KernelConfig, account: Account | None, base: Mapping[str, str] | None, *, own: bool
-) -> Command:
+def _resolve(config: KernelConfig, account: Account | None, base: Mapping[str, str] | None) -> Command:
     spec = _spec(config, account)
     argv = config.argv if config.argv is not None else spec.argv
     argv = tuple(expand(element, account) for element in (*argv, *config.extra_arguments))
@@ -175,7 +169,7 @@ def _resolve(
     # What the configuration asks of our environment it is given: it is ours.
     env |= _fill(config.env, {**(os.environ if base is None else base), **values, **env})
     command = Command(
-        argv=(_python(argv[0], prefix, own=own), *argv[1:]),
+        argv=(_python(argv[0], prefix), *argv[1:]),
         env=env,
         cwd=str(Path(expand(config.cwd, account)).absolute()),
         interrupt_mode=spec.interrupt_mode,
@@ -337,13 +331,10 @@ def _prefix(resource_dir: str) -> str | None:
     return str(parents[3]) if may(parents[3] / "bin" / "python", os.X_OK) else None
 
 
-def _python(program: str, prefix: str | None, *, own: bool) -> str:
-    if not _BARE_PYTHON.match(program):
+def _python(program: str, prefix: str | None) -> str:
+    if prefix is None or not _BARE_PYTHON.match(program):
         return program
-    major, minor = sys.version_info[:2]
-    if own and program in ("python", f"python{major}", f"python{major}.{minor}"):
-        return sys.executable
-    return program if prefix is None else str(Path(prefix, "bin", "python"))
+    return str(Path(prefix, "bin", "python"))
 
 
 def _check_cwd(cwd: str) -> None:

@@ -18,7 +18,6 @@ from msgspec import Struct
 
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.3"
-SIGNATURE_SCHEME = "hmac-sha256"
 _FRAMES_AFTER_DELIMITER = 5
 
 

@@ -162,17 +162,13 @@ class OutputFile:
         """The end of what is written by now, for ``tail_since``."""
         return end_of(self.path)
 
-    def tail(self, lines: int = 20, max_bytes: int = BLOCK) -> tuple[str, ...]:
-        """The last lines written, of any run, fit for a log (see ``clean_lines``).
-
-        At most ``lines``, of the last ``max_bytes``.
-        """
-        return self.tail_since(Position(), lines, max_bytes)
-
     def tail_since(
         self, position: Position, lines: int = 20, max_bytes: int = BLOCK, *, hide: str = ""
     ) -> tuple[str, ...]:
-        """As ``tail``, of what was written after ``position``, such as a run's beginning."""
+        """The last lines written after ``position``, such as a run's beginning, fit for a log.
+
+        At most ``lines``, of the last ``max_bytes``; see ``clean_lines``.
+        """
         with locked(self.path, shared=True):
             data, is_whole = last_bytes(spans_after(self.path, position), max_bytes)
         return clean_lines(data, lines, is_whole=is_whole, hide=hide)

@@ -402,20 +402,17 @@ class Supervision:
             raise OrderRefused(refusal)
         if isinstance(order, Interrupt) and wait and before is not None:
             return await self._interrupted(before)
-        if isinstance(order, Interrupt | SendSignal):
-            return True, "accepted", runner.state.kernels.get(order.kernel)
-        # What is accepted is wanted by the next supervisor too, however this one ends.
-        await self.host.wait_recorded(order.kernel, RECORD_PATIENCE)
-        if not wait:
+        changes = not isinstance(order, Interrupt | SendSignal)
+        if changes:
+            # What is accepted is wanted by the next supervisor too, however this one ends.
+            await self.host.wait_recorded(order.kernel, RECORD_PATIENCE)
+        if not changes or not wait:
             return True, "accepted", runner.state.kernels.get(order.kernel)
         try:
             kernel = await runner.wait_settled(order.kernel, timeout)
-        except TimeoutError:
-            kernel = runner.state.kernels.get(order.kernel)
-            return False, f"not done after {timeout:g} s; the order stands", kernel
-        except RunnerClosed as closed:
-            kernel = runner.state.kernels.get(order.kernel)
-            return False, f"{closed}; the order stands", kernel
+        except (TimeoutError, RunnerClosed) as error:
+            why = str(error) if isinstance(error, RunnerClosed) else f"not done after {timeout:g} s"
+            return False, f"{why}; the order stands", runner.state.kernels.get(order.kernel)
         # What is stopped has no connection file any more: its removal is part of the outcome.
         await runner.wait_effects_of(order.kernel, RECORD_PATIENCE)
         ok, message = outcome(order, kernel, before.last_death if before is not None else None)

@@ -122,32 +122,6 @@ def test_what_a_configuration_lacks_here_is_what_its_launches_would_fail_for(spe
     ] == told
 
 
-@pytest.mark.parametrize("name", ["python", "python3", "python3.11"])
-def test_a_bare_python_is_that_of_the_environment_of_its_kernelspec(specs: Path, name: str) -> None:
-    install(specs, "python3", name, "-m", "ipykernel_launcher")
-
-    assert (
-        str(specs.parents[2] / "bin" / "python") == resolve(config(argv=None, kernelspec="python3")).argv[0]
-    )
-
-
-@pytest.mark.parametrize("name", ["python", "python3", f"python3.{sys.version_info[1]}"])
-def test_our_own_python_is_taken_when_that_is_asked_for(specs: Path, name: str) -> None:
-    install(specs, "python3", name, "-m", "ipykernel_launcher")
-
-    found = resolve(config(argv=None, kernelspec="python3"), prefer_own_python=True)
-
-    assert sys.executable == found.argv[0]
-
-
-def test_another_python_than_ours_is_not_replaced_by_ours(specs: Path) -> None:
-    install(specs, "python3", "python3.7", "-m", "ipykernel_launcher")
-
-    found = resolve(config(argv=None, kernelspec="python3"), prefer_own_python=True)
-
-    assert sys.executable != found.argv[0]
-
-
 def test_a_bare_python_elsewhere_is_looked_up_on_the_path_of_the_kernel(specs: Path, tmp_path: Path) -> None:
     (specs.parents[2] / "bin" / "python").unlink()
     install(specs, "python3", "python", "-m", "ipykernel_launcher")

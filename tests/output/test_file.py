@@ -89,7 +89,7 @@ def test_a_file_that_is_not_there_is_empty(path: Path) -> None:
 
     assert not file.rotate(1, 3)
     assert not file.trim(1, 3)
-    assert () == file.tail()
+    assert () == file.tail_since(Position())
     assert b"" == read(path)
     assert Position() == file.position()
 
@@ -316,17 +316,17 @@ def test_the_tail_is_the_last_lines_also_across_backups(path: Path) -> None:
     append(path, lines(1, 2, 3))
     file.rotate(1, 3)
 
-    assert ("line 0000002", "line 0000003") == file.tail(2)
+    assert ("line 0000002", "line 0000003") == file.tail_since(Position(), 2)
     append(path, line(4) + b"no end")
-    assert ("line 0000003", "line 0000004", "no end") == file.tail(3)
-    assert () == file.tail(0)
+    assert ("line 0000003", "line 0000004", "no end") == file.tail_since(Position(), 3)
+    assert () == file.tail_since(Position(), 0)
 
 
 def test_a_fragment_at_the_beginning_of_the_tail_is_left_out(path: Path) -> None:
     append(path, lines(1, 2, 3))
 
-    assert ("line 0000003",) == OutputFile(path).tail(20, max_bytes=20)
-    assert ("0003",) == OutputFile(path).tail(20, max_bytes=5)
+    assert ("line 0000003",) == OutputFile(path).tail_since(Position(), 20, max_bytes=20)
+    assert ("0003",) == OutputFile(path).tail_since(Position(), 20, max_bytes=5)
 
 
 def test_what_a_run_wrote_is_told_from_what_was_there_before(path: Path) -> None:
