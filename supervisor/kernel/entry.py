@@ -439,8 +439,9 @@ class Entry:
             self._trimming.begin(self._growth)
 
     def _note_no_file(self, message: str | None) -> None:
-        self.lacks_file = message is not None
-        self._trouble(f"connection file of {self.name}", message)
+        if message or self.lacks_file:
+            self.lacks_file = message is not None
+            self._trouble(f"connection file of {self.name}", message)
 
     def _note_no_socket(self, message: str | None) -> None:
         self._trouble(f"socket to {self.name}", message and f"no socket to kernel {self.name}: {message}")
