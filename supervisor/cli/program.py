@@ -5,6 +5,7 @@ Owns usage and help.  Only the parser of the verb that was called is built.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from argparse import Namespace
@@ -13,7 +14,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from supervisor.cli.exits import BAD_CONFIG, DONE, FAILED, MEANINGS, NO_DAEMON, USAGE, Quit
-from supervisor.cli.screen import accept_all, complain, say
+from supervisor.cli.screen import accept_all, complain, open_all, say
 from supervisor.cli.verbs import PROGRAM, VERBS, Verb, parser_of, verb_at
 from supervisor.wording import one_line
 
@@ -25,9 +26,12 @@ GROUPS = {
     "daemon": "The daemon",
 }
 
+_NOT_WRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns its exit code."""
+    open_all()
     accept_all()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -38,9 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return quit_.code
     except KeyboardInterrupt:
         return FAILED
-    except BrokenPipeError:
-        # Nobody reads: the interpreter must not complain when it flushes at its end.
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN or error.filename is not None:
+            raise
+        # The interpreter must not complain when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # else nobody reads
+            complain(f"the answer cannot be written: {error.strerror}")
         return FAILED
     return code
 

@@ -102,6 +102,14 @@ def tell(value: object, lines: Iterable[str], *, as_json: bool) -> None:
             say(line)
 
 
+def open_all() -> None:
+    """Have the three streams lead somewhere: what is opened next would have the number of a closed one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115 - until the process ends
+
+
 def accept_all() -> None:
     """Let no character keep a line from being written: names of files pass as their bytes, others escaped."""
     codecs.register_error("supervisor", _as_can_be)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tools import begin, environment, run
+from tests.cli.tools import begin, command, environment, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.waiting import DEADLINE
 
 
 def test_version_is_told(tmp_path: Path) -> None:
@@ -55,3 +56,36 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     process.stderr.close()
 
     assert "" == err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_answer(tmp_path: Path, closed: str) -> None:
+    """As in a health check whose output nobody wants."""
+    with FakeDaemon(FakeSteering(tmp_path), tmp_path / "s") as daemon:
+        words = command("interrupt", "robot", "--socket", str(daemon.path))
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *words],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_an_answer_for_which_there_is_no_room_is_told_in_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("schema"),
+            env=environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    assert "kernel-supervisor: the answer cannot be written: No space left on device\n" == done.stderr
+    assert 1 == done.returncode
