@@ -45,8 +45,8 @@ def write_atomically(
     has exactly ``mode``, whatever the umask, and belongs to ``owner`` (user, group; else us).
     Whoever has the old file open keeps reading the old content.  A symbolic link is replaced, not followed.
 
-    Raises OSError (no space, read-only, no directory, …); the old file is
-    then as it was and nothing is left behind.
+    Raises OSError that names the file (no space, read-only, no directory, …); the old file
+    is then as it was and nothing is left behind.
     """
     # A dot first, so that ``jupyter --existing`` does not find half a connection file by its glob.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
@@ -63,8 +63,10 @@ def write_atomically(
             os.close(fd)
         before()
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 

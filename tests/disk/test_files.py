@@ -62,7 +62,7 @@ def test_a_link_is_replaced_and_what_it_led_to_is_untouched(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("step", ["fsync", "write"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(
+def test_a_failure_names_the_file_and_leaves_the_old_one_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     path = tmp_path / "file"
@@ -73,7 +73,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, step, fail)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
             write_atomically(path, b"new")
 
     assert [path] == list(tmp_path.iterdir())
