@@ -120,8 +120,8 @@ class Address:
 class PortOfAnother(PortTaken):
     """It belongs to another kernel of this process, which may be about to let go of it."""
 
-    def __init__(self, port: int, where: str) -> None:
-        super().__init__(port, where, "belongs to another kernel of this supervisor")
+    def __init__(self, port: int, where: str, kernel: str) -> None:
+        super().__init__(port, where, f"belongs to kernel {kernel}: restart that one, or choose another port")
 
 
 class Connection:
@@ -177,8 +177,8 @@ class Connection:
         """The address for the next run, the ``owner``'s (ours): made the first time, kept ever after.
 
         Only what the settings demand is changed: transport, ip, and ports given
-        there as other than 0; and the key, where another account had it.  To be called
-        while no run of the kernel lives.
+        there as other than 0, or those of another kernel (``fix``); and the key, where
+        another account had it.  To be called while no run of the kernel lives.
 
         Raises PortTaken if another program listens on a port of the address, which
         then stays as it is, and PortOfAnother if another kernel has the port; of the
@@ -209,6 +209,14 @@ class Connection:
             # Not before: an address that is kept is known to whoever had it.
             self.owner, self.uid = owner, uid
             return address
+
+    def fix(self, config: KernelConfig) -> None:
+        """Let no other kernel keep a port that these settings ask for, once it is launched again."""
+        CLAIMS.fix(self, _fixed_places(config))
+
+    def give_way(self, config: KernelConfig) -> None:
+        """Leave the ports that these settings of another kernel ask for; while no run of this one lives."""
+        CLAIMS.give_up(self, _fixed_places(config))
 
     def choose_once(self, config: KernelConfig, kernel_name: str) -> Address:
         """The present address if it has ports, else as ``choose``; one and the same for all threads."""
@@ -332,9 +340,11 @@ class Connection:
         for channel, port in given.items():
             if list(given.values()).count(port) > 1:
                 raise PortTaken(port, ip, f"is configured twice, for {channel} and another channel")
-        for channel in CHANNELS:
-            if channel not in given and kept.get(channel, 0) not in {0, *given.values()}:
-                given[channel] = kept[channel]
+        for channel, port in kept.items():
+            if channel in given or port in given.values():
+                continue
+            if config.transport == "ipc" or not CLAIMS.is_fixed(ip, port, by_other_than=self):
+                given[channel] = port
         missing = [channel for channel in CHANNELS if channel not in given]
         avoid = {*given.values(), *(port for _, port in _places_of(self.address))}
         if config.transport == "ipc":
@@ -352,8 +362,8 @@ class Connection:
 
     def _refuse_taken(self, address: Address) -> None:
         for ip, port in address.places():
-            if CLAIMS.is_claimed(ip, port, by_other_than=self):
-                raise PortOfAnother(port, ip)
+            if (other := CLAIMS.other_owner(ip, port, than=self)) is not None:
+                raise PortOfAnother(port, ip, getattr(other, "name", "?"))
             if address.transport == "tcp" and is_listened_on(ip, port):
                 raise PortTaken(port, ip)
 
@@ -423,6 +433,13 @@ def read_address(path: Path) -> Address:
         return Address.from_mapping(json.loads(read_own(path)))
     except (RecursionError, AttributeError) as error:
         raise ValueError("connection: not an object") from error
+
+
+def _fixed_places(config: KernelConfig) -> list[Place]:
+    if config.transport != "tcp":
+        return []
+    asked = (getattr(config.ports, channel) for channel in CHANNELS)
+    return [(bound_ip(config.ip), port) for port in asked if port]
 
 
 def _places_of(address: Address | None) -> list[Place]:

@@ -152,6 +152,11 @@ class Entry:
         finally:
             self._turn.release()
 
+    def give_way(self, config: KernelConfig) -> None:
+        """Leave the ports that the settings of another kernel ask for, if no run of this one needs them."""
+        if not self._turn.locked() and (self.run is None or self.run.is_over):
+            self.connection.give_way(config)
+
     async def _spawn(self, effect: Spawn, report: Report) -> None:
         if effect.config.slurm is None:
             await self._leave_cluster()

@@ -110,9 +110,11 @@ class Host:
                 entry.tend_spare(effect, report)
             case AwaitRoom():
                 self._begin_waiting(entry, effect, report)
-            case Adopt():
+            case Adopt(config=config):
+                entry.connection.fix(config)
                 await entry.adopt(effect, report)
             case Apply(config=config):
+                entry.connection.fix(config)
                 await entry.apply(config)
             case Renew():
                 await entry.renew()
@@ -129,9 +131,13 @@ class Host:
             del self._entries[entry.name]
 
     async def _spawn(self, entry: Entry, effect: Spawn, report: Callable[[Fact], object]) -> None:
+        entry.connection.fix(effect.config)
         if (reason := self._lack_for(entry, effect.config)) is not None:
             report(NoRoom(entry.name, effect.generation, reason))
             return
+        for other in self._entries.values():
+            if other is not entry:
+                other.give_way(effect.config)
         self._starting[entry.name] = entry.needs(effect.config)
         try:
             await entry.spawn(effect, report)

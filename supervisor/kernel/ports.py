@@ -33,6 +33,8 @@ _LOOPBACKS = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
 Place = tuple[str, int]
 """An address to bind and a port."""
 
+_Places = weakref.WeakKeyDictionary[object, frozenset[Place]]
+
 
 class PortTaken(OSError):
     """Somebody else uses a port (or socket file) that the kernel needs; ``place`` is the port or the path."""
@@ -101,14 +103,15 @@ def is_listened_on(ip: str, port: int) -> bool:
 
 
 class Claims:
-    """Who in this process has been given which ports; safe to use from several threads.
+    """Who in this process has been given which ports, and whose settings fix which; for several threads.
 
     A claim ends with its owner, so a kernel that is forgotten needs no care.
     """
 
     def __init__(self) -> None:
         self.renew_lock()
-        self._places: weakref.WeakKeyDictionary[object, frozenset[Place]] = weakref.WeakKeyDictionary()
+        self._places: _Places = weakref.WeakKeyDictionary()
+        self._fixed: _Places = weakref.WeakKeyDictionary()
 
     def renew_lock(self) -> None:
         """In a forked child: whoever held the lock is not here."""
@@ -119,21 +122,36 @@ class Claims:
         with self._lock:
             self._places[owner] = frozenset((bound_ip(ip), port) for ip, port in places)
 
+    def give_up(self, owner: object, places: Collection[Place]) -> None:
+        """Have those that overlap with these be the owner's no more."""
+        with self._lock:
+            mine = self._places.get(owner, frozenset())
+            self._places[owner] = frozenset(place for place in mine if not _is_among(place, places))
+
+    def fix(self, owner: object, places: Iterable[Place]) -> None:
+        """Note that the owner's settings ask for these and no others, whether it has them or not."""
+        with self._lock:
+            self._fixed[owner] = frozenset((bound_ip(ip), port) for ip, port in places)
+
     def release(self, owner: object) -> None:
-        """Forget what the owner had."""
+        """Forget what the owner had, and asked for."""
         with self._lock:
             self._places.pop(owner, None)
+            self._fixed.pop(owner, None)
 
-    def is_claimed(self, ip: str, port: int, *, by_other_than: object) -> bool:
-        """Whether another owner has this port at this address, or at every address."""
-        ip = bound_ip(ip)
+    def other_owner(self, ip: str, port: int, *, than: object) -> object | None:
+        """Who else has this port at this address, or at every address."""
+        return self._other(self._places, ip, port, than)
+
+    def is_fixed(self, ip: str, port: int, *, by_other_than: object) -> bool:
+        """Whether the settings of another owner ask for this port at this address, or at every address."""
+        return self._other(self._fixed, ip, port, by_other_than) is not None
+
+    def _other(self, table: _Places, ip: str, port: int, than: object) -> object | None:
+        place = (bound_ip(ip), port)
         with self._lock:
-            return any(
-                port == its_port and (ip == its_ip or ip in _LOOPBACKS or its_ip in _LOOPBACKS)
-                for owner, places in self._places.items()
-                if owner is not by_other_than
-                for its_ip, its_port in places
-            )
+            others = (owner for owner, places in table.items() if _is_among(place, places))
+            return next((owner for owner in others if owner is not than), None)
 
     def pick(
         self, owner: object, ip: str, count: int, avoid: Collection[int] = (), holds: Holds | None = None
@@ -145,7 +163,8 @@ class Claims:
         """
         candidates = search_range()
         with self._lock:
-            unwanted = {port for places in self._places.values() for _, port in places} | set(avoid)
+            known = (*self._places.values(), *self._fixed.values())
+            unwanted = {port for places in known for _, port in places} | set(avoid)
             found: dict[int, socket.socket] = {}
             try:
                 for _ in range(_ATTEMPTS):
@@ -168,6 +187,14 @@ class Claims:
             else:
                 holds.have((bound_ip(ip), port), held)
         return list(found)
+
+
+def _is_among(place: Place, places: Collection[Place]) -> bool:
+    ip, port = place
+    return any(
+        port == its_port and (ip == its_ip or ip in _LOOPBACKS or its_ip in _LOOPBACKS)
+        for its_ip, its_port in places
+    )
 
 
 def _bound_alone(ip: str, port: int) -> socket.socket | None:

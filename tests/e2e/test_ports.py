@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from supervisor.kernel.ports import search_range
 from tests.e2e.daemon import Scene
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
@@ -59,3 +62,24 @@ def test_a_kernel_gets_another_name_and_keeps_its_ports_though_the_old_one_takes
     refused = scene.events("kernel.died", kernel="new")
     assert len(refused) > 2
     assert {"port-taken"} == {event["cause"] for event in refused}
+
+
+@pytest.mark.parametrize("giver", ["running", "stopped"])
+def test_a_port_that_an_edit_takes_from_one_kernel_and_gives_to_another_is_the_others(
+    scene: Scene, giver: str
+) -> None:
+    taken = search_range()[17]
+    fixed = {"ports": f"{{ shell = {taken} }}"}
+    scene.write(scene.mini("a"), scene.mini("b", **fixed))
+    scene.start("a", "b")
+    if giver == "stopped":
+        scene.order("stop", "b")
+
+    scene.write(scene.mini("a", **fixed), scene.mini("b"))
+    scene.wait_running("a", after=1)
+    scene.order("start", "b")
+    scene.wait_running("b", after=1)
+
+    assert taken == ports(scene, "a")[0]
+    assert taken not in ports(scene, "b")
+    assert ["4", "4"] == [scene.run(name, "print(2 + 2)") for name in "ab"]

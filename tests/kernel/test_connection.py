@@ -161,7 +161,7 @@ def test_a_configured_port_of_another_kernel_is_refused(tmp_path: Path) -> None:
     other = new(tmp_path, "other")
     port = other.choose(CONFIG, "python3").shell_port
 
-    with pytest.raises(PortTaken, match=f"port {port} .*another kernel"):
+    with pytest.raises(PortTaken, match=f"port {port} .*belongs to kernel other"):
         new(tmp_path).choose(with_ports(shell=port), "python3")
     other.close()
     assert port == new(tmp_path).choose(with_ports(shell=port), "python3").shell_port
@@ -195,7 +195,7 @@ def test_two_kernels_exchange_their_ports(tmp_path: Path) -> None:
         with_ports(**{channel: its.port(channel) for channel in CHANNELS}) for its in (second, first)
     ]
 
-    with pytest.raises(PortOfAnother, match="belongs to another kernel of this supervisor"):
+    with pytest.raises(PortOfAnother, match="belongs to kernel b: restart that one"):
         a.choose(exchanged[0], "x")
     assert ports(first) == ports(b.choose(exchanged[1], "x"))
     assert ports(second) == ports(a.choose(exchanged[0], "x"))

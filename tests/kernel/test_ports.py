@@ -120,9 +120,9 @@ def test_a_claim_overlaps_with_one_for_every_address() -> None:
     claims, owner, other = Claims(), Owner(), Owner()
     claims.claim(owner, [("*", 12_345)])
 
-    assert claims.is_claimed(LOCAL, 12_345, by_other_than=other)
-    assert not claims.is_claimed(LOCAL, 12_345, by_other_than=owner)
-    assert not claims.is_claimed(LOCAL, 12_346, by_other_than=other)
+    assert owner is claims.other_owner(LOCAL, 12_345, than=other)
+    assert claims.other_owner(LOCAL, 12_345, than=owner) is None
+    assert claims.other_owner(LOCAL, 12_346, than=other) is None
 
 
 def test_a_claim_ends_with_its_owner() -> None:
@@ -131,7 +131,7 @@ def test_a_claim_ends_with_its_owner() -> None:
     del owner
     gc.collect()
 
-    assert not claims.is_claimed(LOCAL, 12_345, by_other_than=Owner())
+    assert claims.other_owner(LOCAL, 12_345, than=Owner()) is None
 
 
 @pytest.mark.parametrize("ip", [LOCAL, "*", "localhost"])
