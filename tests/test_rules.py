@@ -69,9 +69,6 @@ UNTESTED = {
     "process/descriptors": "told of kernels that wait for them, with the supervision and in tests/faults",
     "process/dispositions": "told with every launch",
     "process/pulse": "told with the monitor",
-    "settings/keys": "told with the schema, the settings and the mistakes",
-    "settings/rules": "told with the mistakes",
-    "settings/values": "told with the mistakes",
     "version": "a number",
 }
 # Suites that are about no one module, beside those in rooms of their own.

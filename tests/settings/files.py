@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.settings.file import ConfigError, load
+from supervisor.settings.file import ConfigError, load, parse
 
 SPEC = 'kernelspec = "python3"\n'
 
@@ -22,3 +22,13 @@ def told_of(path: Path) -> list[str]:
         load(path)
     assert caught.value.digest
     return [str(mistake).replace(f"{path.parent}/", "") for mistake in caught.value.mistakes]
+
+
+def mistakes(text: str | bytes) -> list[str]:
+    """The mistakes in a text, without the name of the file."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f.toml")
+
+    assert all("f.toml" == mistake.file for mistake in caught.value.mistakes)
+    assert "\n".join(map(str, caught.value.mistakes)) == str(caught.value)
+    return [str(mistake).removeprefix("f.toml: ") for mistake in caught.value.mistakes]

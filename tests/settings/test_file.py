@@ -1,5 +1,7 @@
 """Reading files and what they include: settings, files, digest."""
 
+# ruff: noqa: E501 - messages are one line each
+
 from __future__ import annotations
 
 import os
@@ -11,7 +13,7 @@ import pytest
 
 from supervisor.settings.config import BackoffConfig, Config, KernelConfig
 from supervisor.settings.file import ConfigError, load, parse
-from tests.settings.files import SPEC, told_of, write
+from tests.settings.files import SPEC, mistakes, told_of, write
 
 
 def kernel(body: str) -> KernelConfig:
@@ -219,3 +221,24 @@ def test_it_is_known_where_each_key_is_set(tmp_path: Path) -> None:
         "a": {"kernelspec": "defaults", "env": "defaults", "restart": "defaults"},
         "b": {"argv": "own", "env": "own", "restart": "defaults"},
     } == load(file).origins
+
+
+IN_A_FILE = [
+    ("", "no kernel is declared: add a [kernels.NAME] table"),
+    ("[kernels]", "no kernel is declared: add a [kernels.NAME] table"),
+    ("kernels = 3", "kernels: is an integer, not a table: write [kernels.NAME] for each kernel"),
+    ('kernels.a = "S3"', "kernels.a: is a string, not a table: write [kernels.a]"),
+    (f"supervisor = 1\n[kernels.a]\n{SPEC}", "supervisor: is an integer, not a table: write [supervisor] and its keys below it"),
+    (
+        f'[kernels."a b"]\n{SPEC}',
+        'kernels."a b": "a b" is not a name for a kernel: use letters, digits, ".", "_" and "-", a letter or digit first, at most 64',
+    ),
+    ("include = [" + "'x', " * 1001 + f"]\n[kernels.a]\n{SPEC}", "include: more than 1000 files: include fewer"),
+    (f"include = 3\n[kernels.a]\n{SPEC}", "include: 3 is an integer, not an array of strings: write strings in brackets"),
+    (f'include = ["**"]\n[kernels.a]\n{SPEC}', 'include[0]: "**" is not a file or pattern: write one, such as "kernels.d/*.toml"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), IN_A_FILE)
+def test_what_is_no_file_of_kernels_is_told_once(text: str, told: str) -> None:
+    assert [told] == mistakes(text)

@@ -1,5 +1,7 @@
 """A file before it has a meaning: what cannot be read, and its bytes."""
 
+# ruff: noqa: E501 - messages are one line each
+
 from __future__ import annotations
 
 import os
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.settings.file import ConfigError, load, parse
-from tests.settings.files import SPEC, told_of, write
+from tests.settings.files import SPEC, mistakes, told_of, write
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm() -> None:
@@ -61,3 +63,34 @@ def test_reading_leaves_no_descriptor_open(tmp_path: Path) -> None:
             load(tmp_path)
 
     assert before == len(list(Path("/proc/self/fd").iterdir()))
+
+
+SYNTAX = [
+    ("[kernels.a]\nrestart = always", "line 2, column 11: invalid value: strings need quotes, booleans are true and false"),
+    ("[kernels.a]\n[kernels.a]", "line 2, column 11: [kernels.a] is declared twice: put its keys together"),
+    ("a = 1\na = 2\n", "line 2, column 6: cannot overwrite a value: a key stands in a table once; remove one"),
+    ('[kernels.a]\ncwd = "~', "line 2, column 9: unterminated string: close the quote"),
+    ("[kernels.a", "line 1, column 11: expected ']' at the end of a table declaration: close the bracket"),
+    ("a = [1,", "line 1, column 8: the text ends where a value is due: complete it"),
+    ("a = " + "9" * 5000, "a number has too many digits: write a shorter one"),
+    ("a = " + "[" * 100_000, "is nested too deeply: a table, array or key has too many levels"),
+    ("a = " + "{a=" * 100_000, "is nested too deeply: a table, array or key has too many levels"),
+    ("a" + ".a" * 100_000 + " = 1", "is nested too deeply: a table, array or key has too many levels"),
+    (b"a = 1\nb = '\xff'", "line 2: byte 0xff is not UTF-8: save the file in this encoding"),
+    ("a = '\ud800'", "line 1: byte 0xed is not UTF-8: save the file in this encoding"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), SYNTAX)
+def test_a_mistake_of_syntax_is_told_with_its_line(text: str | bytes, told: str) -> None:
+    assert [told] == mistakes(text)
+
+
+def test_the_error_of_a_wrong_syntax_does_not_carry_the_text() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse('[kernels.a]\nenv = { A = "S3" \n[', "f.toml")
+
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert "S3" not in repr(vars(chain)) + repr(chain.args)
+        chain = chain.__context__
