@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.warm.inside.pending import IDLE, PAGE, REPLIED, SIZE, SLOT, Pending, read
+from supervisor.warm.inside.pending import IDLE, PAGE, REPLIED, SIZE, SLOT, UNREPLIED, Pending, read
 
 ROUNDS = 40
 
@@ -81,7 +81,32 @@ def test_a_link_is_not_followed_and_a_full_file_takes_no_more(tmp_path: Path) ->
 
     pending.take("one more", [b"client"], header("one more"))
 
-    assert (0, None) == (pending.room, pending.taken("one more"))
+    assert pending.taken("one more") is None
+
+
+def test_requests_that_never_get_a_reply_do_not_fill_the_file(tmp_path: Path) -> None:
+    pending = taken(tmp_path / "p")
+
+    for msg_id in map(str, range(2 * SIZE // SLOT)):
+        pending.take(msg_id, [b"client"], header(msg_id))
+        pending.start(msg_id, 1)
+        pending.mark(msg_id, IDLE)
+    pending.take("next", [b"client"], header("next"))
+
+    assert pending.taken("next") is not None
+    assert UNREPLIED + 1 == len(read(str(tmp_path / "p")).requests)
+
+
+def test_a_reply_that_is_on_its_way_while_many_end_is_noted(tmp_path: Path) -> None:
+    ids = list(map(str, range(UNREPLIED)))
+    pending = taken(tmp_path / "p", *ids)
+    for msg_id in ids:
+        pending.mark(msg_id, IDLE)
+
+    assert ids == [json.loads(one.header)["msg_id"] for one in read(str(tmp_path / "p")).requests]
+    for msg_id in ids:
+        pending.mark(msg_id, REPLIED)
+    assert [] == read(str(tmp_path / "p")).requests
 
 
 def test_a_forked_child_changes_nothing(tmp_path: Path) -> None:

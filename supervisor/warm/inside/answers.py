@@ -182,7 +182,8 @@ class Answers:
         if since > ROUTE_FOR:
             self._unroutable.clear()
         if not 0 <= since <= TELL_AGAIN_FOR:
-            for request in [r for r in self._told if r not in self._unroutable]:
+            waiting = set(self._unroutable)
+            for request in [r for r in self._told if r not in waiting]:
                 self._told.remove(request)
                 self._pending.settle(request)
         if self._unroutable and since < 20:

@@ -48,10 +48,13 @@ class _Noting:
         if channel != "shell" or pending is None:
             return
         header = (parent or self.get_parent(channel) or {}).get("header")
-        if header and status == "busy":
-            pending.start(header["msg_id"], self.execution_count)
-        elif header and status == "idle":
-            pending.mark(header["msg_id"], IDLE)
+        try:
+            if header and status == "busy":
+                pending.start(header["msg_id"], self.execution_count)
+            elif header and status == "idle":
+                pending.mark(header["msg_id"], IDLE)
+        except Exception:
+            pass  # an odd header; never keep the kernel from it
 
 
 class _Context:

@@ -1,6 +1,7 @@
 """A doorkeeper for the shell channel of an ipykernel: each request is noted before the kernel has it.
 
-First of all it answers what the run before it left unanswered; only then is anything read.
+First of all it answers what the run before it left unanswered; only then is anything read, as
+eagerly as by the kernel itself, though the record be full: what is not read is not aborted after an error.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ EX_SOFTWARE = 70
 # Frames that are taken at once, and how many requests are known again if they come twice.
 BATCH = 64
 KNOWN = 4096
-# Milliseconds after which it is looked whether there is room again.
-FULL = 20
 
 
 class _Thread(threading.Thread):
@@ -88,18 +87,13 @@ class Doorkeeper:
     def _work(self) -> None:
         raise NotImplementedError
 
-    @property
-    def _has_room(self) -> bool:
-        """What is not read is not lost to us only: it stays with its client."""
-        return self.pending is None or self.pending.room > BATCH
-
     def _note_reply(self, parts: Sequence[Any]) -> None:
         try:
             at = next(i for i, part in enumerate(parts) if memoryview(part) == DELIM)
             parent = json.loads(bytes(parts[at + 3]))
             if parent and self.pending:
                 self.pending.mark(parent["msg_id"], REPLIED)
-        except (StopIteration, LookupError, ValueError, TypeError):
+        except Exception:
             pass  # no message of the protocol
 
     def _noted(self, frames: list[zmq.Frame]) -> list[zmq.Frame]:
@@ -120,7 +114,8 @@ class Doorkeeper:
             self._seen.popitem(last=False)
         code = b""
         if self._order["code"] and message.kind == "execute_request":
-            code = json.loads(message.content)["code"][: self._order["code"]].encode()
+            text = json.loads(message.content)["code"][: self._order["code"]]
+            code = text.encode(errors="backslashreplace")
         assert self.pending is not None, "start comes first"
         self.pending.take(message.msg_id, message.idents, message.header, code)
 
@@ -165,7 +160,6 @@ class InShellThread(Doorkeeper):
         super().__init__(app, record_fd)
         self._has_begun, self._loop = threading.Event(), app.shell_channel_thread.io_loop
         self._send, self.outer.send_multipart = self.outer.send_multipart, self._reply
-        self._due: Any = None
         # First of all: until it has begun and answered, nothing is read.
         self._loop.add_callback(self._guarded)
 
@@ -178,33 +172,23 @@ class InShellThread(Doorkeeper):
 
     def _guarded(self) -> None:
         self._has_begun.wait()
-        super()._guarded()
+        if self.pending is not None:
+            super()._guarded()
 
     def _work(self) -> None:
-        """Try again what could not be sent, and read on if there is room again."""
+        """Try again what could not be sent."""
         after = self._answers.retry() if self._answers else None
-        if self._has_room:
-            # Anew: what is sent beside the stream hides from it what has come.
-            self._app.kernel.shell_stream.on_recv(self._app.kernel.shell_channel_thread_main, copy=False)
-        else:
-            after = min(after or FULL, FULL)
-        self._work_after(after)
-
-    def _work_after(self, after: int | None) -> None:
-        if self._due is not None:
-            self._loop.remove_timeout(self._due)
-        self._due = None if after is None else self._loop.call_later(after / 1000, self._work)
+        # Anew: what is sent beside the stream hides from it what has come.
+        self._app.kernel.shell_stream.on_recv(self._app.kernel.shell_channel_thread_main, copy=False)
+        if after is not None:
+            self._loop.call_later(after / 1000, self._work)
 
     def received(self, frames: list[zmq.Frame]) -> list[list[zmq.Frame]]:
         """A request, and what has come with it: noted, all of them, before the kernel has the first.
 
         Beside a busy interpreter every frame costs a switch interval.
         """
-        found = [self._noted(each) for each in chain([frames], _take_all(self.outer, BATCH))]
-        if not self._has_room:
-            self._app.kernel.shell_stream.stop_on_recv()
-            self._work_after(FULL)
-        return found
+        return [self._noted(each) for each in chain([frames], _take_all(self.outer, BATCH))]
 
     def _reply(self, parts: Sequence[Any], *arguments: Any, **options: Any) -> Any:
         sent = self._send(parts, *arguments, **options)
@@ -241,21 +225,18 @@ class InOwnThread(Doorkeeper):
             self._thread.join(2)
 
     def _work(self) -> None:
-        poller, is_open = zmq.Poller(), True
+        poller = zmq.Poller()
         for source in (self._inner, self._bell_in, self.outer):
             poller.register(source, zmq.POLLIN)
         while not self._ended:
             after = self._answers.retry() if self._answers else None
-            ready = dict(poller.poll(after if is_open else min(after or FULL, FULL)))
+            ready = dict(poller.poll(after))
             if self._inner in ready:
                 self._send_all()
             if self.outer in ready:
                 # Noted first, all of them, as above.
                 for frames in [self._noted(frames) for frames in _take_all(self.outer, BATCH)]:
                     self._inner.send_multipart(frames, copy=False)
-            if self._has_room is not is_open:
-                is_open = not is_open
-                poller.modify(self.outer, zmq.POLLIN if is_open else 0)
         self._send_all()
         for end in (self.outer, self._inner):
             end.close()

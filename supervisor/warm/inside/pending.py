@@ -28,9 +28,11 @@ _FIXED = struct.Struct("<IQdBHH")
 REPLIED, IDLE, _STARTED = 6, 7, 8
 # Who replied or went idle: the kernel that took it, or one after it.
 BY_ITSELF, FOR_IT = 1, 2
+# So many that have ended without a reply are kept: theirs may be on its way; older ones get none, ever.
+UNREPLIED = 64
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Request:
     """One request that was read, by where its slot begins; instants are seconds since the epoch."""
 
@@ -121,6 +123,7 @@ class Pending:
         self._map = mmap.mmap(-1, SIZE) if path is None else _map(path)
         self._run, self._number = run & 0xFFFFFFFF, 0
         self._slot_of: dict[str, int] = {}
+        self._unreplied: dict[str, None] = {}
         self._pid = os.getpid()
         self._map[: _TOP.size] = _TOP.pack(MAGIC, 0, 0)
         # Not through the map: every page of it that is touched is memory of this process.
@@ -128,11 +131,6 @@ class Pending:
         kept = {request.slot for request in self.left}
         # The lowest first: the same page again and again.
         self._free = [at for at in range(SIZE - SLOT, PAGE - 1, -SLOT) if at not in kept]
-
-    @property
-    def room(self) -> int:
-        """How many more requests can be taken."""
-        return len(self._free)
 
     def fail(self, reason: str) -> None:
         """Put on record why the start failed."""
@@ -161,12 +159,27 @@ class Pending:
             self._map[at + _STARTED] = 1
 
     def mark(self, msg_id: str, what: int) -> None:
-        """REPLIED or IDLE; with both, the slot is free again."""
+        """REPLIED or IDLE; with both, the slot is free again.
+
+        A kernel replies before it is idle or, to what it does not know and where it fails itself, never.
+        """
         at = self._slot_of.get(msg_id)
         if at is None or os.getpid() != self._pid:  # a forked child shares the map
             return
         self._map[at + what] = BY_ITSELF
-        if self._map[at + REPLIED] and self._map[at + IDLE] and self._slot_of.pop(msg_id, None) is not None:
+        if self._map[at + REPLIED] and self._map[at + IDLE]:
+            self._unreplied.pop(msg_id, None)
+            self._free_slot(msg_id)
+        elif what == IDLE:
+            self._unreplied[msg_id] = None
+            if len(self._unreplied) > UNREPLIED:
+                oldest = list(self._unreplied)[0]  # noqa: RUF015 - other threads change it
+                self._unreplied.pop(oldest, None)
+                self._free_slot(oldest)
+
+    def _free_slot(self, msg_id: str) -> None:
+        at = self._slot_of.pop(msg_id, None)
+        if at is not None:
             self._wipe(at)
 
     def taken(self, msg_id: str) -> Request | None:
