@@ -43,7 +43,7 @@ from supervisor.kernel.confinement import Confinement
 from supervisor.kernel.connection import CHANNELS, Address, PortOfAnother, read_address
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.handle import Handle, LocalHandle
-from supervisor.kernel.holder import holder
+from supervisor.kernel.holder import look_for
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, describe_failure, interrupt_mode, owner
 from supervisor.kernel.local import LocalKernel
@@ -168,19 +168,13 @@ class Entry:
                 log.exception("launching kernel %s failed", self.name)
             failure = describe_failure(error)
             if isinstance(error, PortTaken) and not isinstance(error, PortOfAnother):
-                failure = replace(failure, detail=failure.detail + await self._holder(error))
+                who = await look_for(self._launching, error.place, mark(self._places.state_dir, self.name, 0))
+                failure = replace(failure, detail=failure.detail + who)
             report(SpawnFailed(self.name, effect.generation, failure))
             return
         self._is_there(run)
         report(Spawned(self.name, effect.generation, run.handle.identity, run.begun))
         run.watch()
-
-    async def _holder(self, taken: PortTaken) -> str:
-        """Who has the port, in words that follow; nothing where that cannot be seen."""
-        try:
-            return await self._launching.do(holder, taken.place, mark(self._places.state_dir, self.name, 0))
-        except (Hanging, OSError):
-            return ""
 
     async def _launch(self, effect: Spawn, report: Report) -> Run:
         config, before = effect.config, (self.connection.address, self.spec_mode)
@@ -487,16 +481,12 @@ class Entry:
         if self.run is not None:
             self._trimming.begin(growth)
 
-    def run_of(self, generation: int) -> Run | None:
-        """The run of this generation, if it is the current one."""
-        return self.run if self.run is not None and self.run.generation == generation else None
-
     async def wait_run_of(self, generation: int) -> Run | None:
-        """The run of this generation, once an adoption that is under way is over."""
-        if self.run_of(generation) is None:
+        """The run of this generation, if it is the current one once an adoption under way is over."""
+        if self.run is None or self.run.generation != generation:
             async with self._turn:
                 pass
-        return self.run_of(generation)
+        return self.run if self.run is not None and self.run.generation == generation else None
 
     async def apply(self, config: KernelConfig) -> None:
         """Other live settings are in force."""

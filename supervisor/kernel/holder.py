@@ -6,6 +6,7 @@ process; ends nobody.
 
 from __future__ import annotations
 
+from supervisor.disk.off_loop import Hanging, Lane
 from supervisor.process.group import variable_of
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.wording import one_line
@@ -25,6 +26,14 @@ def holder(place: int | str, the_mark: str) -> str:
     if _is_of_same_kernel(pid, the_mark):
         return f"{who}, a child of this kernel that has left it: end it (kill {pid})"
     return f"{who}: end it, or give the kernel another port"
+
+
+async def look_for(lane: Lane, place: int | str, the_mark: str) -> str:
+    """The same, looked for in a lane; "" where the system does not answer."""
+    try:
+        return await lane.do(holder, place, the_mark)
+    except (Hanging, OSError):
+        return ""
 
 
 def _listener(place: int | str) -> int | None:

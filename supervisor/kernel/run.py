@@ -26,7 +26,7 @@ from supervisor.kernel.aftermath import Aftermath, executing_of, left_of
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.connection import Connection
 from supervisor.kernel.handle import Handle
-from supervisor.kernel.holder import holder
+from supervisor.kernel.holder import look_for
 from supervisor.kernel.monitor import Monitor
 from supervisor.output.file import OutputFile
 from supervisor.output.stream import Position
@@ -307,12 +307,8 @@ class Run:
         return ended
 
     async def _with_holder(self, ended: Exit) -> Exit:
-        """The same, with who has the port."""
         place = self._connection.taken_place()
-        try:
-            who = "" if place is None else await self._reading.do(holder, place, self._mark)
-        except (Hanging, OSError):
-            return ended
+        who = "" if place is None else await look_for(self._reading, place, self._mark)
         return replace(ended, detail=f"{ended.detail}{who}")
 
     async def _tell_escaped(self) -> None:
