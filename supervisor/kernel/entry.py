@@ -25,16 +25,7 @@ from msgspec.structs import replace
 from supervisor.cgroups.tree import RunId
 from supervisor.core.actions import Adopt, Discard, Park, Spawn
 from supervisor.core.events import Exited, Fact, Noted, Spawned, SpawnFailed
-from supervisor.core.model import (
-    Begun,
-    Cause,
-    Death,
-    Exit,
-    JobId,
-    Kernel,
-    ProcessId,
-    State,
-)
+from supervisor.core.model import Begun, Cause, Death, Exit, JobId, Kernel, ProcessId, State
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.aftermath import Aftermath
