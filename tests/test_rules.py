@@ -66,9 +66,6 @@ UNTESTED = {
     "kernel/warmth": "told with kernels that start warm",
     "output/stream": "told with the file that it reads",
     "page/handlers": "told of the page in Jupyter's own server",
-    "process/descriptors": "told of kernels that wait for them, with the supervision and in tests/faults",
-    "process/dispositions": "told with every launch",
-    "process/pulse": "told with the monitor",
     "version": "a number",
 }
 # Suites that are about no one module, beside those in rooms of their own.
