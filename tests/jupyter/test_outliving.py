@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.daemon import wait_for
+from supervisor.version import __version__
+from tests.e2e.daemon import ROOT, wait_for
 from tests.jupyter.lab import Page, Server, until_there
 
 COUNT = "import time\nfor i in range(60): print(i, flush=True); time.sleep(0.1)"
+
+
+NEWER = "99.0.0"
+
+
+def newer_code(folder: Path) -> Path:
+    """Where another copy of the program is, of another version."""
+    to = folder / "newer"
+    shutil.copytree(ROOT / "supervisor", to / "supervisor", ignore=shutil.ignore_patterns("__pycache__"))
+    version = to / "supervisor" / "version.py"
+    version.write_text(version.read_text().replace(__version__, NEWER))
+    return to
 
 
 def wait_daemon_gone(lab: Server, signum: int) -> None:
@@ -20,9 +36,9 @@ def wait_daemon_gone(lab: Server, signum: int) -> None:
     lab.scene.daemon.wait(30)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGKILL], ids=["detached", "killed"])
+@pytest.mark.parametrize("how", ["detached", "killed", "upgraded"])
 def test_a_notebook_goes_on_without_a_daemon_and_orders_are_answered_503(
-    page: Page, lab: Server, signum: int
+    page: Page, lab: Server, how: str
 ) -> None:
     lab.notebook("count.ipynb", "analysis", "", "")
     page.open("count.ipynb")
@@ -30,11 +46,16 @@ def test_a_notebook_goes_on_without_a_daemon_and_orders_are_answered_503(
     page.begin(COUNT)
     page.wait_text("2")
 
-    wait_daemon_gone(lab, signum)
+    wait_daemon_gone(lab, signal.SIGKILL if how == "killed" else signal.SIGUSR2)
     asked = {
         verb: lab.ask("POST", f"/api/kernels/{before['id']}/{verb}")[0] for verb in ("interrupt", "restart")
     }
-    lab.scene.start("analysis")
+    if how == "upgraded":
+        newer = newer_code(lab.scene.directory)
+        lab.scene.start("analysis", within=("env", f"PYTHONPATH={newer}", sys.executable))
+        assert NEWER == lab.scene.status()["version"]
+    else:
+        lab.scene.start("analysis")
 
     page.wait_text("59")
     assert [str(i) for i in range(60)] == page.text().split()
