@@ -7,15 +7,12 @@ import os
 import signal
 import socket
 import threading
-from typing import Any
 
-import psutil
 import pytest
 
 from supervisor.core.actions import Apply, SignalGroup
-from supervisor.core.events import Answered, Escaped, Exited, Missed, Ready, Spawned
+from supervisor.core.events import Answered, Exited, Missed, Ready, Spawned
 from supervisor.core.model import Cause, Check
-from supervisor.kernel import handle as handles
 from supervisor.kernel import local
 from supervisor.kernel import run as runs
 from supervisor.kernel.connection import Address
@@ -26,13 +23,6 @@ from tests.waiting import DEADLINE, until
 
 QUICK = HeartbeatConfig(interval=0.05, misses=1)
 OFF = ProbeConfig(action="off")
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.parametrize(
@@ -71,46 +61,6 @@ async def test_checks_are_those_of_the_edit_that_came_while_it_started(hosting: 
     assert Check.HEARTBEAT is missed.check
 
 
-async def test_children_in_the_group_end_with_the_kernel(hosting: Hosting) -> None:
-    spawned = await hosting.spawn(child_of("start_new_session=False"))
-    await until(lambda: told_pid(hosting) is not None)
-    child = told_pid(hosting)
-    assert child is not None
-
-    await hosting.kill(spawned)
-
-    assert has_ended(child)
-
-
-def child_of(how: str) -> Any:
-    import sys
-
-    from supervisor.settings.config import KernelConfig
-
-    code = f"import subprocess, time; c = subprocess.Popen(['sleep', '600'], {how}); print(c.pid, flush=True)"
-    argv = (sys.executable, "-c", f"{code}; time.sleep(600)", "{connection_file}")
-    return KernelConfig(name="a", argv=argv)
-
-
-def told_pid(hosting: Hosting) -> int | None:
-    text = hosting.places.output_file("a").read_text()
-    return int(text) if text.endswith("\n") else None
-
-
-async def test_children_that_left_are_told_before_all_is_told(hosting: Hosting) -> None:
-    spawned = await hosting.spawn(child_of("start_new_session=True"))
-    await until(lambda: told_pid(hosting) is not None)
-    child = told_pid(hosting)
-    assert child is not None
-    try:
-        await hosting.kill(spawned)
-        await asyncio.wait_for(hosting.host.wait_told(), DEADLINE)
-
-        assert [Escaped("a", 1, (child,))] == hosting.of(Escaped)
-    finally:
-        os.kill(child, signal.SIGKILL)
-
-
 async def test_an_end_is_told_though_it_cannot_be_watched_for_a_while(
     hosting: Hosting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,17 +78,6 @@ async def test_an_end_is_told_though_it_cannot_be_watched_for_a_while(
 
     assert [] == failures
     assert 1 == len(hosting.of(Exited))
-
-
-async def test_an_end_is_told_though_what_is_left_behind_cannot_be_looked_for(
-    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(process: object) -> bool:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(handles, "end_group", fail)
-
-    await hosting.kill(await hosting.spawn(config()))
 
 
 async def test_an_end_is_told_though_its_output_cannot_be_read(

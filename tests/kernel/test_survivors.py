@@ -403,14 +403,6 @@ async def test_the_last_death_is_remembered_with_its_date(store: RecordStore, pl
     assert 99 < asyncio.get_running_loop().time() - remembered.at < 130
 
 
-async def test_a_cause_of_a_newer_version_is_unknown(store: RecordStore, places: Places) -> None:
-    store.write(record(None, deaths=(RecordedDeath(at_wall=0.0, generation=1, cause="melted"),)))
-
-    remembered = (await only(store, places)).deaths[-1]
-
-    assert Cause.UNKNOWN is remembered.exit.cause
-
-
 async def test_a_record_of_a_newer_version_leaves_its_kernel_alone(
     store: RecordStore, places: Places
 ) -> None:
