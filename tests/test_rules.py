@@ -50,16 +50,12 @@ PATCHED = {
 # Modules that have no test file of their own name, and why; the others have one in the room of their name.
 UNTESTED = {
     "cli/exits": "numbers and an exception",
-    "cli/hooks": "told with the hooks that it asks for",
-    "cli/metrics": "told with the page that has the same",
-    "cli/table": "told by every verb that prints one",
     "control/steering": "a protocol",
     "core/actions": "types",
     "core/events": "types",
     "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
     "kernel/equipment": "values",
-    "output/stream": "told with the file that it reads",
     "page/handlers": "told of the page in Jupyter's own server",
     "version": "a number",
 }

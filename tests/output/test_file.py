@@ -19,6 +19,7 @@ from supervisor.output import file as module
 from supervisor.output import stream
 from supervisor.output.file import OutputFile, Reader, clean_lines, follow, read
 from supervisor.output.stream import Position
+from tests.output.lines import append, line, lines
 from tests.waiting import DEADLINE, wait_for
 
 WRITER = """
@@ -26,34 +27,6 @@ import os, sys, time
 for number in range(int(sys.argv[1])):
     os.write(1, b"line %07d\\n" % number)
 """
-
-
-@pytest.fixture(params=["shortened", "holed"])
-def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file where blocks can be taken out of a file, and one where there can only be a hole."""
-    if request.param == "holed":
-        real = module._fallocate
-
-        def without_collapse(fd: int, mode: int, offset: int, length: int) -> None:
-            if mode == module._COLLAPSE_RANGE:
-                raise OSError(errno.EOPNOTSUPP, "not here")
-            real(fd, mode, offset, length)
-
-        monkeypatch.setattr(module, "_fallocate", without_collapse)
-    return tmp_path / "a.log"
-
-
-def line(number: int) -> bytes:
-    return b"line %07d\n" % number
-
-
-def lines(*numbers: int) -> bytes:
-    return b"".join(map(line, numbers))
-
-
-def append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
 
 
 def contents(path: Path) -> bytes:
@@ -327,68 +300,6 @@ def test_a_fragment_at_the_beginning_of_the_tail_is_left_out(path: Path) -> None
 
     assert ("line 0000003",) == OutputFile(path).tail_since(Position(), 20, max_bytes=20)
     assert ("0003",) == OutputFile(path).tail_since(Position(), 20, max_bytes=5)
-
-
-def test_what_a_run_wrote_is_told_from_what_was_there_before(path: Path) -> None:
-    file = OutputFile(path)
-    append(path, lines(1, 2))
-    begin = file.position()
-    assert () == file.tail_since(begin)
-
-    append(path, lines(3, 4))
-
-    assert ("line 0000003", "line 0000004") == file.tail_since(begin)
-
-
-def test_that_holds_when_the_file_was_trimmed_in_between(path: Path) -> None:
-    file = OutputFile(path)
-    append(path, lines(*range(600)))
-    file.trim(3000, 9)
-    append(path, lines(*range(600, 620)))
-    begin = file.position()
-    append(path, lines(*range(1000, 1200)))
-    begin_again = file.position()
-
-    assert 200 == len(file.tail_since(begin, 999))
-    assert file.trim(1500, 9)
-    assert tuple(f"line {n:07}" for n in range(1000, 1200)) == file.tail_since(begin, 999)
-    assert () == file.tail_since(begin_again)
-    append(path, line(2000))
-    assert ("line 0002000",) == file.tail_since(begin_again)
-
-
-def test_that_holds_when_the_file_was_rotated_in_between(path: Path) -> None:
-    file = OutputFile(path)
-    append(path, line(1))
-    begin = file.position()
-    append(path, line(2))
-    file.rotate(1, 3)
-    append(path, line(3))
-
-    assert ("line 0000002", "line 0000003") == file.tail_since(begin)
-
-
-def test_of_a_run_whose_beginning_is_gone_all_that_is_left_counts(path: Path) -> None:
-    file = OutputFile(path)
-    append(path, line(0))
-    file.rotate(1, 2)
-    append(path, line(1))
-    begin = file.position()
-    for number in range(2, 6):
-        append(path, line(number))
-        file.rotate(1, 2)
-
-    assert ("line 0000004", "line 0000005") == file.tail_since(begin)
-
-
-def test_an_emptied_file_is_read_from_its_beginning(path: Path) -> None:
-    file = OutputFile(path)
-    append(path, lines(1, 2, 3))
-    begin = file.position()
-    os.truncate(path, 0)
-    append(path, line(4))
-
-    assert ("line 0000004",) == file.tail_since(begin)
 
 
 @pytest.mark.parametrize(
