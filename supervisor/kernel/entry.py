@@ -560,6 +560,7 @@ class Entry:
             if self._known is not None:
                 return
             self._launching.begin(self._pending.unlink, True)
+            self._trimming.close()
             self.connection.close()
             self.keeper.keep(None)
         await self.keeper.flush()

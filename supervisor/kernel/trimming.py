@@ -68,9 +68,10 @@ class Trimming:
             self._task = asyncio.get_running_loop().create_task(self._look_after(growth))
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more, until another ``begin``."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
 
     async def _look_after(self, growth: Growth) -> None:
         while True:
