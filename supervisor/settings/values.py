@@ -209,6 +209,9 @@ def _wrong_kind(key: Key, value: Any, todo: str, *, secret: bool = False) -> Wro
 # Keys that do not exist: where else they belong, or what was meant.
 
 
+_OF_TABLES = {Kind.MAPPING, Kind.TABLE, Kind.TABLES}
+
+
 def no_such_key(name: str, value: Any, table: type[Settings], path: Path) -> str:
     """What to say of a key that the table (at ``path``) does not have, and what was probably meant."""
     keys = keys_of(table)
@@ -216,7 +219,8 @@ def no_such_key(name: str, value: Any, table: type[Settings], path: Path) -> str
         return "no such key; the name of a kernel is that of its table, [kernels.NAME]"
     if places := _places(name, table):
         return f"no such key here; it belongs {' or '.join(places)}"
-    if meant := closest(name, [key for key in keys if key != "name"]):
+    fit = (key for key in keys.values() if not isinstance(value, dict) or key.kind in _OF_TABLES)
+    if meant := closest(name, [key.name for key in fit if key.name != "name"]):
         return f"no such key; did you mean {quoted(meant)}?"
     if table is KernelConfig and isinstance(value, dict) and path[0] == "kernels":
         longer = quoted(cut(f"{path[-1]}.{name}"))

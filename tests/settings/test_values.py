@@ -22,6 +22,7 @@ IN_A_KERNEL = [
         "include: no such key here; it belongs at the top of the file, above the first table",
     ),
     ('name = "b"', "name: no such key; the name of a kernel is that of its table, [kernels.NAME]"),
+    ("cmd = {}", 'cmd: no such key; if the dot is part of the kernel\'s name, quote it: [kernels."a.cmd"]'),
     ("b = {}", 'b: no such key; if the dot is part of the kernel\'s name, quote it: [kernels."a.b"]'),
     (
         'FOO = "S3"',
