@@ -249,13 +249,21 @@ class Past:
     waiting: tuple[bytes, ...]
 
     def replay(self, **choice: Unpack[Choice]) -> Iterator[dict[str, object]]:
-        """As the function ``replay``, with what waited at the end."""
+        """As the function ``replay``, with what waited at the end; what cannot be read is left out."""
         wanted = _Wanted(choice)
         waiting = [found for line in self.waiting if (found := wanted.event_of(line)) is not None]
         if (last := choice.get("last")) is not None:
             waiting = waiting[-last:] if last else []
             choice["last"] = last - len(waiting)
-        return chain(replay(self.path, self.end, **choice), waiting)
+        return chain(self._on_disk(choice), waiting)
+
+    def _on_disk(self, choice: Choice) -> Iterator[dict[str, object]]:
+        try:
+            yield from replay(self.path, self.end, **choice)
+        except OSError as error:
+            import logging  # whoever only reads the files does without
+
+            logging.getLogger(__name__).warning("the events so far cannot be read: %s", error)
 
 
 def replay(

@@ -326,6 +326,20 @@ def test_a_disk_that_hangs_holds_nobody_up_is_told_and_gets_all_in_order_once_it
     wait_for(lambda: told[-1] is None)
 
 
+def test_of_what_cannot_be_read_a_snapshot_tells_what_waits_in_memory(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.mkdir()
+    file = EventsFile(path)
+    file(event(0))
+
+    assert [0] == numbers(file.snapshot().replay())
+
+    assert (
+        f"the events so far cannot be read: [Errno 22] it is a directory: remove it: '{path}'" in caplog.text
+    )
+
+
 def test_a_snapshot_holds_what_has_happened_until_then_though_the_files_are_rotated_meanwhile(
     path: Path,
 ) -> None:
