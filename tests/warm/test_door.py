@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from jupyter_client import BlockingKernelClient
 
+from supervisor.warm.command import read_command
 from supervisor.warm.inside.pending import SLOTS, read
 from tests.waiting import wait_for
 from tests.warm.kept import Kept
@@ -107,3 +108,20 @@ def replies_to_odd(client: BlockingKernelClient) -> list[object]:
     while last not in answered:
         answered.append(client.get_shell_msg(timeout=PATIENCE)["parent_header"].get("msg_id"))
     return answered[:-1]
+
+
+def test_a_kernel_that_fails_to_begin_exits(kept: Kept) -> None:
+    kept.kill()
+    (kept.folder / "failing.py").write_text(
+        "from ipykernel.ipkernel import IPythonKernel\n"
+        "class Failing(IPythonKernel):\n"
+        "    def __init__(self, **words): super().__init__(**words); raise RuntimeError('it fails')\n"
+    )
+    kept.env["PYTHONPATH"] = str(kept.folder)
+    kept.parts = read_command([*kept.argv, "--IPKernelApp.kernel_class=failing.Failing"])
+
+    kept.start()
+
+    kept.wait()
+    assert 1 == kept.process.returncode
+    assert "RuntimeError: it fails" in kept.output.read_text()

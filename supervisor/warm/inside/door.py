@@ -223,6 +223,8 @@ class InOwnThread(Doorkeeper):
         self._bell.send(b"x")
         if self._thread.is_alive():
             self._thread.join(2)
+        elif self._thread.ident is None:  # the kernel has failed before
+            self._close()
 
     def _work(self) -> None:
         poller = zmq.Poller()
@@ -238,6 +240,9 @@ class InOwnThread(Doorkeeper):
                 for frames in [self._noted(frames) for frames in _take_all(self.outer, BATCH)]:
                     self._inner.send_multipart(frames, copy=False)
         self._send_all()
+        self._close()
+
+    def _close(self) -> None:
         for end in (self.outer, self._inner):
             end.close()
 
