@@ -56,6 +56,8 @@ UNTESTED = {
     "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
     "kernel/equipment": "values",
+    "warm/inside/launch": "told with all that it loads",
+    "warm/inside/prepared": "told by a kernel that is prepared: it is the same as any",
     "page/handlers": "told of the page in Jupyter's own server",
     "version": "a number",
 }
@@ -68,13 +70,20 @@ STORIES = {
     "kernel/test_hanging": "launches and adoptions whose disk hangs",
     "machines/test_ssh": "the node, the relay, and a real ssh between them",
     "manager/test_ipykernel": "managers of a real kernel",
+    "jupyter/test_hostile": "daemons and files that do what they should not",
+    "jupyter/test_lab": "a person in JupyterLab",
+    "jupyter/test_libraries": "the client libraries of editors and agents",
+    "jupyter/test_outliving": "daemon and server come and go under a notebook",
+    "jupyter/test_page": "a person at the page",
+    "jupyter/test_slurm": "a notebook whose kernel moves",
+    "warm/test_same_kernel": "a warm kernel is as a cold one",
     "test_distribution": "what is built of the project",
     "test_home": "the tests themselves",
     "test_layers": "the rooms",
     "test_off_loop": "what runs on the loop, in all rooms",
     "test_rules": "the tests themselves",
 }
-# Rooms of tests that are about no one module; "jupyter" and "warm" are seen from outside.
+# Rooms of tests that are about no one module.
 ROOMS_OF_STORIES = {
     "e2e",
     "faults",
@@ -82,10 +91,8 @@ ROOMS_OF_STORIES = {
     "soak",
     "systemd",
     "docs",
-    "jupyter",
     "packaging",
     "slurm",
-    "warm",
 }
 PATCHES = ("setattr", "delattr", "setitem")
 SUPERVISOR = TESTS.parent / "supervisor"

@@ -1,227 +1,90 @@
-"""Programs without a page: batch tools by the provisioner, and the client libraries of editors and agents."""
+"""Notebooks that the server itself executes: jupyter-collaboration with jupyter-server-nbmodel.
+
+They change a JupyterLab as a whole, so that they are not in the environment of the other tests.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
-from tests.e2e.daemon import wait_for
-from tests.jupyter.lab import TOKEN, Server
+from tests.e2e.daemon import Scene, wait_for
+from tests.jupyter.lab import Page, Server, until_there
 
-NODE_MODULES = Path(sys.prefix) / "node_modules"
+NEEDED = ("jupyter_server_nbmodel", "jupyter_collaboration")
+MISSING = [name for name in NEEDED if find_spec(name) is None]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _kernelspecs(lab: Server) -> None:
-    lab.command("jupyter", "kernelspecs", "--user")
-
-
-def program(lab: Server, text: str, *words: str) -> str:
-    """What a program prints that runs in the environment of Jupyter."""
-    done = subprocess.run(
-        [sys.executable, "-c", text, *words],
-        cwd=lab.root,
-        env=lab.environment(),
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stderr
-    return done.stdout.strip()
-
-
-def kill_when_busy(lab: Server, name: str) -> Callable[[], float]:
-    """Kill the kernel as soon as its cell runs; a function that tells when that was."""
-    killed: list[float] = []
-
-    def work() -> None:
-        wait_for((lab.root / "in-a-cell").exists, "the cell runs")
-        os.kill(lab.scene.kernel(name)["pid"], signal.SIGKILL)
-        killed.append(time.time())
-        (lab.root / "in-a-cell").unlink()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-
-    def instant() -> float:
-        thread.join()
-        return killed[0]
-
-    return instant
-
-
-SLEEP = "import pathlib, time\npathlib.Path({!r}).touch()\ntime.sleep(60)"
-NBCLIENT = """
-import sys, nbformat, time
-from nbclient import NotebookClient
-book = nbformat.v4.new_notebook()
-book.cells = [nbformat.v4.new_code_cell(code) for code in sys.argv[2:]]
-try:
-    NotebookClient(book, kernel_name=sys.argv[1], timeout=60).execute()
-    print("".join(output.text for cell in book.cells for output in cell.outputs).strip())
-except Exception as error:
-    print(type(error).__name__, time.time())
-"""
-PAPERMILL = """
-import sys, nbformat, papermill, time
-book = nbformat.v4.new_notebook()
-book.cells = [nbformat.v4.new_code_cell(code) for code in sys.argv[2:]]
-book.metadata["kernelspec"] = {"name": sys.argv[1], "display_name": "", "language": "python"}
-nbformat.write(book, "in.ipynb")
-try:
-    done = papermill.execute_notebook("in.ipynb", "out.ipynb", progress_bar=False)
-    print("".join("".join(o.get("text", "")) for cell in done.cells for o in cell.outputs).strip())
-except Exception as error:
-    print(type(error).__name__, time.time())
-"""
-
-
-@pytest.mark.parametrize("tool", [NBCLIENT, PAPERMILL], ids=["nbclient", "papermill"])
-def test_a_batch_tool_runs_on_the_living_kernel_and_leaves_it(lab: Server, tool: str) -> None:
-    before = lab.scene.kernel("robot")
-    lab.scene.execute("robot", "kept = 42")
-
-    assert "42" == program(lab, tool, "robot", "print(kept)")
-
-    assert before["pid"] == lab.scene.kernel("robot")["pid"]
-    assert "42" == lab.scene.run("robot", "print(kept)")
-
-
-@pytest.mark.parametrize("tool", [NBCLIENT, PAPERMILL], ids=["nbclient", "papermill"])
-def test_a_kernel_that_is_killed_in_a_cell_of_a_batch_tool_is_an_error(
-    lab: Server, tool: str, record_property: Callable[[str, object], None]
-) -> None:
-    killed = kill_when_busy(lab, "robot")
-
-    told, at = program(lab, tool, "robot", SLEEP.format(str(lab.root / "in-a-cell"))).split()
-
-    assert "DeadKernelError" == told
-    record_property("seconds", float(at) - killed())
-    lab.scene.wait_running("robot")
-
-
-def test_a_batch_tool_that_ends_does_not_interrupt_the_cell_of_another(lab: Server) -> None:
-    with lab.scene.client("robot") as client:
-        client.execute("import time; time.sleep(4); print('whole')")
-        wait_for(lambda: lab.kernel("robot")["execution_state"] == "busy", "it is busy")
-
-        program(
-            lab,
-            "import sys, asyncio\nfrom jupyter_client.manager import KernelManager\n"
-            "m = KernelManager(kernel_name='robot'); m.start_kernel(); m.shutdown_kernel()",
-        )
-
-        def heard() -> bool:
-            return client.get_iopub_msg(timeout=20)["content"].get("text", "").strip() == "whole"
-
-        wait_for(heard, "the cell ended by itself")
-
-
-def test_a_restart_by_a_local_client_is_an_order(lab: Server) -> None:
-    before = lab.scene.kernel("robot")["generation"]
-
-    told = program(
-        lab,
-        "from jupyter_client.manager import start_new_kernel\n"
-        "m, c = start_new_kernel(kernel_name='robot')\nc.execute('w = 1', reply=True)\n"
-        "m.restart_kernel(); c.wait_for_ready(timeout=30)\n"
-        "print(c.execute_interactive(\"print('w' in globals())\", timeout=30)['content']['status'])\n"
-        "m.shutdown_kernel()",
-    )
-
-    assert "False\nok" == told
-    assert before + 1 == lab.scene.kernel("robot")["generation"]
-
-
-def test_jupyter_kernel_client_reaches_a_kernel_by_id_and_by_name(lab: Server) -> None:
-    lab.scene.execute("robot", "m = 8")
-    before = lab.scene.kernel("robot")["generation"]
-    text = """
-import sys
-from jupyter_kernel_client import JupyterKernelClient as Client
-url, token, id_ = sys.argv[1:]
-def said(client, code):
-    return "".join(o.get("text", o.get("ename", "")) for o in client.execute(code)["outputs"]).strip()
-one = Client(server_url=url, token=token, kernel_id=id_); one.start(); print(said(one, "print(m)"))
-one.restart(); print(said(one, "print('m' in globals())")); one.stop()
-two = Client(server_url=url, token=token); two.start(name="robot"); print(two.id == id_); said(two, "n = 1")
-two.stop(shutdown_kernel=True)
-three = Client(server_url=url, token=token, kernel_id=id_); three.start(); print(said(three, "print(n)"))
-three.stop()
-"""
-
-    assert "8\nFalse\nTrue\n1" == program(lab, text, lab.url, TOKEN, lab.scene.kernel("robot")["id"])
-    assert before + 1 == lab.scene.kernel("robot")["generation"]
-
-
-def test_a_kernel_that_is_killed_in_a_cell_of_jupyter_kernel_client_is_an_error(
-    lab: Server, record_property: Callable[[str, object], None]
-) -> None:
-    killed = kill_when_busy(lab, "robot")
-    text = """
-import sys, time
-from jupyter_kernel_client import JupyterKernelClient as Client
-client = Client(server_url=sys.argv[1], token=sys.argv[2], kernel_id=sys.argv[3]); client.start()
-answer = client.execute(sys.argv[4], timeout=60)
-print(answer["status"], *(o.get("ename") for o in answer["outputs"]), time.time())
-client.stop()
-"""
-    code = SLEEP.format(str(lab.root / "in-a-cell"))
-
-    told, name, at = program(lab, text, lab.url, TOKEN, lab.scene.kernel("robot")["id"], code).split()
-
-    assert ("error", "KernelDied") == (told, name)
-    record_property("seconds", float(at) - killed())
-    lab.scene.wait_running("robot")
-
-
-@pytest.mark.skipif(
-    not NODE_MODULES.exists() or not shutil.which("node"), reason="node, or its packages, are missing"
+pytestmark = pytest.mark.skipif(
+    bool(MISSING),
+    reason=f"not in this environment, as it would change the JupyterLab of the other tests: {MISSING}",
 )
-def test_the_client_library_of_vs_code_does_all_of_its_work(
-    lab: Server, record_property: Callable[[str, object], None]
-) -> None:
-    kernel = lab.scene.kernel("robot")
-    done = subprocess.run(
-        [
-            "node",
-            str(Path(__file__).with_name("services.mjs")),
-            lab.url,
-            TOKEN,
-            "robot",
-            str(lab.root / "in-a-cell"),
-        ],
-        cwd=lab.root,
-        env={**lab.environment(), "NODE_MODULES": str(NODE_MODULES)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stdout + done.stderr
-    told = json.loads(done.stdout.strip().splitlines()[-1])
 
-    assert "robot" in told["specs"]
-    assert "robot" in told["sessions"]
-    assert f"{kernel['pid']} ok" == told["execute"]
-    assert "KeyboardInterrupt error" == told["interrupted"]
-    record_property("interrupted", told["interrupt_ms"] / 1000)
-    assert "name? hello Ada" == told["stdin"]
-    assert [0, 255, 128] == told["buffer"]
-    assert "KernelDied error" == told["killed"]
-    record_property("killed", told["killed_ms"] / 1000)
-    assert "alive ok" == told["goes_on"]
-    assert "False ok" == told["restarted"]
-    assert kernel["generation"] + 2 == lab.scene.kernel("robot")["generation"]
-    assert "running" == lab.scene.kernel("robot")["phase"]
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    scene = Scene(tmp_path_factory.mktemp("nbmodel"))
+    scene.write(scene.ipykernel("analysis"))
+    with Server(scene).running("analysis") as server:
+        yield server
+
+
+def answer(lab: Server, code: str, meanwhile: Any = lambda: None) -> dict[str, Any]:
+    """What comes of code that the server executes."""
+    id_ = lab.kernel("analysis")["id"]
+    asked = lab.ask("POST", f"/api/kernels/{id_}/execute", {"code": code})[1]
+    meanwhile()
+
+    def done() -> dict[str, Any] | None:
+        status, found = lab.ask("GET", asked["request_url"])
+        return found if status != 202 else None
+
+    return dict(wait_for(done, "the execution is answered"))
+
+
+def test_an_execution_by_the_server_ends_with_the_run_and_the_next_one_works(lab: Server) -> None:
+    assert "ok" == answer(lab, "x = 1")["status"]
+
+    def kill() -> None:
+        wait_for(lambda: lab.kernel("analysis")["execution_state"] == "busy", "it is executed")
+        os.kill(lab.scene.kernel("analysis")["pid"], signal.SIGKILL)
+
+    died = answer(lab, "import time; time.sleep(60)", kill)
+
+    assert "error" == died["status"]
+    assert "analysis died: killed by SIGKILL" in died["outputs"]
+    lab.wait_listed("analysis")
+    assert "False" in answer(lab, "print('x' in globals())")["outputs"]
+
+
+def test_what_a_cell_gives_after_a_reload_is_in_the_cell(page: Page, lab: Server) -> None:
+    go_on = lab.root / "go-on"
+    lab.notebook("shared.ipynb", "analysis", f"print('begun')\n{until_there(go_on)}print('ended')", "")
+    page.open("shared.ipynb")
+    page.begin(None)
+    page.wait_text("begun")
+    page.browser_page.reload()
+    page.wait_connected("busy")
+
+    go_on.touch()
+
+    page.wait_text(r"begun\s+ended")
+
+
+def test_a_death_in_a_cell_of_a_shared_notebook_is_told_there(page: Page, lab: Server) -> None:
+    lab.notebook("dying.ipynb", "analysis", "print('in a cell'); import time; time.sleep(60)", "")
+    page.open("dying.ipynb")
+    page.begin(None)
+    page.wait_text("in a cell")
+
+    os.kill(lab.scene.kernel("analysis")["pid"], signal.SIGKILL)
+
+    page.wait_text("KernelDied: analysis died: killed by SIGKILL")
+    page.wait_ended()
+    page.dismiss()
+    page.wait_connected("idle")
+    assert "2" == page.run("print(1 + 1)", 1)

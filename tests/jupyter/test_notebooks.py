@@ -1,0 +1,67 @@
+"""The outputs of a cell, made of what its kernel told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
+
+from supervisor.jupyter.notebooks import outputs_of
+from supervisor.jupyter.recorder import Message
+
+
+def message(kind: str, **content: Any) -> Message:
+    parts = [b"{}", b"{}", b"{}", json.dumps(content).encode()]
+    frames = serialize_msg_to_ws_v1(parts, "iopub")
+    return Message.of("iopub", "s", {"msg_id": "m", "msg_type": kind}, {"msg_id": "r"}, frames)
+
+
+def said(text: str, name: str = "stdout") -> Message:
+    return message("stream", name=name, text=text)
+
+
+def shown(text: str) -> Message:
+    return message("display_data", data={"text/plain": text}, metadata={})
+
+
+def texts(*messages: Message) -> list[tuple[str, str]]:
+    found = outputs_of(messages)
+    return [(it["output_type"], it.get("text") or it["data"]["text/plain"]) for it in found]
+
+
+def test_what_is_said_in_a_row_on_one_stream_is_one_output() -> None:
+    assert [("stream", "ab"), ("stream", "c"), ("stream", "d")] == texts(
+        said("a"), said("b"), said("c", "stderr"), said("d")
+    )
+    assert [("stream", "a"), ("display_data", "x"), ("stream", "b")] == texts(
+        said("a"), shown("x"), said("b")
+    )
+
+
+@pytest.mark.parametrize(
+    ("wait", "after", "left"),
+    [
+        (False, [], []),
+        (True, [], [("stream", "a")]),
+        (True, [said("b")], [("stream", "b")]),
+        (False, [said("b"), said("c")], [("stream", "bc")]),
+        (True, [said("b"), shown("x")], [("stream", "b"), ("display_data", "x")]),
+    ],
+)
+def test_what_is_cleared_goes_at_once_or_when_more_comes(
+    wait: bool, after: list[Message], left: list[tuple[str, str]]
+) -> None:
+    assert left == texts(said("a"), message("clear_output", wait=wait), *after)
+
+
+def test_a_result_and_an_error_are_outputs_and_states_are_none() -> None:
+    result = message("execute_result", data={"text/plain": "2"}, metadata={}, execution_count=7)
+    error = message("error", ename="E", evalue="e", traceback=["t"])
+    quiet = [message("status", execution_state="busy"), message("execute_input", code="1", execution_count=7)]
+
+    assert [
+        {"output_type": "execute_result", "data": {"text/plain": "2"}, "metadata": {}, "execution_count": 7},
+        {"output_type": "error", "ename": "E", "evalue": "e", "traceback": ["t"]},
+    ] == outputs_of([*quiet, result, error])
