@@ -27,6 +27,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "CONFIG_DIR"
 
 
+# jupyter_server 2.14 tells of the half file in a way of its own.
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")
 def test_what_is_enabled_asks_the_daemon_that_was_named_and_a_file_of_the_users_is_left_alone(
     directory: Path,
 ) -> None:
