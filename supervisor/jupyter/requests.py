@@ -94,7 +94,9 @@ class Requests:
 
     def _note(self, asked: Asked, metadata: Fields, content: Fields) -> None:
         if len(self._open) >= MOST_OPEN:
-            self._open.pop(next(iter(self._open)))  # a kernel that does not answer such
+            oldest = next(iter(self._open))  # a kernel that does not answer such
+            self._open.pop(oldest)
+            self._unheard.discard(oldest)
         self._open[key_of(asked.header)] = asked
         if asked.header["msg_type"] == "execute_request" and not content.get("silent"):
             header = json.dumps(asked.header)

@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.jupyter import requests as module
 from supervisor.jupyter.requests import Requests
+from tests.waiting import until
 
 
 class Kernel:
@@ -145,3 +146,29 @@ def test_of_more_open_requests_than_there_is_room_for_the_oldest_is_forgotten(
     requests.ask("t", "shell", parts("2", "t"))
 
     assert {"t"} == requests.end("it died")
+
+
+async def test_one_of_a_server_that_is_gone_that_is_forgotten_holds_up_no_other(
+    kernel: Kernel, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [SimpleNamespace(header=parts(f"old {number}")[0]) for number in range(20)]
+
+    async def open_requests(_: str) -> list[Any]:
+        return old
+
+    async def told(_: str) -> list[Any]:
+        return []
+
+    kernel.recorder.open_requests, kernel.recorder.told = open_requests, told
+    monkeypatch.setattr(module, "MOST_OPEN", len(old))
+    kernel.up.set()
+    kernel.execution_state = "busy"
+    await requests.resume("s")
+    for number in range(len(old) - 1):
+        requests.ask("s", "shell", parts(f"new {number}"))
+
+    kernel.execution_state = "idle"
+    requests.settle()
+
+    await until(lambda: kernel.told)
+    assert answer_of("s", reason="its answer came while no server was there to hear it") == kernel.told
