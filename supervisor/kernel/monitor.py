@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from supervisor.core.health import rule_of
 from supervisor.core.model import Check, ProcessId
 from supervisor.kernel.channel import Channel, Question
 from supervisor.process.pulse import Pulse
-from supervisor.settings.config import HeartbeatConfig, ProbeConfig
+from supervisor.settings.config import KernelConfig
 
 # A tick may come early by this share of an interval, to fall together with those of other kernels.
 _EARLY = 0.25
@@ -139,28 +140,26 @@ class Monitor:
     def __init__(
         self,
         channel: Channel,
-        heartbeat: HeartbeatConfig,
-        probe: ProbeConfig,
+        config: KernelConfig,
         missed: Callable[[Check], None],
         answered: Callable[[Check], None],
         process: ProcessId | None = None,
     ) -> None:
-        self._settings: dict[Check, HeartbeatConfig | ProbeConfig] = {}
+        self._config = config
         self._routines = {
             check: _Routine(channel, check, Pulse(process) if process else None, missed, answered)
             for check in Check
         }
         self._is_started = False
-        self.configure(heartbeat, probe)
 
     def start(self) -> None:
         """Begin to check, on the running loop; again is no error."""
         self._is_started = True
         self._follow_settings()
 
-    def configure(self, heartbeat: HeartbeatConfig, probe: ProbeConfig) -> None:
+    def configure(self, config: KernelConfig) -> None:
         """Go by other settings from now on."""
-        self._settings = {Check.HEARTBEAT: heartbeat, Check.PROBE: probe}
+        self._config = config
         if self._is_started:
             self._follow_settings()
 
@@ -172,7 +171,8 @@ class Monitor:
 
     def _follow_settings(self) -> None:
         for check, routine in self._routines.items():
-            if self._settings[check].action == "off":
+            rule = rule_of(self._config, check)
+            if rule.action == "off":
                 routine.stop()
             else:
-                routine.run_every(self._settings[check].interval)
+                routine.run_every(rule.interval)

@@ -190,10 +190,9 @@ class Run:
         self.language = name[:64] if isinstance(name, str) and name.isprintable() else ""
 
     def _start_monitor(self) -> None:
-        self._ready, config = True, self._config
-        self._monitor = Monitor(
-            self._channel, config.heartbeat, config.probe, self._missed, self._answered, self.handle.beats
-        )
+        self._ready = True
+        tell = self._missed, self._answered
+        self._monitor = Monitor(self._channel, self._config, *tell, self.handle.beats)
         self._monitor.start()
 
     def _missed(self, check: Check) -> None:
@@ -336,7 +335,7 @@ class Run:
         """Check with other settings from now on."""
         self._config = config
         if self._monitor is not None:
-            self._monitor.configure(config.heartbeat, config.probe)
+            self._monitor.configure(config)
 
     async def ask_to_exit(self, *, restart: bool, interrupt: bool = True) -> None:
         """Send a ``shutdown_request``, after an ``interrupt`` if it is busy; the answer proves nothing."""

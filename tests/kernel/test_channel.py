@@ -31,6 +31,7 @@ from tests.kernel.kernels import (
     signed_reply,
     stop,
 )
+from tests.kernel.test_monitor import checks
 from tests.waiting import DEADLINE, until
 
 SHORT = 0.2  # what a wait for an answer that does not come lasts
@@ -310,7 +311,10 @@ async def test_a_kernel_that_serves_kernel_info_on_shell_only_is_ready_and_is_as
 
         missed: list[Check] = []
         monitor = Monitor(
-            channel, HeartbeatConfig(interval=0.05), ProbeConfig(interval=0.05), missed.append, missed.append
+            channel,
+            checks(HeartbeatConfig(interval=0.05), ProbeConfig(interval=0.05)),
+            missed.append,
+            missed.append,
         )
         beats = fake.seen["hb"]
         monitor.start()

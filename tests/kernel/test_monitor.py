@@ -18,11 +18,15 @@ from supervisor.kernel.connection import Connection
 from supervisor.kernel.monitor import Monitor
 from supervisor.process.identity import LINUX, identify
 from supervisor.process.pulse import Pulse
-from supervisor.settings.config import HeartbeatConfig, ProbeConfig
+from supervisor.settings.config import HeartbeatConfig, KernelConfig, ProbeConfig
 from tests.kernel.kernels import IPYKERNEL, FakeKernel, Talk, connection, running, stop
 from tests.waiting import DEADLINE, until
 
 SHORT = 0.2  # what a wait for an answer that does not come lasts
+
+
+def checks(heartbeat: HeartbeatConfig, probe: ProbeConfig) -> KernelConfig:
+    return KernelConfig(name="a", heartbeat=heartbeat, probe=probe)
 
 
 async def test_a_kernel_that_is_stopped_answers_nothing_and_its_checks_miss(
@@ -34,8 +38,7 @@ async def test_a_kernel_that_is_stopped_answers_nothing_and_its_checks_miss(
         channel = await talk.ready()
         monitor = Monitor(
             channel,
-            HeartbeatConfig(interval=SHORT),
-            ProbeConfig(interval=SHORT),
+            checks(HeartbeatConfig(interval=SHORT), ProbeConfig(interval=SHORT)),
             missed.append,
             answered.append,
         )
@@ -60,8 +63,7 @@ class Told:
         self.heartbeat, self.probe = HeartbeatConfig(interval=heartbeat), ProbeConfig(interval=probe)
         self.monitor = Monitor(
             channel,
-            self.heartbeat,
-            self.probe,
+            checks(self.heartbeat, self.probe),
             lambda check: self.facts.append(("missed", check)),
             lambda check: self.facts.append(("answered", check)),
         )
@@ -72,7 +74,7 @@ async def test_a_stuck_kernel_is_asked_ever_more_seldom_and_one_answer_is_told(
 ) -> None:
     with fake.serving():
         told = Told(await talk.ready())
-        told.monitor.configure(told.heartbeat, ProbeConfig(action="off"))
+        told.monitor.configure(checks(told.heartbeat, ProbeConfig(action="off")))
         fake.answer = lambda *_: []
         before = fake.seen["hb"]
         told.monitor.start()
@@ -107,13 +109,13 @@ async def test_a_check_that_is_off_asks_nothing_and_can_be_put_on_again(fake: Fa
     with fake.serving():
         told = Told(await talk.ready())
         told.monitor.start()
-        told.monitor.configure(HeartbeatConfig(action="off"), told.probe)
+        told.monitor.configure(checks(HeartbeatConfig(action="off"), told.probe))
         # One more may be on its way.
         before = fake.seen.copy()
         await until(lambda: fake.seen["control"] >= before["control"] + 5)
         assert fake.seen["hb"] <= before["hb"] + 1
 
-        told.monitor.configure(told.heartbeat, told.probe)
+        told.monitor.configure(checks(told.heartbeat, told.probe))
         await until(lambda: fake.seen["hb"] >= before["hb"] + 5)
         told.monitor.stop()
 
@@ -122,7 +124,7 @@ async def test_a_shorter_interval_is_in_force_at_once(fake: FakeKernel, talk: Ta
     with fake.serving():
         told = Told(await talk.ready(), heartbeat=3600.0, probe=3600.0)
         told.monitor.start()
-        told.monitor.configure(HeartbeatConfig(interval=0.05), told.probe)
+        told.monitor.configure(checks(HeartbeatConfig(interval=0.05), told.probe))
         before = fake.seen["hb"]
 
         await until(lambda: fake.seen["hb"] >= before + 3)
@@ -268,8 +270,7 @@ async def test_now_and_then_a_kernel_is_asked_without_a_reason(
         channel = await talk.ready()
         monitor = Monitor(
             channel,
-            HeartbeatConfig(interval=0.05),
-            ProbeConfig(action="off"),
+            checks(HeartbeatConfig(interval=0.05), ProbeConfig(action="off")),
             lambda _: None,
             lambda _: None,
             identify(os.getpid()),
