@@ -154,6 +154,14 @@ def test_every_module_has_a_test_file_of_its_name_in_its_room_and_the_other_way_
     assert set(STORIES) == tests - set(wanted)
 
 
+def test_the_tests_that_documents_name_are_there() -> None:
+    documents = [*TESTS.parent.glob("*.md"), *TESTS.parent.glob("docs/*.md")]
+    named_there = {name for it in documents for name in re.findall(r"tests/[\w/]+\.py", it.read_text())}
+
+    assert named_there
+    assert set() == {name for name in named_there if not (TESTS.parent / name).exists()}
+
+
 def test_the_page_has_at_most_a_thousand_lines_of_script() -> None:
     scripts = (SUPERVISOR / "page" / "static").glob("*.js")
     texts = [re.sub(r"/\*.*?\*/", "", script.read_text(), flags=re.DOTALL) for script in scripts]
