@@ -20,7 +20,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from supervisor.control.asking import UNREACHED, MakeClient, ask, listen
-from supervisor.control.client import Answer
+from supervisor.control.client import Answer, target
 from supervisor.control.follow import Refused
 
 T = TypeVar("T")
@@ -107,10 +107,10 @@ class _DaemonHandler(APIHandler):
         """Keep how the daemon is found."""
         self._make_client = make_client
 
-    async def ask(self, method: str, target: str, body: dict[str, Any] | None = None) -> Answer:
+    async def ask(self, method: str, asked: str, body: dict[str, Any] | None = None) -> Answer:
         """What the daemon answers.  Raises HTTPError 503 where none does."""
         patience = ORDER_TIMEOUT if body is not None else 10.0
-        return await self.reach(ask(self._make_client, method, target, body, patience))
+        return await self.reach(ask(self._make_client, method, asked, body, patience))
 
     async def reach(self, asked: Awaitable[T]) -> T:
         """What is told.  Raises HTTPError 503 where no daemon answers."""
@@ -121,18 +121,21 @@ class _DaemonHandler(APIHandler):
 
 
 class DoorHandler(_DaemonHandler):
-    """The daemon's API, as far as a page may ask: all but what would end the daemon."""
+    """The daemon's API, as far as a page may ask: all but what would end the daemon.
+
+    A path comes decoded, and is quoted anew: it could hold a whole request of its own.
+    """
 
     @web.authenticated
     @authorized
     async def get(self, path: str) -> None:
         """Ask, or follow."""
         query = self.request.query
-        target = f"/v1/{path}" + (f"?{query}" if query else "")
+        asked = target(f"/v1/{path}") + (f"?{query}" if query else "")
         if path == "events" or path.endswith("/output"):
-            await self._follow(target)
+            await self._follow(asked)
         else:
-            self._pass_on(await self.ask("GET", target))
+            self._pass_on(await self.ask("GET", asked))
 
     @web.authenticated
     @authorized
@@ -140,15 +143,15 @@ class DoorHandler(_DaemonHandler):
         """Order."""
         if path in ("detach", "shutdown"):
             raise web.HTTPError(403, reason="Not from a page")
-        self._pass_on(await self.ask("POST", f"/v1/{path}", self.get_json_body() or {}))
+        self._pass_on(await self.ask("POST", target(f"/v1/{path}"), self.get_json_body() or {}))
 
     def _pass_on(self, answer: Answer) -> None:
         self.set_status(answer.status)
         self.finish(json.dumps(answer.body))
 
-    async def _follow(self, target: str) -> None:
+    async def _follow(self, asked: str) -> None:
         try:
-            lines = await self.reach(listen(self._make_client, target))
+            lines = await self.reach(listen(self._make_client, asked))
         except Refused as refused:
             self._pass_on(refused.answer)
             return

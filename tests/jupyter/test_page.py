@@ -410,6 +410,24 @@ def test_nobody_without_the_token_sees_or_orders_anything(look: Look, served: Se
     assert served.token not in look.page.content()
 
 
+SMUGGLED = "status%20HTTP/1.1%0D%0AHost:%20localhost%0D%0A%0D%0APOST%20/v1/detach"
+
+
+@pytest.mark.parametrize(
+    "path", ["detach", "detach%3Fx=1", "%64etach", "%2564etach", "status/%2e%2e/detach", SMUGGLED]
+)
+@pytest.mark.parametrize("body", [None, b"{}"], ids=["GET", "POST"])
+def test_no_spelling_of_a_path_ends_the_daemon(served: Server, path: str, body: bytes | None) -> None:
+    known = {"Authorization": f"token {served.token}"}
+
+    assert refused(served, f"v1/{path}", body, **known) in (403, 404, 405)
+
+    assert "running" == served.scene.kernel("a")["phase"]
+    assert served.scene.daemon is not None
+    assert served.scene.daemon.poll() is None
+    assert [] == served.scene.events("daemon.detached")
+
+
 INTRUDE = """async () => {
   const refused = new Set(), script = document.createElement('script'), image = new Image();
   document.addEventListener('securitypolicyviolation', (event) => refused.add(event.effectiveDirective));
