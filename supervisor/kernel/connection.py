@@ -124,6 +124,10 @@ class PortOfAnother(PortTaken):
         super().__init__(port, where, f"belongs to kernel {kernel}: restart that one, or choose another port")
 
 
+class FileOfAnother(PortTaken):
+    """The connection file is of a kernel that is none of this process, and lives."""
+
+
 class Connection:
     """One kernel's connection file, its current address, and what keeps that address for it.
 
@@ -251,6 +255,27 @@ class Connection:
                 raise PermissionError(errno.EPERM, what, str(self.path)) from None
             return True
 
+    def refuse_file_of_another(self) -> None:
+        """Raises FileOfAnother if the file that is there is of a kernel that lives and is not this one.
+
+        As where another supervisor has a kernel of the same name and the same directory: each
+        would replace the file of the other, and a kernel that begins might read the wrong one.
+        """
+        if (taken := self._place_of_another()) is not None:
+            raise FileOfAnother(*taken, f"is of a kernel of another program, in {self.path}")
+
+    def _place_of_another(self) -> tuple[int, str] | None:
+        try:
+            there = read_address(self.path)
+        except (OSError, ValueError):
+            return None
+        if self.address is not None and there.key == self.address.key:
+            return None
+        if (taken := listened_port(there)) is None:
+            return None
+        channel, port = taken
+        return port, str(there.ipc_path(channel)) if there.transport == "ipc" else there.ip
+
     @property
     def is_strange(self) -> bool:
         """Whether it is an account's of which no more than its number is known yet."""
@@ -272,9 +297,10 @@ class Connection:
             raise PermissionError(errno.EACCES, what, str(closed))
 
     def remove(self) -> None:
-        """Remove the connection file; one that is not there is no error."""
+        """Remove the connection file, if there is one and no other living kernel has it."""
         with self._file:
-            self.path.unlink(missing_ok=True)
+            if self._place_of_another() is None:
+                self.path.unlink(missing_ok=True)
 
     def hold(self) -> None:
         """Keep the ports from other programs, from now until ``release``; again is no error.

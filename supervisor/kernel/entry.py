@@ -31,10 +31,10 @@ from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.aftermath import Aftermath
 from supervisor.kernel.channel import Channel
 from supervisor.kernel.confinement import Confinement
-from supervisor.kernel.connection import CHANNELS, Address, PortOfAnother, read_address
+from supervisor.kernel.connection import CHANNELS, Address, FileOfAnother, PortOfAnother, read_address
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.handle import Handle, LocalHandle
-from supervisor.kernel.holder import look_for
+from supervisor.kernel.holder import WAY_OUT, look_for
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, describe_failure, interrupt_mode, owner
 from supervisor.kernel.local import LocalKernel
@@ -72,6 +72,9 @@ OUTPUT_PATIENCE = 3.0
 TURN_PATIENCE = 10.0
 REAP_TIMEOUT = 5.0
 ADOPT_INTERVAL = 1.0
+
+# What to do where another kernel has the connection file, other than to end it.
+NO_FILE = "choose another name or runtime_dir"
 
 # Kernels are made here, one after the other.
 PROCESSES = Lane("processes", lasts=True)
@@ -159,7 +162,9 @@ class Entry:
                 log.exception("launching kernel %s failed", self.name)
             failure = describe_failure(error)
             if isinstance(error, PortTaken) and not isinstance(error, PortOfAnother):
-                who = await look_for(self._launching, error.place, mark(self._places.state_dir, self.name, 0))
+                wanted = (error.place, mark(self._places.state_dir, self.name, 0))
+                way_out = NO_FILE if isinstance(error, FileOfAnother) else WAY_OUT
+                who = await look_for(self._launching, *wanted, way_out)
                 failure = replace(failure, detail=failure.detail + who)
             report(SpawnFailed(self.name, effect.generation, failure))
             return
@@ -303,6 +308,7 @@ class Entry:
         """Nobody else is where the kernel is to listen."""
         if config.transport == "ipc":
             self._wait_runtime()
+        self.connection.refuse_file_of_another()
         if config.hold_ports:
             self.connection.hold()
         else:

@@ -11,10 +11,12 @@ from supervisor.process.group import variable_of
 from supervisor.records.record import MARK_VARIABLE
 from supervisor.wording import one_line
 
+WAY_OUT = "give the kernel another port"
+
 _LONGEST_COMMAND = 80
 
 
-def holder(place: int | str, the_mark: str) -> str:
+def holder(place: int | str, the_mark: str, way_out: str = WAY_OUT) -> str:
     """Who listens on a TCP port or at the path of a socket, in words that follow its name; maybe none.
 
     Whoever belongs to a run of the kernel that ``the_mark`` is of is told apart: a child that left it.
@@ -25,13 +27,13 @@ def holder(place: int | str, the_mark: str) -> str:
     who = f": pid {pid} ({_command(pid)})"
     if _is_of_same_kernel(pid, the_mark):
         return f"{who}, a child of this kernel that has left it: end it (kill {pid})"
-    return f"{who}: end it, or give the kernel another port"
+    return f"{who}: end it, or {way_out}"
 
 
-async def look_for(lane: Lane, place: int | str, the_mark: str) -> str:
+async def look_for(lane: Lane, place: int | str, the_mark: str, way_out: str = WAY_OUT) -> str:
     """The same, looked for in a lane; "" where the system does not answer."""
     try:
-        return await lane.do(holder, place, the_mark)
+        return await lane.do(holder, place, the_mark, way_out)
     except (Hanging, OSError):
         return ""
 

@@ -65,6 +65,32 @@ def _files(directory: Path) -> dict[str, tuple[int, int, int]]:
     return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
+def test_of_two_daemons_with_one_kernel_of_a_name_and_a_directory_the_first_is_not_disturbed(
+    scene: Scene, tmp_path: Path
+) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    other = Scene(beside)
+    try:
+        scene.write(scene.mini("a"))
+        scene.start("a")
+        was = scene.connection_file("a").read_bytes()
+        runtime = f'runtime_dir = "{scene.runtime_dir}"'
+        other.config.write_text(other.toml(other.mini("a")).replace('runtime_dir = "runtime"', runtime))
+
+        other.start()
+        told = other.wait_event("kernel.died", kernel="a")["detail"]
+        assert "is of a kernel of another program, in" in told
+        assert f"pid {scene.pids()['a']}" in told
+        assert told.endswith("end it, or choose another name or runtime_dir")
+        other.stop()
+
+        assert was == scene.connection_file("a").read_bytes()
+        assert [] == scene.events("kernel.restored")
+    finally:
+        other.clean_up()
+
+
 def test_a_storm_of_signals_loads_next_to_nothing_and_sigterm_ends_it_all(scene: Scene) -> None:
     scene.write(scene.mini("a"), scene.mini("b"))
     daemon = scene.start("a", "b")

@@ -20,7 +20,14 @@ from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
 from msgspec.structs import replace as replace_config
 
-from supervisor.kernel.connection import CHANNELS, Address, Connection, PortOfAnother, read_address
+from supervisor.kernel.connection import (
+    CHANNELS,
+    Address,
+    Connection,
+    FileOfAnother,
+    PortOfAnother,
+    read_address,
+)
 from supervisor.kernel.ports import PortTaken, bind, search_range
 from supervisor.settings.config import KernelConfig, PortsConfig
 from tests.kernel.kernels import IPYKERNEL, connection, running
@@ -577,3 +584,25 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         kept.remove_stale_sockets()
 
     assert "precious" == path.read_text()
+
+
+def test_the_file_of_another_kernel_that_lives_is_neither_replaced_nor_removed(tmp_path: Path) -> None:
+    """As where two supervisors have a kernel of one name and one directory."""
+    its, ours = new(tmp_path), new(tmp_path)
+    there = its.choose(CONFIG, "x")
+    its.write()
+    ours.choose(CONFIG, "x")
+
+    with bind(LOCAL, there.hb_port, reuse=True) as listening:
+        listening.listen()
+        with pytest.raises(FileOfAnother, match=f"port {there.hb_port} .* of a kernel of another program"):
+            ours.refuse_file_of_another()
+        ours.remove()
+        its.refuse_file_of_another()
+
+        assert its.is_written
+    ours.refuse_file_of_another()
+    ours.remove()
+    assert not its.path.exists()
+    its.close()
+    ours.close()
