@@ -367,7 +367,7 @@ class Connection:
             if list(given.values()).count(port) > 1:
                 raise PortTaken(port, ip, f"is configured twice, for {channel} and another channel")
         for channel, port in kept.items():
-            if channel in given or port in given.values():
+            if channel in given or port in {0, *given.values()}:
                 continue
             if config.transport == "ipc" or not CLAIMS.is_fixed(ip, port, by_other_than=self):
                 given[channel] = port
