@@ -41,9 +41,6 @@ NO_DISK = {"supervisor.process"}
 ELSEWHERE = {"supervisor.cli", "supervisor.jupyter", "supervisor.warm"}
 
 BLOCKING_COROUTINES = {
-    ("supervisor.control.binding", "bind"): "before the daemon serves anybody",
-    ("supervisor.control.binding", "_turn"): "before the daemon serves anybody",
-    ("supervisor.control.door", "start"): "before the daemon serves anybody",
     ("supervisor.daemon.daemon", "run"): "before the daemon serves anybody",
     ("supervisor.daemon.daemon", "_supervise"): "before the daemon serves anybody",
     (

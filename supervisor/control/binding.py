@@ -6,15 +6,15 @@ is opened to, not for a moment, and never taken from a daemon that answers on it
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import glob
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -74,15 +74,15 @@ class Bound(Struct, frozen=True):
                 self.path.unlink()
 
 
-async def bind(path: Path) -> Bound:
-    """Listen on this path.  Raises DoorError.
+def bind(path: Path) -> Bound:
+    """Listen on this path; blocks.  Raises DoorError.
 
     The file is bound under another name, with mode 0600 from its first
     moment, and renamed into its place: who finds it may also connect.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        async with _turn(path.parent):
+        with _turn(path.parent):
             _make_way(path)
             _remove_left_behind(path)
             return _bind(path)
@@ -164,8 +164,8 @@ def _who(probe: socket.socket) -> str:
     return f" (pid {found.pid})" if found and found.pid else ""
 
 
-@asynccontextmanager
-async def _turn(directory: Path) -> AsyncIterator[None]:
+@contextmanager
+def _turn(directory: Path) -> Iterator[None]:
     """Let one daemon at a time look and bind here; one that hangs is not waited for long."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -174,7 +174,7 @@ async def _turn(directory: Path) -> AsyncIterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                await asyncio.sleep(_TURN_PAUSE)
+                time.sleep(_TURN_PAUSE)
             except OSError:
                 break  # a file system without locks
         yield

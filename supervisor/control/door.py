@@ -103,9 +103,9 @@ class Door(HTTPServerConnectionDelegate):
     async def start(self) -> None:
         """Open the door.  Raises DoorError, whose text says why and what to do."""
         if self._bound is None:
-            self._bound = await bind(self.path)
+            self._bound = await begin(bind, self.path)
         if self._link_path is not None:
-            self._link = Link.place(self._link_path, self.path)
+            self._link = await begin(Link.place, self._link_path, self.path)
         limits = self.limits
         self._server = _Server(
             self,
@@ -126,7 +126,7 @@ class Door(HTTPServerConnectionDelegate):
                 continue
             try:
                 await begin(refuse_shared, self.path.parent, "socket")
-                bound = await bind(self.path)
+                bound = await begin(bind, self.path)
             except (UnsafeDirectory, OSError) as error:
                 if not is_told:
                     _log.error("the control socket was removed, and cannot be opened anew: %s", error)
@@ -144,7 +144,7 @@ class Door(HTTPServerConnectionDelegate):
         self._bound.sock.close()
         self._bound = bound
         if self._link_path is not None:
-            self._link = Link.place(self._link_path, self.path)
+            self._link = await begin(Link.place, self._link_path, self.path)
         self._server.receive(self, bound.sock)
         await self.let_in(self.circle)
 

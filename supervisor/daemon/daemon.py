@@ -119,7 +119,7 @@ class Daemon:
             await supervision.look_back()
             # Before anything is started: a socket that another daemon serves is a reason not to.
             refuse_shared(socket.parent, "socket")
-            bound = await bind(socket)
+            bound = await begin(bind, socket)
             close.callback(bound.sock.close)
             supervision.take_up()
             if not self._farewell.done():
