@@ -295,6 +295,8 @@ class KernelManager(ConnectionFileMixin):
         return client
 
     def _config(self) -> KernelConfig:
+        if self.transport not in ("tcp", "ipc"):
+            raise ValueError(f"transport: {self.transport!r} is not one of 'tcp', 'ipc'")
         settings = dict(self.settings)
         restart = settings.pop("restart", "on-failure")
         if not self._autorestart:

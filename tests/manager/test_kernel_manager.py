@@ -321,6 +321,11 @@ def test_a_kernel_inherits_nothing_that_is_about_us_alone_but_ends_with_us(
     assert "JPY_PARENT_PID" not in environment(independent)
 
 
+def test_a_transport_that_there_is_not_is_named_before_anything_is_launched(make: Make) -> None:
+    with pytest.raises(ValueError, match="transport: 'udp' is not one of 'tcp', 'ipc'"):
+        make(transport="udp").start_kernel()
+
+
 def test_an_address_that_is_not_local_is_a_runtime_error(make: Make) -> None:
     manager = make(ip="192.0.2.1")
 
