@@ -8,6 +8,7 @@ code is still what was executed, and only if the file was not saved since.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from nbformat.v4 import output_from_msg
 
 from supervisor.jupyter.kernels import SupervisedKernel, SupervisedKernels
 from supervisor.jupyter.recorder import Message, Request
+from supervisor.jupyter.requests import MALFORMED
 
 Fields = dict[str, Any]
 
@@ -73,7 +75,8 @@ def outputs_of(messages: Iterable[Message]) -> list[Fields]:
             if is_to_be_cleared:
                 outputs.clear()
                 is_to_be_cleared = False
-            _add(outputs, message.kind, content)
+            with suppress(*MALFORMED):  # a kernel may publish what is no output
+                _add(outputs, message.kind, content)
     return outputs
 
 
@@ -82,7 +85,8 @@ def _add(outputs: list[Fields], kind: str, content: Fields) -> None:
     if kind == "stream" and last.get("output_type") == "stream" and last.get("name") == content["name"]:
         last["text"] += content["text"]
     else:
-        outputs.append(dict(output_from_msg({"header": {"msg_type": kind}, "content": content})))
+        said = {"metadata": {}, **content}  # which not every kernel sends
+        outputs.append(dict(output_from_msg({"header": {"msg_type": kind}, "content": said})))
 
 
 def _count(messages: Iterable[Message]) -> int | None:

@@ -111,8 +111,12 @@ class Message(NamedTuple):
 
     @property
     def content(self) -> Fields:
-        """What it says."""
-        return dict(json.loads(self.parts[3]))
+        """What it says; nothing, if that is not what a message says."""
+        try:
+            found = json.loads(self.parts[3])
+        except (ValueError, IndexError, RecursionError):
+            found = None
+        return found if isinstance(found, dict) else {}
 
 
 class Request(NamedTuple):

@@ -65,3 +65,23 @@ def test_a_result_and_an_error_are_outputs_and_states_are_none() -> None:
         {"output_type": "execute_result", "data": {"text/plain": "2"}, "metadata": {}, "execution_count": 7},
         {"output_type": "error", "ename": "E", "evalue": "e", "traceback": ["t"]},
     ] == outputs_of([*quiet, result, error])
+
+
+def test_an_output_without_metadata_is_one() -> None:
+    assert [("display_data", "x")] == texts(message("display_data", data={"text/plain": "x"}))
+
+
+ODD = {"stream": [{}, {"name": 1}], "display_data": [{}, {"data": []}], "error": [{}], "clear_output": [{}]}
+
+
+@pytest.mark.parametrize(("kind", "content"), [(kind, each) for kind, many in ODD.items() for each in many])
+def test_an_odd_output_keeps_no_notebook_from_being_opened(kind: str, content: dict[str, Any]) -> None:
+    assert ("stream", "b") == texts(said("a"), message(kind, **content), said("b", "stderr"))[-1]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"1", b"[" * 100_000, b""])
+def test_a_message_without_content_is_no_output(content: bytes) -> None:
+    frames = serialize_msg_to_ws_v1([b"{}", b"{}", b"{}", content], "iopub")
+    odd = Message.of("iopub", "s", {"msg_type": "stream"}, {"msg_id": "r"}, frames)
+
+    assert [("stream", "a")] == texts(odd, said("a"), odd)
