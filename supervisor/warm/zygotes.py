@@ -53,11 +53,9 @@ class Forked(Struct, frozen=True):
 
     def go(self, *fds: int) -> bool:
         """Let it go on; False if it has ended."""
-        try:
-            socket.send_fds(self.cord, [b"go"], list(fds))
-        except OSError:
-            return False
-        return True
+        with suppress(OSError):
+            return socket.send_fds(self.cord, [b"go"], list(fds)) > 0
+        return False
 
     def kill(self) -> None:
         """End it, and the group that it leads."""
