@@ -14,6 +14,7 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.services.contents.manager import AsyncContentsManager
+from nbformat import ValidationError
 from nbformat.v4 import output_from_msg
 
 from supervisor.jupyter.kernels import SupervisedKernel, SupervisedKernels
@@ -75,7 +76,7 @@ def outputs_of(messages: Iterable[Message]) -> list[Fields]:
             if is_to_be_cleared:
                 outputs.clear()
                 is_to_be_cleared = False
-            with suppress(*MALFORMED):  # a kernel may publish what is no output
+            with suppress(*MALFORMED, ValidationError):  # a kernel may publish what is no output
                 _add(outputs, message.kind, content)
     return outputs
 

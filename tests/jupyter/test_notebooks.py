@@ -71,7 +71,12 @@ def test_an_output_without_metadata_is_one() -> None:
     assert [("display_data", "x")] == texts(message("display_data", data={"text/plain": "x"}))
 
 
-ODD = {"stream": [{}, {"name": 1}], "display_data": [{}, {"data": []}], "error": [{}], "clear_output": [{}]}
+ODD = {
+    "stream": [{}, {"name": 1}],
+    "display_data": [{}, {"data": []}, {"data": 1}],
+    "error": [{}],
+    "clear_output": [{}],
+}
 
 
 @pytest.mark.parametrize(("kind", "content"), [(kind, each) for kind, many in ODD.items() for each in many])
