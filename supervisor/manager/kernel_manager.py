@@ -33,7 +33,7 @@ from supervisor.kernel.connection import CHANNELS, Address, Connection
 from supervisor.manager.attached import Attached
 from supervisor.manager.clients import attend
 from supervisor.manager.connection_file import ConnectionFileMixin
-from supervisor.manager.launch import Launch
+from supervisor.manager.launch import Launch, words
 from supervisor.manager.own import Own
 from supervisor.manager.thread import Work, drive
 from supervisor.observe.callbacks import Callback, Callbacks
@@ -113,7 +113,8 @@ class KernelManager(ConnectionFileMixin):
         session, key = given.pop("session", None), given.pop("key", b"")
         for name, value in given.items():
             self._take(name, value)
-        self.kernel_cmd, self.extra_arguments = list(self.kernel_cmd), list(self.extra_arguments)
+        for name in ("kernel_cmd", "extra_arguments"):
+            setattr(self, name, list(words(name, getattr(self, name))))
         self.settings = _checked(self.settings)
         if session is not None:
             self._session, key = session, session.key

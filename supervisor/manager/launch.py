@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,13 @@ class GivenUp:
     number: int
 
 
+def words(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    """The words of a command.  Raises TypeError for a text, which would be taken letter by letter."""
+    if isinstance(given, str | bytes):
+        raise TypeError(f"{name}: a list of words, not a text: shlex.split({given!r}) makes one of it")
+    return tuple(given)
+
+
 @dataclass(frozen=True)
 class Launch:
     """What is launched.
@@ -81,8 +88,8 @@ class Launch:
             options["env"] = without_ours(keywords["env"])
         return Launch(
             str(options.pop("kernel_name", self.kernel_name)),
-            tuple(options.pop("kernel_cmd", self.kernel_cmd)),
-            tuple(options.pop("extra_arguments", self.extra_arguments)),
+            words("kernel_cmd", options.pop("kernel_cmd", self.kernel_cmd)),
+            words("extra_arguments", options.pop("extra_arguments", self.extra_arguments)),
             bool(options.pop("independent", self.independent)),
             options,
         )

@@ -326,6 +326,14 @@ def test_a_transport_that_there_is_not_is_named_before_anything_is_launched(make
         make(transport="udp").start_kernel()
 
 
+@pytest.mark.parametrize("name", ["kernel_cmd", "extra_arguments"])
+def test_a_command_that_is_a_text_is_refused_and_not_taken_letter_by_letter(make: Make, name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: a list of words, not a text"):
+        make(**{name: "python -m ipykernel_launcher"})
+    with pytest.raises(TypeError, match=f"{name}: a list of words, not a text"):
+        make().start_kernel(**{name: "python -m ipykernel_launcher"})
+
+
 def test_an_address_that_is_not_local_is_a_runtime_error(make: Make) -> None:
     manager = make(ip="192.0.2.1")
 
