@@ -215,7 +215,9 @@ class Host:
         entries = list(self._entries.values())
         with suppress(Hanging):
             # One look at all: there are as many as kernels, and at each start.
-            entries = await self._files.do(lambda: [entry for entry in entries if entry.has_lost_file])
+            entries = await self._files.do(
+                lambda: [entry for entry in entries if entry.lacks_file or entry.has_lost_file]
+            )
         lost = await asyncio.gather(*(entry.mend() for entry in entries))
         return [entry.name for entry, was_lost in zip(entries, lost, strict=True) if was_lost]
 

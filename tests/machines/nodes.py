@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,6 +114,18 @@ def _connected(made: Client, target: Target) -> Iterator[Client]:
 def client(target: Target) -> AbstractContextManager[BlockingKernelClient]:
     """A stock client of an address."""
     return _connected(BlockingKernelClient(), target)
+
+
+@contextmanager
+def direct_client(target: Target) -> Iterator[BlockingKernelClient]:
+    """A stock client of the kernel itself, once it has subscribed: what is published before is lost."""
+    with client(target) as made:
+        for _ in range(int(DEADLINE / 0.2)):
+            made.kernel_info()
+            with suppress(queue.Empty):
+                made.get_iopub_msg(timeout=0.2)
+                break
+        yield made
 
 
 def async_client(target: Target) -> AbstractContextManager[AsyncKernelClient]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.machines import node
-from tests.machines.nodes import IPYKERNEL, KEY, Job, client, running, value_of
+from tests.machines.nodes import IPYKERNEL, KEY, Job, direct_client, running, value_of
 from tests.waiting import DEADLINE, wait_for
 
 NO_KERNEL = ["/nowhere/python", "{connection_file}"]
@@ -22,7 +22,7 @@ def test_it_is_read_by_a_python_of_3_6() -> None:
 
 
 def test_a_kernel_is_found_at_its_place(tmp_path: Path) -> None:
-    with running(tmp_path / "run", IPYKERNEL) as job, client(job.target()) as asking:
+    with running(tmp_path / "run", IPYKERNEL) as job, direct_client(job.target()) as asking:
         assert "42\n" == value_of(asking, "print(6 * 7)")
 
         place = job.place()
@@ -35,7 +35,7 @@ def test_the_mark_and_the_environment_are_as_told(tmp_path: Path) -> None:
     told = {"env": {"COLOUR": "blue", "HOME": None}, "cwd": str(tmp_path)}
     names = ["COLOUR", "HOME", "KERNEL_SUPERVISOR_RUN"]
     code = f"import os; print([os.environ.get(name) for name in {names}], os.getcwd())"
-    with running(tmp_path / "run", IPYKERNEL, **told) as job, client(job.target()) as asking:
+    with running(tmp_path / "run", IPYKERNEL, **told) as job, direct_client(job.target()) as asking:
         assert f"['blue', None, 'm/a/1'] {tmp_path}\n" == value_of(asking, code)
 
 
@@ -62,7 +62,7 @@ def test_the_key_is_in_files_of_our_own_alone_and_in_no_process(tmp_path: Path) 
     [("os._exit(7)", 7, 7), ("os.kill(os.getpid(), 11)", -11, 139), ("os.kill(os.getpid(), 9)", -9, 137)],
 )
 def test_the_end_tells_how(tmp_path: Path, code: str, returncode: int, exit_code: int) -> None:
-    with running(tmp_path / "run", IPYKERNEL) as job, client(job.target()) as asking:
+    with running(tmp_path / "run", IPYKERNEL) as job, direct_client(job.target()) as asking:
         asking.execute(f"import os; {code}")
 
         end = job.end()
@@ -71,7 +71,7 @@ def test_the_end_tells_how(tmp_path: Path, code: str, returncode: int, exit_code
 
 
 def test_signals_are_passed_on(tmp_path: Path) -> None:
-    with running(tmp_path / "run", IPYKERNEL) as job, client(job.target()) as asking:
+    with running(tmp_path / "run", IPYKERNEL) as job, direct_client(job.target()) as asking:
         value_of(asking, "pass")
         asking.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
         wait_for(lambda: "begun" in str(asking.get_iopub_msg(timeout=DEADLINE)["content"]))
@@ -86,7 +86,7 @@ def test_signals_are_passed_on(tmp_path: Path) -> None:
 
 def test_what_is_left_of_its_group_ends_with_it(tmp_path: Path) -> None:
     code = "import os, subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
-    with running(tmp_path / "run", IPYKERNEL) as job, client(job.target()) as asking:
+    with running(tmp_path / "run", IPYKERNEL) as job, direct_client(job.target()) as asking:
         child = int(value_of(asking, code))
         os.kill(job.place()["pid"], signal.SIGKILL)
         job.end()
@@ -172,7 +172,7 @@ def test_without_a_cgroup_of_its_own_what_it_uses_is_not_told_and_it_runs_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    with running(tmp_path / "run", IPYKERNEL) as job, client(job.target()) as asking:
+    with running(tmp_path / "run", IPYKERNEL) as job, direct_client(job.target()) as asking:
         wait_for(lambda: "what it uses cannot be told" in (job.directory / "job.output").read_text())
 
         assert job.file("usage.json") is None

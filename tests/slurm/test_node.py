@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor.machines import node
-from tests.machines.nodes import KEY, client, value_of
+from tests.machines.nodes import KEY, direct_client, value_of
 from tests.slurm.cluster import NODES, Cluster, limits_memory
 from tests.slurm.jobs import Submitted
 from tests.waiting import DEADLINE, wait_for
@@ -26,7 +26,7 @@ def limited(cluster: Cluster) -> Iterator[Submitted]:
 def test_it_runs_on_the_node_that_slurm_chose(cluster: Cluster) -> None:
     for name in NODES:
         job = Submitted(cluster, f"on-{name}", f"--nodelist={name}")
-        with client(job.target()) as asking:
+        with direct_client(job.target()) as asking:
             assert f"{name} {job.id}\n" == value_of(
                 asking, "import os; print(os.environ['SLURMD_NODENAME'], os.environ['SLURM_JOB_ID'])"
             )
@@ -65,7 +65,7 @@ def test_the_key_is_nowhere_that_slurm_shows(cluster: Cluster) -> None:
 )
 def test_an_end_of_its_own(cluster: Cluster, code: str, state: str, returncode: int) -> None:
     job = Submitted(cluster, f"own{returncode}")
-    with client(job.target()) as asking:
+    with direct_client(job.target()) as asking:
         asking.execute(f"import os; {code}")
 
         assert (state, returncode, None) == job.ended()
@@ -73,7 +73,7 @@ def test_an_end_of_its_own(cluster: Cluster, code: str, state: str, returncode: 
 
 def test_a_signal_to_the_script_reaches_the_kernel(cluster: Cluster) -> None:
     job = Submitted(cluster, "interrupted")
-    with client(job.target()) as asking:
+    with direct_client(job.target()) as asking:
         value_of(asking, "pass")
         asking.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
         wait_for(lambda: "begun" in str(asking.get_iopub_msg(timeout=DEADLINE)["content"]))
@@ -87,7 +87,7 @@ def test_a_signal_to_the_script_reaches_the_kernel(cluster: Cluster) -> None:
 @pytest.mark.skipif(not limits_memory(), reason="memory is limited by cgroup v1, as root")
 def test_a_kernel_that_takes_more_memory_than_it_has(cluster: Cluster) -> None:
     job = Submitted(cluster, "hungry", "--mem=150")
-    with client(job.target()) as asking:
+    with direct_client(job.target()) as asking:
         asking.execute("taken = bytearray(400 << 20)")
 
         assert ("OUT_OF_MEMORY", -9, None) == job.ended()
@@ -116,7 +116,7 @@ def test_a_node_that_is_given_up(cluster: Cluster) -> None:
 
 def test_a_node_whose_daemon_is_gone_ends_no_kernel_until_it_is_back(cluster: Cluster) -> None:
     job = Submitted(cluster, "orphan", "--nodelist=n1")
-    with client(job.target()) as asking:
+    with direct_client(job.target()) as asking:
         value_of(asking, "kept = 42")
         cluster.kill("n1")
         job.cancel()
@@ -130,7 +130,7 @@ def test_a_node_whose_daemon_is_gone_ends_no_kernel_until_it_is_back(cluster: Cl
 
 def test_a_controller_that_is_gone_ends_nothing(cluster: Cluster) -> None:
     job = Submitted(cluster, "alone")
-    with client(job.target()) as asking:
+    with direct_client(job.target()) as asking:
         cluster.kill("slurmctld")
         try:
             asking.execute("import os; os._exit(7)")
