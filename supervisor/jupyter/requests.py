@@ -176,6 +176,8 @@ class Requests:
 
 def _reply_of(told: list[Message]) -> Fields:
     """The answer to an execution that told all this."""
-    count = next((m.content.get("execution_count") for m in told if m.kind == "execute_input"), None)
+    # Without a number JupyterLab takes the cell for one that still runs.
+    counts = (m.content.get("execution_count") for m in told)
+    count = next(filter(None, counts), 0)
     error: Fields = next(({"status": "error", **m.content} for m in told if m.kind == "error"), {})
     return {"status": "ok", "execution_count": count, "payload": [], "user_expressions": {}, **error}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.jupyter import requests as module
+from supervisor.jupyter.recorder import Request
 from supervisor.jupyter.requests import Requests
 from tests.waiting import until
 
@@ -21,6 +22,7 @@ class Kernel:
         self.kernel_name, self.execution_state, self.reason = "a", "idle", ""
         self.sent: list[str] = []
         self.told: list[tuple[str, str, Any]] = []
+        self.said: list[tuple[str, Any]] = []
         self.ended: list[str] = []
         self.up = asyncio.Event()
         self.run: Any = SimpleNamespace(send=self._send)
@@ -32,6 +34,7 @@ class Kernel:
     def tell(self, session: str, kind: str, content: Any, *_: Any) -> None:
         told = content.get("status") or content.get("evalue") or content["execution_state"]
         self.told.append((session, kind, told))
+        self.said.append((kind, content))
 
 
 @pytest.fixture
@@ -172,3 +175,36 @@ async def test_one_of_a_server_that_is_gone_that_is_forgotten_holds_up_no_other(
 
     await until(lambda: kernel.told)
     assert answer_of("s", reason="its answer came while no server was there to hear it") == kernel.told
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        ([("execute_input", {"execution_count": 3}), ("status", {"execution_state": "idle"})], 3),
+        ([("execute_result", {"execution_count": 4}), ("status", {"execution_state": "idle"})], 4),
+        ([("status", {"execution_state": "idle"})], 0),
+    ],
+)
+async def test_an_answer_that_went_to_a_server_that_is_gone_is_given_anew_and_has_a_number(
+    kernel: Kernel, requests: Requests, told: list[tuple[str, Any]], count: int
+) -> None:
+    async def open_requests(_: str) -> list[Request]:
+        return [
+            Request(
+                "1", "s", "", json.dumps({"msg_id": "1", "session": "s", "msg_type": "execute_request"}), "1"
+            )
+        ]
+
+    async def all_told(_: str) -> list[Any]:
+        return [SimpleNamespace(kind=kind, content=content) for kind, content in told]
+
+    kernel.recorder.open_requests, kernel.recorder.told = open_requests, all_told
+
+    await requests.resume("s")
+    await until(lambda: len(kernel.said) == 2)
+
+    assert ("execute_reply", "ok", count) == (
+        kernel.said[0][0],
+        kernel.said[0][1]["status"],
+        kernel.said[0][1]["execution_count"],
+    )
