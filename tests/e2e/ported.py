@@ -137,19 +137,24 @@ class FrontEnd:
 front_end = FrontEnd()
 manager, client = front_end.manager, front_end.client
 manager.wait_ready(100)
-client.execute("6 * 7")
-assert "42" == front_end.wait("execute_result")["data"]["text/plain"]
+
+def ask() -> Any:
+    while True:  # a subscription comes a moment after the connection
+        client.execute("6 * 7")
+        try:
+            while True:
+                found, content = said.get(timeout=2)
+                if found == "execute_result":
+                    return content
+        except queue.Empty:
+            pass
+
+assert "42" == ask()["data"]["text/plain"]
 assert client.is_alive()
 manager.signal_kernel(signal.SIGKILL)
 assert "SIGKILL" == front_end.wait("the kernel died, restarting")
 manager.wait_ready(100)
-while True:  # the subscription comes again a moment after the reconnect
-    client.execute("6 * 7")
-    try:
-        if said.get(timeout=2)[0] == "execute_result":
-            break
-    except queue.Empty:
-        pass
+assert "42" == ask()["data"]["text/plain"]
 manager.restart_kernel()
 client.stop_channels()
 manager.shutdown_kernel()
