@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.nodes import client, value_of
+from tests.machines.nodes import client, direct_client, value_of
 from tests.machines.test_relay import Relay, free_ports
 from tests.slurm.cluster import NODES, Cluster
 from tests.slurm.jobs import Submitted
@@ -48,7 +48,7 @@ def test_200_moves_between_two_nodes_and_no_output_is_lost(cluster: Cluster, rel
     jobs = [Submitted(cluster, f"at-{node}", f"--nodelist={node}") for node in NODES]
     targets = [job.target() for job in jobs]
     for target in targets:
-        with client(target) as asking:
+        with direct_client(target) as asking:
             value_of(asking, "pass")
     relay.lead("a", local, targets[0])
     with client(local) as asking:
