@@ -61,20 +61,17 @@ class _Canary:
     def __init__(self, directory: Path, process: subprocess.Popen[bytes] | None) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._process, self._is_told = process, False
+        self._process = process
 
     def wait(self) -> None:
         with self._lock:
             try:
                 if self._process is None:
-                    self._process, self._is_told = _begin(), False
+                    self._process = _begin()
                 asked, answered = self._process.stdin, self._process.stdout
                 assert asked is not None, "a pipe was asked for"
                 assert answered is not None, "a pipe was asked for"
-                if not self._is_told:
-                    asked.write(os.fsencode(self._directory.absolute()) + b"\0")
-                    self._is_told = True
-                asked.write(b".")
+                asked.write(os.fsencode(self._directory.absolute()) + b"\0")
                 if not answered.read(1):
                     self.close()
             except (OSError, ValueError):
@@ -109,14 +106,15 @@ def _end(process: subprocess.Popen[bytes] | None) -> None:
 
 
 def answer() -> None:
-    """Answer each byte after a directory and a zero with one, as soon as the disk of that takes changes."""
-    directory = b""
-    while (said := os.read(0, 1)) not in {b"", b"\0"}:
-        directory += said
-    while os.read(0, 1):
-        with suppress(OSError):
-            os.unlink(os.path.join(directory, _MISSING))  # noqa: PTH108, PTH118 - pathlib is slow to import
-        os.write(1, b".")
+    """Answer each directory on standard input, ended by a zero, as soon as its disk takes changes."""
+    asked = b""
+    while said := os.read(0, 1 << 16):
+        asked += said
+        if asked.endswith(b"\0"):
+            with suppress(OSError):
+                os.unlink(os.path.join(asked[:-1], _MISSING))  # noqa: PTH108, PTH118 - pathlib is slow to import
+            os.write(1, b".")
+            asked = b""
 
 
 if __name__ == "__main__":

@@ -178,8 +178,6 @@ class Supervision:
     def unlock(self) -> None:
         """Give the state directory back."""
         self._lock.release()
-        if self._canaries is not None:
-            self._canaries.close()
 
     def open(self) -> None:
         """Begin to supervise, with no kernels yet.  The lock is held already."""
