@@ -104,8 +104,7 @@ class Door(HTTPServerConnectionDelegate):
         """Open the door.  Raises DoorError, whose text says why and what to do."""
         if self._bound is None:
             self._bound = await begin(bind, self.path)
-        if self._link_path is not None:
-            self._link = await begin(Link.place, self._link_path, self.path)
+        await self._place_link()
         limits = self.limits
         self._server = _Server(
             self,
@@ -136,15 +135,19 @@ class Door(HTTPServerConnectionDelegate):
                 await self._exchange(bound)
                 is_told = False
 
+    async def _place_link(self) -> None:
+        if self._link_path is not None:
+            self._link = await begin(Link.place, self._link_path, self.path)
+
     async def _exchange(self, bound: Bound) -> None:
+        await self._place_link()
+        # From here to the new reception nothing comes between, such as the end of the door.
         if self._server is None or self._bound is None:
             bound.remove()
             return
         self._server.end_reception()
         self._bound.sock.close()
         self._bound = bound
-        if self._link_path is not None:
-            self._link = await begin(Link.place, self._link_path, self.path)
         self._server.receive(self, bound.sock)
         await self.let_in(self.circle)
 
