@@ -16,7 +16,7 @@ import secrets
 import socket
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -216,11 +216,11 @@ class Connection:
 
     def fix(self, config: KernelConfig) -> None:
         """Let no other kernel keep a port that these settings ask for, once it is launched again."""
-        CLAIMS.fix(self, _fixed_places(config))
+        CLAIMS.fix(self, fixed_places(config))
 
-    def give_way(self, config: KernelConfig) -> None:
-        """Leave the ports that these settings of another kernel ask for; while no run of this one lives."""
-        CLAIMS.give_up(self, _fixed_places(config))
+    def give_way(self, places: Collection[Place]) -> None:
+        """Leave the ports that the settings of another kernel ask for; while no run of this one lives."""
+        CLAIMS.give_up(self, places)
 
     def choose_once(self, config: KernelConfig, kernel_name: str) -> Address:
         """The present address if it has ports, else as ``choose``; one and the same for all threads."""
@@ -461,7 +461,8 @@ def read_address(path: Path) -> Address:
         raise ValueError("connection: not an object") from error
 
 
-def _fixed_places(config: KernelConfig) -> list[Place]:
+def fixed_places(config: KernelConfig) -> list[Place]:
+    """The TCP ports that settings ask for by their number."""
     if config.transport != "tcp":
         return []
     asked = (getattr(config.ports, channel) for channel in CHANNELS)

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from supervisor.kernel.holder import WAY_OUT, look_for
 from supervisor.kernel.kernelspec import LaunchError
 from supervisor.kernel.launch import Command, describe_failure, interrupt_mode, owner
 from supervisor.kernel.local import LocalKernel
-from supervisor.kernel.ports import PortTaken
+from supervisor.kernel.ports import Place, PortTaken
 from supervisor.kernel.run import OutputOfRun, Run
 from supervisor.kernel.spares import Spares
 from supervisor.kernel.subproc import KernelManager
@@ -146,10 +146,10 @@ class Entry:
         finally:
             self._turn.release()
 
-    def give_way(self, config: KernelConfig) -> None:
+    def give_way(self, places: Collection[Place]) -> None:
         """Leave the ports that the settings of another kernel ask for, if no run of this one needs them."""
         if not self._turn.locked() and (self.run is None or self.run.is_over):
-            self.connection.give_way(config)
+            self.connection.give_way(places)
 
     async def _spawn(self, effect: Spawn, report: Report) -> None:
         if effect.config.slurm is None:

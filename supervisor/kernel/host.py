@@ -31,6 +31,7 @@ from supervisor.core.actions import (
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
 from supervisor.disk.off_loop import Hanging, Lane, begin
+from supervisor.kernel.connection import fixed_places
 from supervisor.kernel.entry import PROCESSES, Entry
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.line import make_threads
@@ -135,9 +136,10 @@ class Host:
         if (reason := self._lack_for(entry, effect.config)) is not None:
             report(NoRoom(entry.name, effect.generation, reason))
             return
-        for other in self._entries.values():
-            if other is not entry:
-                other.give_way(effect.config)
+        if fixed := fixed_places(effect.config):
+            for other in self._entries.values():
+                if other is not entry:
+                    other.give_way(fixed)
         self._starting[entry.name] = entry.needs(effect.config)
         try:
             await entry.spawn(effect, report)
