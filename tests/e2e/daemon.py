@@ -25,6 +25,7 @@ from jupyter_client import BlockingKernelClient
 from supervisor.control.client import Answer, Client
 from supervisor.records.record import MARK_VARIABLE, helper_mark, marked_run
 from tests.homes import FOREIGN
+from tests.kernels.using import hear
 from tests.waiting import DEADLINE, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -309,7 +310,7 @@ class Scene:
         # Without its heartbeat, whose thread may still be about to begin when a quick client is closed.
         made.start_channels(hb=False)
         try:
-            _hear(made)
+            hear(made)
             yield made
         finally:
             made.stop_channels()
@@ -409,16 +410,3 @@ def _asked(client: BlockingKernelClient, code: str, patience: float) -> str | No
         if is_idle and text:
             return text
     return None
-
-
-def _hear(client: BlockingKernelClient) -> None:
-    """Wait until what is published arrives here: a subscription takes effect some time after it is made."""
-
-    def heard() -> bool:
-        client.kernel_info()
-        try:
-            return bool(client.get_iopub_msg(timeout=0.1))
-        except Empty:
-            return False
-
-    wait_for(heard, "the client hears the kernel")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from queue import Empty
 from typing import Any
+
+from jupyter_client import BlockingKernelClient
+
+from tests.waiting import wait_for
 
 PROGRAM = Path(__file__).with_name("mini.py")
 
@@ -24,3 +29,16 @@ def is_ready(client: Any) -> bool:
     except RuntimeError:  # judged by its heart, which may beat later than the kernel answers
         return False
     return True
+
+
+def hear(client: BlockingKernelClient) -> None:
+    """Wait until what is published arrives here: a subscription takes effect some time after it is made."""
+
+    def heard() -> bool:
+        client.kernel_info()
+        try:
+            return bool(client.get_iopub_msg(timeout=0.1))
+        except Empty:
+            return False
+
+    wait_for(heard, "the client hears the kernel")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from jupyter_client import AsyncKernelClient, BlockingKernelClient, KernelClient
 
 from supervisor.machines import node
 from supervisor.machines.relay import CHANNELS
-from tests.kernels.using import MINI
+from tests.kernels.using import MINI, hear
 from tests.waiting import DEADLINE, wait_for
 
 Client = TypeVar("Client", bound=KernelClient)
@@ -120,11 +119,7 @@ def client(target: Target) -> AbstractContextManager[BlockingKernelClient]:
 def direct_client(target: Target) -> Iterator[BlockingKernelClient]:
     """A stock client of the kernel itself, once it has subscribed: what is published before is lost."""
     with client(target) as made:
-        for _ in range(int(DEADLINE / 0.2)):
-            made.kernel_info()
-            with suppress(queue.Empty):
-                made.get_iopub_msg(timeout=0.2)
-                break
+        hear(made)
         yield made
 
 
