@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,8 @@ async def _nothing_is_left(tmp_path: Path) -> AsyncIterator[None]:
     yield
     if (tmp_path / LOCK).exists():
         os.close(await asyncio.to_thread(relays._take_lock, tmp_path, "=".join(*MARK.items())))
+        with suppress(ValueError, ChildProcessError):  # nobody waits for one that was left on purpose
+            os.waitpid(pid_of(tmp_path), 0)
 
 
 @pytest.fixture
