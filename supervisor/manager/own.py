@@ -50,7 +50,7 @@ from supervisor.kernel.ports import PortTaken, bind
 from supervisor.manager.attached import exit_of
 from supervisor.manager.launch import Launch, ManagerLauncher
 from supervisor.manager.manner import Attended, Manner
-from supervisor.manager.thread import LoopThread, Work, acquire
+from supervisor.manager.thread import LoopThread, Work, acquire, hold
 from supervisor.observe.callbacks import Callbacks
 from supervisor.observe.sentence import sentence
 from supervisor.process.identity import is_running
@@ -461,7 +461,12 @@ class Own:
         return await asyncio.shield(self._begin_task(work))
 
     def _begin_task(self, work: Work[T]) -> asyncio.Task[T]:
-        thread, task = acquire(), asyncio.get_running_loop().create_task(work)
+        try:
+            thread = hold()
+        except asyncio.CancelledError:
+            work.close()
+            raise
+        task = thread.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         # What comes of one that nobody waits for any more is no mistake.

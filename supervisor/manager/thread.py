@@ -176,6 +176,18 @@ def acquire() -> LoopThread:
         return _current
 
 
+def hold() -> LoopThread:
+    """The thread that runs the caller, until ``release``.  Raises CancelledError if it is ending.
+
+    Whoever gave an order and was cancelled lets go at once, maybe before the order was begun.
+    """
+    with _lock:
+        if _current is None or not _current.is_current:
+            raise asyncio.CancelledError
+        _current.begin_use()
+        return _current
+
+
 def _forget() -> None:
     """In a forked child: the thread is the parent's, and whoever held the lock is not here."""
     global _lock, _current  # noqa: PLW0603

@@ -50,7 +50,7 @@ async def _nothing_is_left(tmp_path: Path) -> AsyncIterator[None]:
     if (tmp_path / LOCK).exists():
         os.close(await asyncio.to_thread(relays._take_lock, tmp_path, "=".join(*MARK.items())))
         with suppress(ValueError, ChildProcessError):  # nobody waits for one that was left on purpose
-            os.waitpid(pid_of(tmp_path), 0)
+            await asyncio.to_thread(os.waitpid, pid_of(tmp_path), 0)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pickle
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -17,9 +19,10 @@ import pytest
 
 from supervisor.manager import KernelManager
 from supervisor.manager.own import Own
+from supervisor.manager.thread import acquire, hold
 from tests.kernels.using import MINI
 from tests.manager.managing import run_program
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 
 @pytest.fixture
@@ -56,6 +59,21 @@ def test_managers_share_one_thread_which_ends_with_the_last(manager: KernelManag
     assert 1 == len(threads())
     other.shutdown_kernel()
     assert [] == threads()
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_nothing_is_begun_on_a_thread_that_ends(*, another: bool) -> None:
+    with ExitStack() as held:
+        ending = acquire()
+
+        async def came_late() -> None:
+            ending.release(join=False)
+            if another:
+                held.callback(acquire().release)
+            hold()
+
+        with pytest.raises(CancelledError):
+            ending.begin(came_late()).result(DEADLINE)
 
 
 @pytest.mark.parametrize("started", [False, True])
