@@ -19,7 +19,6 @@ from tests.kernel.programs import (
     TELLS_STRANGERS,
     Stranger,
     end,
-    open_files,
     start,
     state_of,
 )
@@ -87,18 +86,5 @@ async def test_a_child_of_ours_may_be_adopted_too() -> None:
 
         assert await asyncio.wait_for(waiting, DEADLINE) is False
         assert (-signal.SIGKILL if TELLS_STRANGERS else None) == kernel.returncode
-    finally:
-        end(popen)
-
-
-async def test_many_adoptions_leave_no_file_open() -> None:
-    files = open_files()
-    popen = start(SLEEPER)
-    try:
-        for _ in range(100):
-            kernel = AdoptedKernel(identify(popen.pid), kernel_id="analysis")
-            assert await kernel.is_alive()
-            await kernel.cleanup()
-        assert files == open_files()
     finally:
         end(popen)

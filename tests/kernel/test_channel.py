@@ -26,7 +26,6 @@ from tests.kernel.kernels import (
     Talk,
     channel_to,
     connection,
-    output_of,
     running,
     signed_reply,
     stop,
@@ -35,9 +34,6 @@ from tests.kernel.test_monitor import checks
 from tests.waiting import DEADLINE, until
 
 SHORT = 0.2  # what a wait for an answer that does not come lasts
-
-
-EVER = "import time\nwhile True: time.sleep(0.001)"
 
 
 # The kernels that the design was tried on, how they wait 0.5 seconds, and what they are called.
@@ -71,43 +67,6 @@ async def test_a_kernel_is_ready_then_busy_then_idle(kind: str, at: Connection, 
         assert ["execute_reply"] * 3 == [reply["msg_type"] for reply in replies]
 
 
-async def test_a_kernel_on_ipc_is_ready(tmp_path: Path) -> None:
-    at = connection(tmp_path, transport="ipc")
-    assert at.address is not None
-    channel = Channel(at.address)
-    for _ in range(2):
-        at.remove_stale_sockets()
-        with running(IPYKERNEL, at) as process:
-            async with asyncio.timeout(DEADLINE):
-                await channel.wait_ready()
-            process.kill()
-    channel.close()
-    at.close()
-
-
-async def test_an_idle_kernel_exits_when_it_is_asked_to(at: Connection, talk: Talk) -> None:
-    with running(IPYKERNEL, at) as process:
-        channel = await talk.ready()
-
-        assert await channel.shutdown_request(restart=False)
-
-        assert 0 <= await asyncio.to_thread(process.wait, DEADLINE), output_of(at).read_text()
-
-
-async def test_a_busy_kernel_is_interrupted_by_message(at: Connection, talk: Talk) -> None:
-    with running(IPYKERNEL, at):
-        channel = await talk.ready()
-        client = await talk.start_client()
-        client.execute(EVER)
-        await client.get_iopub_msg(timeout=DEADLINE)
-        assert await channel.is_busy(SHORT)
-
-        assert await channel.interrupt_request()
-
-        async with asyncio.timeout(DEADLINE):
-            await channel.wait_idle()
-
-
 async def test_a_client_after_us_still_gets_its_welcome_on_iopub(at: Connection, talk: Talk) -> None:
     with running(IPYKERNEL, at):
         channel = await talk.ready()
@@ -120,16 +79,6 @@ async def test_a_client_after_us_still_gets_its_welcome_on_iopub(at: Connection,
         async with asyncio.timeout(DEADLINE):
             while told != "iopub_welcome":
                 told = (await talk.client.get_iopub_msg(timeout=DEADLINE))["msg_type"]
-
-
-async def test_two_runs_at_an_address_are_each_ready(at: Connection, talk: Talk) -> None:
-    for _ in range(2):
-        with running(IPYKERNEL, at):
-            channel = await talk.ready()
-            assert await channel.ping(DEADLINE)
-        assert not await channel.ping(SHORT)
-        channel.close()
-        talk.channel = channel_to(at)
 
 
 async def test_a_shutdown_request_to_a_dying_kernel_does_not_reach_its_successor(
@@ -407,20 +356,3 @@ async def test_closing_ends_what_is_waited_for(fake: FakeKernel, talk: Talk) -> 
     assert [ConnectionAbortedError] * 2 == [type(error) for error in ended[3:]]
     assert not await channel.ping(DEADLINE)
     assert not await channel.shutdown_request(restart=False)
-
-
-async def test_a_closed_channel_leaves_nothing_open(fake: FakeKernel) -> None:
-    def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    with fake.serving():
-        counts = []
-        for _ in range(5):
-            channel = Channel(fake.address)
-            await channel.wait_ready()
-            await channel.wait_idle()
-            channel.close()
-            await until(lambda: not counts or descriptors() <= counts[0])
-            counts.append(descriptors())
-
-    assert counts[-1] <= counts[0]

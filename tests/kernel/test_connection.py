@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client import BlockingKernelClient
-from jupyter_client.connect import find_connection_file
 from msgspec.structs import replace as replace_config
 
 from supervisor.kernel.connection import (
@@ -154,14 +153,6 @@ def test_renewing_keeps_configured_ports(tmp_path: Path) -> None:
     second = kept.choose(config, "python3")
 
     assert {first.shell_port} == set(ports(first)) & set(ports(second))
-
-
-def test_twenty_kernels_never_share_a_port(tmp_path: Path) -> None:
-    connections = [new(tmp_path, f"k{number}") for number in range(20)]
-
-    chosen = [port for each in connections for port in ports(each.choose(CONFIG, "python3"))]
-
-    assert 100 == len(set(chosen))
 
 
 def test_a_configured_port_of_another_kernel_is_refused(tmp_path: Path) -> None:
@@ -382,23 +373,6 @@ def test_a_file_that_another_user_planted_is_named_and_never_believed() -> None:
                 read_address(connection.path)
         finally:
             os.seteuid(0)
-
-
-def test_removing_the_file_twice_is_no_error(tmp_path: Path) -> None:
-    kept = connection(tmp_path)
-
-    kept.remove()
-    kept.remove()
-
-    assert not kept.path.exists()
-    kept.close()
-
-
-def test_jupyter_finds_the_file_by_name(tmp_path: Path) -> None:
-    kept = connection(tmp_path, "analysis")
-
-    assert str(kept.path) == find_connection_file("analysis", path=[str(tmp_path)])
-    kept.close()
 
 
 def test_holding_ends_with_release_and_with_close(tmp_path: Path) -> None:

@@ -18,18 +18,13 @@ from supervisor.core.actions import (
     Apply,
     AskToExit,
     Renew,
-    SignalGroup,
-    Spawn,
-    WatchIdle,
     Withdraw,
 )
-from supervisor.core.events import BecameIdle, Exited, Ready, Spawned, SpawnFailed
+from supervisor.core.events import Exited, Ready, Spawned
 from supervisor.core.model import Cause
 from supervisor.kernel import entry as entries
 from supervisor.kernel.connection import CHANNELS
-from supervisor.kernel.ports import is_listened_on
 from supervisor.records.record import Record
-from supervisor.settings.config import KernelConfig
 from tests.kernel.hosting import Hosting, config, take_over
 from tests.waiting import DEADLINE
 
@@ -61,40 +56,6 @@ async def test_a_launch_is_answered_by_its_process_then_ready_then_exited(hostin
     assert "console --existing" in hosting.of(Ready)[0].connect
 
 
-async def test_what_cannot_be_launched_is_answered_by_the_reason(hosting: Hosting) -> None:
-    nowhere = KernelConfig(name="a", argv=("/nowhere/at/all", "{connection_file}"))
-
-    await hosting.perform(Spawn("a", 1, nowhere))
-
-    (failed,) = hosting.of(SpawnFailed)
-    assert Cause.NOT_FOUND is failed.exit.cause
-    assert "/nowhere/at/all" in failed.exit.detail
-
-
-async def test_the_address_is_kept_from_run_to_run_and_held_between(hosting: Hosting) -> None:
-    spawned = await hosting.run(config())
-    before = hosting.places.connection_file("a").read_bytes()
-    await hosting.kill(spawned)
-    assert [False] * 5 == [can_bind(port) for port in ports(address(hosting))]
-
-    await hosting.run(config(), 2)
-
-    assert before == hosting.places.connection_file("a").read_bytes()
-
-
-async def test_new_ports_are_other_ports_and_the_same_key(hosting: Hosting) -> None:
-    spawned = await hosting.run(config())
-    before = address(hosting)
-    await hosting.kill(spawned)
-
-    await hosting.perform(Renew("a"))
-    await hosting.run(config(), 2)
-
-    after = address(hosting)
-    assert not set(ports(before)) & set(ports(after))
-    assert before["key"] == after["key"]
-
-
 async def test_new_ports_that_are_ordered_during_a_launch_come_with_the_next_one(
     hosting: Hosting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,19 +83,7 @@ async def test_new_ports_that_are_ordered_during_a_launch_come_with_the_next_one
     await hosting.run(config(), 2)
 
     assert not set(ports(before)) & set(ports(address(hosting)))
-
-
-async def test_an_ordered_stop_removes_the_file_and_keeps_the_address(hosting: Hosting) -> None:
-    await hosting.run(config())
-    before = address(hosting)
-    await hosting.perform(AskToExit("a", 1))
-    exited = await hosting.first(Exited)
-    await hosting.perform(Withdraw("a"))
-
-    assert 0 == exited.exit.code
-    assert not hosting.places.connection_file("a").exists()
-    await hosting.run(config(), 2)
-    assert before == address(hosting)
+    assert before["key"] == address(hosting)["key"]
 
 
 async def test_a_kernel_whose_cgroup_cannot_be_made_is_there_all_the_same_and_that_is_told(
@@ -174,24 +123,6 @@ async def test_a_withdrawal_never_removes_the_file_of_the_run_that_was_ordered_a
     await withdrawal
 
     assert hosting.places.connection_file("a").exists()
-
-
-async def test_a_stopped_process_is_asked_to_exit_all_the_same(hosting: Hosting) -> None:
-    spawned = await hosting.run(config())
-    await hosting.perform(SignalGroup("a", 1, 19))
-
-    await hosting.perform(AskToExit("a", 1))
-
-    assert 0 == (await hosting.first(Exited)).exit.code
-    assert spawned.generation == 1
-
-
-async def test_idle_is_told_once(hosting: Hosting) -> None:
-    await hosting.run(config())
-
-    await hosting.perform(WatchIdle("a", 1))
-
-    assert BecameIdle("a", 1) == await hosting.first(BecameIdle)
 
 
 async def test_an_edit_of_a_live_key_counts_from_the_next_interrupt(hosting: Hosting) -> None:
@@ -332,18 +263,6 @@ async def test_the_connection_file_of_an_adopted_kernel_is_there_again(
     assert before == hosting.places.connection_file("a").read_bytes()
 
 
-async def test_the_end_of_an_adopted_kernel_is_told_with_what_it_wrote_in_its_run(
-    hosting: Hosting, next_host: Hosting
-) -> None:
-    settings = config("--say", "hello")
-    spawned = await take_over(hosting, next_host, settings)
-    await next_host.adopt(spawned, settings)
-
-    exited = await next_host.kill(spawned)
-
-    assert ("hello",) == exited.exit.output_tail
-
-
 async def test_what_is_gone_when_it_is_adopted_has_exited(hosting: Hosting, next_host: Hosting) -> None:
     spawned = await take_over(hosting, next_host, config())
     os.kill(spawned.process.pid, 9)
@@ -385,73 +304,3 @@ async def test_the_sockets_of_an_ipc_kernel_go_with_its_connection_file(hosting:
     await hosting.perform(Withdraw("a"))
 
     assert [] == [path for path in sockets if path.exists()]
-
-
-async def test_an_ipc_kernel_comes_back_to_the_same_sockets(hosting: Hosting) -> None:
-    await hosting.kill(await hosting.run(config(transport="ipc")))
-    before = address(hosting)
-
-    await hosting.run(config(transport="ipc"), 2)
-
-    assert before == address(hosting)
-
-
-async def test_a_port_that_somebody_listens_on_is_named_and_kept(hosting: Hosting) -> None:
-    settings = config(hold_ports=False)
-    await hosting.kill(await hosting.run(settings))
-    before = address(hosting)
-    with socket.create_server(("127.0.0.1", before["hb_port"])):
-        await hosting.perform(Spawn("a", 2, settings))
-
-    (failed,) = hosting.of(SpawnFailed)
-    assert Cause.PORT_TAKEN is failed.exit.cause
-    assert str(before["hb_port"]) in failed.exit.detail
-    await hosting.run(settings, 3)
-    assert before == address(hosting)
-
-
-async def test_a_launch_that_cannot_be_watched_leaves_no_process(
-    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launched: list[int] = []
-
-    def refuse(popen: Any, **_: Any) -> None:
-        launched.append(popen.pid)
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(entries, "KernelManager", refuse)
-    await hosting.perform(Spawn("a", 1, config()))
-
-    assert 1 == len(hosting.of(SpawnFailed))
-    with pytest.raises(ProcessLookupError):
-        os.kill(launched[0], 0)
-
-
-async def test_closing_leaves_the_kernel_and_its_files_alone(hosting: Hosting) -> None:
-    spawned = await hosting.run(config())
-
-    await hosting.leave()
-
-    os.kill(spawned.process.pid, 0)
-    assert hosting.places.connection_file("a").exists()
-    assert is_listened_on("127.0.0.1", address(hosting)["hb_port"])
-    found = hosting.record()
-    assert found is not None
-    assert (spawned.process, True) == (found.process, found.ready)
-
-
-async def test_descriptors_and_threads_stay_flat_over_many_runs(hosting: Hosting) -> None:
-    def count() -> int:
-        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-    async def once(generation: int) -> None:
-        await hosting.kill(await hosting.run(config(), generation), generation)
-        await hosting.host.wait_told()
-
-    for generation in range(1, 4):
-        await once(generation)
-    before = count()
-    for generation in range(4, 10):
-        await once(generation)
-
-    assert before >= count()

@@ -110,16 +110,19 @@ async def test_a_file_that_is_written_too_late_does_not_outlive_the_withdrawal(
     assert not hosting.places.connection_file("a").exists()
 
 
+@pytest.mark.parametrize("step", ["leave", "remove"])
 async def test_a_launch_does_not_wait_for_ever_for_what_was_to_be_done_before(
-    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch, gate: Gate, step: str
 ) -> None:
-    remove = hosting.entry().connection.remove
-    monkeypatch.setattr(hosting.entry().connection, "remove", gate.before(remove))
-    monkeypatch.setattr(entries, "TURN_PATIENCE", 0.05)
+    entry = hosting.entry()
+    owner: Any = entry.connection if step == "remove" else entry._equipment.warmth
+    monkeypatch.setattr(owner, step, gate.before(getattr(owner, step)))
     withdrawal = hosting.begin(Withdraw("a"))
     await gate.wait_reached()
-
-    told = await failed(hosting)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(entries, "TURN_PATIENCE", 0.05)
+        impatient.setattr(off_loop, "PATIENCE", 0.05)
+        told = await failed(hosting)
 
     assert told.exit.is_passing
     gate.opened.set()
@@ -349,19 +352,6 @@ async def test_one_that_an_older_version_recorded_is_interrupted_by_message_unle
 
     assert ("signal" if has_spec else "message") == mode(next_host)
     assert ("cannot tell how kernel a is interrupted" in caplog.text) is not has_spec
-
-
-async def test_an_edit_of_how_it_is_interrupted_that_comes_with_the_adoption_counts(
-    hosting: Hosting, next_host: Hosting
-) -> None:
-    settings = config(interrupt_mode="signal")
-    spawned = await take_over(hosting, next_host, settings)
-
-    adoption = next_host.begin_adoption(spawned, settings)
-    apply = next_host.begin(Apply("a", config(interrupt_mode="message")))
-    await asyncio.wait_for(asyncio.gather(adoption, apply), DEADLINE)
-
-    assert "message" == mode(next_host)
 
 
 async def test_an_edit_that_comes_while_a_kernel_cannot_be_watched_yet_counts(

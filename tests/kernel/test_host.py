@@ -43,14 +43,6 @@ async def test_forgotten_is_all_but_the_output(hosting: Hosting) -> None:
     assert [True] * 3 == [can_bind(port) for port in held[:3]]
     assert "last words\n" == hosting.places.output_file("a").read_text()
     assert [] == hosting.entries()
-
-
-async def test_nobody_looks_after_the_output_of_a_kernel_that_is_forgotten(hosting: Hosting) -> None:
-    await hosting.kill(await hosting.run(config()))
-
-    hosting.host.dismiss("a")
-    await hosting.perform(Forget("a"))
-
     await until(lambda: "Trimming" not in str(asyncio.all_tasks()))
 
 

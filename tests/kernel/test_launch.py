@@ -331,22 +331,6 @@ def test_output_is_added_to_what_is_there(tmp_path: Path) -> None:
     assert b"before\nafter\n" == out.read_bytes()
 
 
-def test_popen_keywords_are_passed_on(tmp_path: Path) -> None:
-    process = spawn(
-        command("sh", "-c", "echo $A $HOME {word}; pwd", A="1"),
-        tmp_path,
-        tmp_path / "a.log",
-        MARK,
-        {"stdout": subprocess.PIPE, "env": {"PATH": os.environ["PATH"]}, "cwd": tmp_path, "umask": 0o077},
-    )
-
-    assert process.stdout is not None
-    assert f"1 {{word}}\n{tmp_path}\n" == process.stdout.read().decode()
-    finish(process)
-    process.stdout.close()
-    assert b"" == (tmp_path / "a.log").read_bytes()
-
-
 def test_a_session_of_its_own_cannot_be_declined(tmp_path: Path) -> None:
     options = {"start_new_session": False, "process_group": os.getpgid(0)}
     process = spawn(command("sleep", "600"), tmp_path, None, MARK, options)

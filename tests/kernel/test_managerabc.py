@@ -148,11 +148,17 @@ async def test_an_implementation_of_somebody_else_needs_no_cleanup_and_no_constr
     assert minimal.kernel_id == str(uuid.UUID(minimal.kernel_id))
 
 
-async def test_a_kernel_that_runs_is_alive(kernels: Kernels) -> None:
+async def test_a_kernel_that_runs_is_alive_whether_it_is_asked_or_cleaned_up(kernels: Kernels) -> None:
     kernel = await kernels()
+
+    await kernel.signal(0)
+    await kernel.cleanup()
 
     assert await kernel.is_alive() is True
     assert kernel.returncode is None
+    await kernel.kill()
+    await ends(kernel)
+    assert await kernel.is_alive() is False
 
 
 async def test_the_kernel_id_is_a_string_that_stays(kernels: Kernels) -> None:
@@ -161,15 +167,6 @@ async def test_the_kernel_id_is_a_string_that_stays(kernels: Kernels) -> None:
     assert isinstance(kernel.kernel_id, str)
     assert kernel.kernel_id == kernel.kernel_id != ""
     assert (await kernels()).kernel_id != kernel.kernel_id
-
-
-async def test_a_kernel_that_has_exited_before_is_no_error(kernels: Kernels) -> None:
-    kernel = await kernels(Program.EXITS_7)
-
-    await ends(kernel)
-
-    assert await kernel.is_alive() is False
-    kernels.assert_returncode(7, kernel)
 
 
 async def test_wait_goes_on_until_the_end(kernels: Kernels) -> None:
@@ -183,16 +180,6 @@ async def test_wait_goes_on_until_the_end(kernels: Kernels) -> None:
     assert await asyncio.wait_for(waiting, DEADLINE) is False
     assert await kernel.is_alive() is False
     kernels.assert_returncode(-signal.SIGTERM, kernel)
-
-
-async def test_several_tasks_may_wait(kernels: Kernels) -> None:
-    kernel = await kernels()
-    waiting = [asyncio.create_task(kernel.wait()) for _ in range(5)]
-    await asyncio.wait(waiting, timeout=0.02)
-
-    await kernel.kill()
-
-    assert [False] * 5 == await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE)
 
 
 async def test_a_wait_may_be_cancelled_and_the_others_go_on(kernels: Kernels) -> None:
@@ -216,16 +203,8 @@ async def test_waiting_for_a_kernel_that_has_ended_returns_every_time(kernels: K
 
     await ends(kernel)
     await ends(kernel)
-
+    assert await kernel.is_alive() is False
     kernels.assert_returncode(7, kernel)
-
-
-async def test_signal_0_only_asks(kernels: Kernels) -> None:
-    kernel = await kernels()
-
-    await kernel.signal(0)
-
-    assert await kernel.is_alive() is True
 
 
 async def test_a_signal_that_the_kernel_ignores_leaves_it_alive(kernels: Kernels) -> None:
@@ -263,41 +242,29 @@ async def test_after_the_end_a_signal_raises_process_lookup_error(kernels: Kerne
             await order()
 
 
-async def test_kill_ends_a_stubborn_kernel_before_it_returns(kernels: Kernels) -> None:
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_kill_ends_a_stubborn_or_stopped_kernel_before_it_returns(
+    kernels: Kernels, *, is_stopped: bool
+) -> None:
     kernel = await kernels(Program.STUBBORN)
-
-    await kernel.kill()
-
-    assert await kernel.is_alive() is False
-    kernels.assert_returncode(-signal.SIGKILL, kernel)
-
-
-async def test_kill_ends_a_stopped_kernel(kernels: Kernels) -> None:
-    kernel = await kernels()
-    await kernel.signal(signal.SIGSTOP)
+    if is_stopped:
+        await kernel.signal(signal.SIGSTOP)
     assert await kernel.is_alive() is True
 
     await kernel.kill()
 
     assert await kernel.is_alive() is False
-
-
-async def test_a_second_kill_is_no_error(kernels: Kernels) -> None:
-    kernel = await kernels()
-
-    await kernel.kill()
-    await kernel.kill()
-    await asyncio.gather(kernel.kill(), kernel.kill())
-
     kernels.assert_returncode(-signal.SIGKILL, kernel)
 
 
-async def test_concurrent_kills_all_wait_for_the_end(kernels: Kernels) -> None:
+async def test_many_kills_at_once_and_later_all_wait_for_the_end(kernels: Kernels) -> None:
     kernel = await kernels()
 
     await asyncio.gather(kernel.kill(), kernel.kill(), kernel.wait())
 
     assert await kernel.is_alive() is False
+    await kernel.kill()
+    kernels.assert_returncode(-signal.SIGKILL, kernel)
 
 
 async def test_cleanup_removes_the_files_and_may_be_repeated(kernels: Kernels, tmp_path: Path) -> None:
@@ -311,14 +278,3 @@ async def test_cleanup_removes_the_files_and_may_be_repeated(kernels: Kernels, t
 
     assert not there.exists()
     kernels.assert_returncode(7, kernel)
-
-
-async def test_cleanup_leaves_a_kernel_that_runs_alone(kernels: Kernels) -> None:
-    kernel = await kernels()
-
-    await kernel.cleanup()
-
-    assert await kernel.is_alive() is True
-    await kernel.kill()
-    await ends(kernel)
-    assert await kernel.is_alive() is False

@@ -29,32 +29,6 @@ def checks(heartbeat: HeartbeatConfig, probe: ProbeConfig) -> KernelConfig:
     return KernelConfig(name="a", heartbeat=heartbeat, probe=probe)
 
 
-async def test_a_kernel_that_is_stopped_answers_nothing_and_its_checks_miss(
-    at: Connection, talk: Talk
-) -> None:
-    missed: list[Check] = []
-    answered: list[Check] = []
-    with running(IPYKERNEL, at) as process:
-        channel = await talk.ready()
-        monitor = Monitor(
-            channel,
-            checks(HeartbeatConfig(interval=SHORT), ProbeConfig(interval=SHORT)),
-            missed.append,
-            answered.append,
-        )
-        stop(process)
-        monitor.start()
-
-        assert not await channel.ping(SHORT)
-        assert await channel.is_busy(SHORT)
-        await until(lambda: missed.count(Check.HEARTBEAT) >= 2 <= missed.count(Check.PROBE))
-        assert [] == answered
-
-        os.kill(process.pid, signal.SIGCONT)
-        await until(lambda: set(Check) <= set(answered))
-        monitor.stop()
-
-
 class Told:
     """What a monitor told, in order."""
 
@@ -90,19 +64,6 @@ async def test_a_stuck_kernel_is_asked_ever_more_seldom_and_one_answer_is_told(
         told.monitor.stop()
 
     assert 1 == told.facts[:settled].count(("answered", Check.HEARTBEAT))
-
-
-async def test_a_kernel_that_answers_is_not_spoken_of(fake: FakeKernel, talk: Talk) -> None:
-    with fake.serving():
-        told = Told(await talk.ready(), heartbeat=1.0, probe=1.0)
-        before = fake.seen.copy()
-        told.monitor.start()
-        await until(
-            lambda: fake.seen["hb"] >= before["hb"] + 3 and fake.seen["control"] >= before["control"] + 3
-        )
-        told.monitor.stop()
-
-    assert [] == told.facts
 
 
 async def test_a_check_that_is_off_asks_nothing_and_can_be_put_on_again(fake: FakeKernel, talk: Talk) -> None:

@@ -25,20 +25,6 @@ QUICK = HeartbeatConfig(interval=0.05, misses=1)
 OFF = ProbeConfig(action="off")
 
 
-@pytest.mark.parametrize(
-    ("flags", "code", "cause"),
-    [(("--exit-after", "0", "--exit-code", "7"), 7, Cause.EXITED), (("--exit-after", "0"), 0, Cause.EXITED)],
-)
-async def test_an_exit_is_told_with_its_code(
-    hosting: Hosting, flags: tuple[str, ...], code: int, cause: Cause
-) -> None:
-    await hosting.spawn(config(*flags))
-
-    exited = await hosting.first(Exited)
-
-    assert (code, None, cause) == (exited.exit.code, exited.exit.signal, exited.exit.cause)
-
-
 async def test_the_last_words_are_those_of_this_run(hosting: Hosting) -> None:
     await hosting.kill(await hosting.run(config("--say", "first")))
 

@@ -250,17 +250,6 @@ async def test_a_process_born_between_two_writes_is_found_by_its_mark(
     assert (process, False) == (survivor.process, survivor.ready)
 
 
-async def test_a_child_that_left_a_run_is_not_taken_for_the_kernel(
-    store: RecordStore, places: Places, launch: Launch
-) -> None:
-    kernel = launch()
-    store.write(record(kernel))
-    launch()
-    end(kernel)
-
-    assert None is (await only(store, places)).process
-
-
 @pytest.mark.parametrize("generation", [1, 2])
 async def test_a_child_that_left_a_run_that_no_record_knows_is_not_taken_for_the_kernel(
     store: RecordStore, places: Places, launch: Launch, generation: int
@@ -319,16 +308,6 @@ async def test_the_first_born_of_a_run_that_no_record_knows_is_the_kernel_unless
     assert (kernel, 2) == (survivor.process, survivor.generation)
 
 
-async def test_what_is_left_of_the_group_of_an_ended_kernel_is_named(
-    store: RecordStore, places: Places, launch: Launch
-) -> None:
-    kernel = launch(argv=PARENT)
-    store.write(record(kernel))
-    end(kernel)
-
-    assert (kernel,) == (await found(store, places)).ended
-
-
 async def test_a_group_without_our_mark_is_another_programs(
     store: RecordStore, places: Places, launch: Launch
 ) -> None:
@@ -347,18 +326,6 @@ async def test_a_kernel_of_another_state_directory_is_none_of_ours(
     store.write(record(None))
 
     assert None is (await only(store, places)).process
-
-
-async def test_a_failed_kernel_stays_failed_and_a_stopped_one_stopped(
-    store: RecordStore, places: Places
-) -> None:
-    store.write(record(None, failed="died 6 times", spawned_at=None))
-    store.write(record(None, name="b", want="down", spawned_at=None))
-
-    failed, stopped = (await found(store, places)).survivors
-
-    assert "died 6 times" == failed.failed
-    assert Want.DOWN is stopped.want
 
 
 @pytest.mark.parametrize(
@@ -387,12 +354,6 @@ async def test_a_later_run_than_the_one_that_was_being_stopped_is_left_alone(
     assert (process, 2, None) == (survivor.process, survivor.generation, survivor.stopping)
 
 
-async def test_after_an_orderly_stop_the_file_alone_decides(store: RecordStore, places: Places) -> None:
-    store.write(record(None, want=None, spawned_at=None))
-
-    assert None is (await only(store, places)).want
-
-
 async def test_the_last_death_is_remembered_with_its_date(store: RecordStore, places: Places) -> None:
     death = RecordedDeath(at_wall=time.time() - 100, generation=1, pid=7, cause="crashed", signal="SIGSEGV")
     store.write(record(None, deaths=(death,)))
@@ -401,29 +362,6 @@ async def test_the_last_death_is_remembered_with_its_date(store: RecordStore, pl
 
     assert (1, 7, Cause.CRASHED) == (remembered.generation, remembered.pid, remembered.exit.cause)
     assert 99 < asyncio.get_running_loop().time() - remembered.at < 130
-
-
-async def test_a_record_of_a_newer_version_leaves_its_kernel_alone(
-    store: RecordStore, places: Places
-) -> None:
-    store.path("a").write_bytes(b'{"version": 99, "name": "a"}')
-
-    stock = await found(store, places)
-
-    assert frozenset({"a"}) == stock.strangers
-    assert () == stock.survivors
-    assert "the kernel is left alone" in stock.troubles["record of a"]
-
-
-async def test_a_damaged_record_delays_nobody(store: RecordStore, places: Places) -> None:
-    store.path("a").write_bytes(b"{")
-    store.write(record(None, name="b"))
-
-    stock = await found(store, places)
-
-    assert ["b"] == [survivor.kernel for survivor in stock.survivors]
-    assert "set aside; there is no other" in stock.troubles["record of a"]
-    assert frozenset() == stock.strangers
 
 
 @pytest.mark.parametrize("is_declared", [True, False])
