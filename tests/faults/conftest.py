@@ -76,7 +76,7 @@ class FaultyScene:
         wait_for(lambda: any(words in line for line in self.degraded()), f"degraded: {words}")
 
     def wait_well(self) -> None:
-        wait_for(lambda: not self.degraded(), "nothing is degraded any more")
+        wait_for(lambda: not self.degraded(), lambda: f"still degraded: {self.degraded()}")
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_events_that_cannot_be_written_wait_in_memory_and_are_written_later_in_o
 ) -> None:
     scene.write(scene.mini("a", backoff=AT_ONCE))
     faults.start("a")
+    wait_for(lambda: scene.events("kernel.ready", kernel="a"), "its first event is written")
     faults.set("events", **{"raise": error})
 
     kill_and_wait(scene, "a")
