@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,21 +35,67 @@ class Hanging(Exception):
     """The system keeps us waiting: a file system hangs, say."""
 
 
+class _LastThread:
+    """A thread that was made in time: where the system makes no more, the lanes take turns in it.
+
+    So what is to be read, written and told goes on; a lane that hangs holds up the others, though.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._asked: SimpleQueue[Job] = SimpleQueue()
+        self._is_made = False
+
+    def make(self) -> None:
+        """Have it, once and for all.  Raises OSError if there is no thread even now."""
+        if not self._is_made:
+            try:
+                threading.Thread(target=self._serve, name="last thread", daemon=True).start()
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, "no more threads are to be had") from error
+            self._is_made = True
+
+    def lend(self, work: Job) -> bool:
+        """Have ``work`` called in it, which raises nothing; False if it was never made."""
+        if self._is_made:
+            self._asked.put(work)
+        return self._is_made
+
+    def _serve(self) -> None:
+        while True:
+            self._asked.get()()
+
+
+LAST_THREAD = _LastThread()
+
+
 class Lane:
     """Work of one kind, such as the records of one kernel: in order, one thing at a time.
 
     Its thread ends with the work.  With ``lasts`` it never does: a process may have
     asked to be ended with the very thread that made it (PR_SET_PDEATHSIG, prctl(2)), as
     ``bwrap --die-with-parent`` does.  Then the order is kept as long as nothing hangs.
-    ``before`` is called before each thing; it raises nothing.
+    ``before`` is called before each thing; it raises nothing.  Where no thread is to be had
+    the work is done in the ``LAST_THREAD``, but for one that ``borrows`` nothing: what waits for
+    a reader, or for code that is not ours, would keep that thread from everybody else.
     """
 
     def __init__(
-        self, name: str, before: Callable[[], object] = lambda: None, *, lasts: bool = False
+        self,
+        name: str,
+        before: Callable[[], object] = lambda: None,
+        *,
+        lasts: bool = False,
+        borrows: bool = True,
     ) -> None:
         self.name = name
         self._before = before
         self._lasts = lasts
+        self._borrows = borrows
         self._begun: dict[Job, float] = {}
         self._given_up: set[Job] = set()
         self._reset()
@@ -73,7 +120,7 @@ class Lane:
     def put(self, job: Job) -> None:
         """Have ``job`` called, which raises nothing; from any thread, loop or no loop.
 
-        Raises OSError (EAGAIN) if no thread is to be had; the job is not called then.
+        Raises OSError (EAGAIN) if no thread is to be had, not even the last; the job is not called then.
         """
         with self._changed:
             self._jobs.append(job)
@@ -83,8 +130,9 @@ class Lane:
                 try:
                     self._add_thread()
                 except RuntimeError as error:
-                    self._jobs.remove(job)
-                    raise OSError(errno.EAGAIN, "no thread is to be had") from error
+                    if not (self._borrows and LAST_THREAD.lend(self._serve_in_last)):
+                        self._jobs.remove(job)
+                        raise OSError(errno.EAGAIN, "no thread is to be had") from error
 
     def begin(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         """Begin ``work(*arguments)`` off the running loop; the future has what comes of it.
@@ -139,21 +187,28 @@ class Lane:
         loop.call_later(RELIEF_AFTER, self._relieve, loop)
 
     def _add_thread(self) -> None:
-        threading.Thread(target=self._serve, name=self.name, daemon=True).start()
+        threading.Thread(target=self._serve, args=(self._lasts,), name=self.name, daemon=True).start()
         self._threads += 1
 
-    def _serve(self) -> None:
-        while (job := self._next()) is not None:
+    def _serve_in_last(self) -> None:
+        with self._changed:
+            if self._threads:
+                return  # of its own by now
+            self._threads += 1
+        self._serve(False)
+
+    def _serve(self, lasts: bool) -> None:
+        while (job := self._next(lasts)) is not None:
             self._before()
             job()
             with self._changed:
                 self._begun.pop(job, None)
                 self._given_up.discard(job)
 
-    def _next(self) -> Job | None:
+    def _next(self, lasts: bool) -> Job | None:
         with self._changed:
             self._idle += 1
-            while not self._jobs and self._lasts:
+            while not self._jobs and lasts:
                 self._changed.wait()
             self._idle -= 1
             if not self._jobs:

@@ -145,7 +145,7 @@ class Callbacks:
 
     def _begin(self, kernel: str) -> concurrent.futures.Future[None]:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        Lane("callback").put(partial(self._work, kernel, done))
+        Lane("callback", borrows=False).put(partial(self._work, kernel, done))
         return done
 
     def _work(self, kernel: str, done: concurrent.futures.Future[None]) -> None:

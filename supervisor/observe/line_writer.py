@@ -50,7 +50,7 @@ class LineWriter:
         self._busy = False
         self._closed = False
         self._changed = threading.Condition()
-        self._lane = Lane("log")
+        self._lane = Lane("log", borrows=False)
 
     @property
     def dropped(self) -> int:

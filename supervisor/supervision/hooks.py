@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from supervisor.disk.off_loop import begin
+from supervisor.disk.off_loop import Lane
 from supervisor.kernel.launch import without_ours
 from supervisor.observe.event_line import encode
 from supervisor.observe.redaction import clean
@@ -150,7 +150,7 @@ class Command:
 
     async def run(self) -> str | None:
         """Run it to its end, off the loop; returns what went wrong, or ``None``."""
-        return await begin(self.call)
+        return await Lane("hook", borrows=False).begin(self.call)
 
     def call(self) -> str | None:
         """The same, in the calling thread: blocks for ``timeout`` seconds at most, and a little."""

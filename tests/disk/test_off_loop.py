@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from supervisor.disk import off_loop
-from supervisor.disk.off_loop import Hanging, Lane
+from supervisor.disk.off_loop import LAST_THREAD, Hanging, Lane
 from tests.waiting import DEADLINE, until
 
 
@@ -89,7 +89,7 @@ async def test_what_waits_behind_a_slow_one_for_too_long_is_not_done_later(lane:
 async def test_where_no_thread_is_to_be_had_that_is_told_and_nothing_is_done_later(
     monkeypatch: pytest.MonkeyPatch, *, lasts: bool
 ) -> None:
-    lane = Lane("lane without threads", lasts=lasts)
+    lane = Lane("lane without threads", lasts=lasts, borrows=False)
     done: list[str] = []
     with monkeypatch.context() as scarce:
         scarce.setattr(threading, "Thread", NoThread)
@@ -99,6 +99,41 @@ async def test_where_no_thread_is_to_be_had_that_is_told_and_nothing_is_done_lat
     await lane.do(done.append, "later")
 
     assert ["later"] == done
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+async def test_where_no_thread_is_to_be_had_lanes_take_turns_in_the_last_one(
+    monkeypatch: pytest.MonkeyPatch, *, lasts: bool
+) -> None:
+    LAST_THREAD.make()
+    one, other, done = Lane("one", lasts=lasts), Lane("other"), list[str]()
+    with monkeypatch.context() as scarce:
+        scarce.setattr(threading, "Thread", NoThread)
+        work = [one.begin(done.append, "first"), one.begin(done.append, "second")]
+        threads = {await one.do(threading.get_ident), await other.do(threading.get_ident)}
+        await asyncio.gather(*work)
+
+    assert ["first", "second"] == done
+    assert 1 == len(threads)
+    assert threads != {await one.do(threading.get_ident)}, "once there are threads, it has its own"
+
+
+async def test_what_hangs_in_the_last_thread_holds_up_nobody_who_gets_one_of_his_own_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    LAST_THREAD.make()
+    hanging, lane, gate, done = Lane("hanging"), Lane("lane"), threading.Event(), list[str]()
+    with monkeypatch.context() as scarce:
+        scarce.setattr(threading, "Thread", NoThread)
+        work = [hanging.begin(gate.wait, DEADLINE), lane.begin(done.append, "before")]
+        with pytest.raises(Hanging):
+            await lane.do(done.append, "given up", patience=0.01)
+
+    await lane.do(done.append, "after")
+    gate.set()
+    await asyncio.gather(*work)
+
+    assert ["before", "after"] == done
 
 
 async def test_a_lane_that_lasts_keeps_its_thread_and_gets_another_only_if_that_hangs(
