@@ -35,6 +35,33 @@ def test_a_registered_value_is_hidden_wherever_it_occurs(secret: str | bytes) ->
     assert f"key is {HIDDEN}!" == json.loads(line)["output_tail"][0]
 
 
+@pytest.mark.parametrize("count", [1, 400])
+@pytest.mark.parametrize("length", [0, 7, 5000])
+def test_one_of_many_is_hidden_wherever_it_stands_in_a_text_short_or_long(count: int, length: int) -> None:
+    keys = [f"{number:03x}{KEY[3:]}" for number in range(count)]
+    for key in keys:
+        redact(key)
+
+    for key in (keys[0], keys[-1]):
+        for text in (f"{key}{'.' * length}", f"{'.' * length}{key}", f"{'.' * length}{key}{keys[0]}"):
+            assert key not in str(clean({"text": text}))
+
+
+def test_a_text_is_not_looked_through_for_each_of_many_secrets() -> None:
+    class Text(str):
+        def __contains__(self, _secret: str) -> bool:
+            raise AssertionError("looked for one secret after the other")
+
+    class Told(str):
+        def __str__(self) -> str:
+            return Text("x" * 100)
+
+    for number in range(400):
+        redact(f"{number:03x}{KEY[3:]}")
+
+    assert {"text": "x" * 100} == clean({"text": Told("")})
+
+
 def test_a_short_value_is_no_secret() -> None:
     redact("")
     redact("2")
