@@ -92,6 +92,8 @@ def live(named: Path, arguments: Namespace, canaries: Canaries) -> int:
 def _refusal(error: Exception, state_dir: Path) -> str:
     if isinstance(error, OSError) and error.filename and Path(error.filename).is_relative_to(state_dir):
         return f"{error.filename}: {error.strerror}: what the daemon must keep has no place in this state_dir"
+    if isinstance(error, OSError) and error.filename is None:
+        return error.strerror or str(error)
     return str(error)
 
 

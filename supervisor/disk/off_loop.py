@@ -31,6 +31,11 @@ PATIENCE = 10.0
 RELIEF_AFTER = 1.0
 
 
+def no_thread() -> OSError:
+    """What is raised where the system makes no more threads (pthread_create(3))."""
+    return OSError(errno.EAGAIN, "no thread is to be had: raise LimitNPROC or TasksMax")
+
+
 class Hanging(Exception):
     """The system keeps us waiting: a file system hangs, say."""
 
@@ -56,7 +61,7 @@ class _LastThread:
             try:
                 threading.Thread(target=self._serve, name="last thread", daemon=True).start()
             except RuntimeError as error:
-                raise OSError(errno.EAGAIN, "no more threads are to be had") from error
+                raise no_thread() from error
             self._is_made = True
 
     def lend(self, work: Job) -> bool:
@@ -132,7 +137,7 @@ class Lane:
                 except RuntimeError as error:
                     if not (self._borrows and LAST_THREAD.lend(self._serve_in_last)):
                         self._jobs.remove(job)
-                        raise OSError(errno.EAGAIN, "no thread is to be had") from error
+                        raise no_thread() from error
 
     def begin(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         """Begin ``work(*arguments)`` off the running loop; the future has what comes of it.

@@ -16,12 +16,14 @@ every socket; here nothing wakes the loop while nobody listens.
 from __future__ import annotations
 
 import asyncio
-import errno
+import os
 import threading
+import time
 from collections.abc import Callable
 
 import zmq
 
+from supervisor.disk.off_loop import no_thread
 from supervisor.process.descriptors import limit
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -37,6 +39,7 @@ _REDIAL_AFTER = 0.4
 
 # One for the sockets, and one that closes them (zmq_ctx_set(3), ZMQ_IO_THREADS).
 _ZMQ_THREADS = 2
+_GONE_PATIENCE = 1.0  # seconds
 
 
 def make_threads(context: Context | None) -> None:
@@ -45,14 +48,17 @@ def make_threads(context: Context | None) -> None:
     It does so for the first socket of a context, and aborts the whole process if
     it cannot; later ones need none.  Raises OSError where that would happen.
     """
-    enough = threading.Event()
+    enough, made = threading.Event(), list[threading.Thread]()
     try:
         for _ in range(_ZMQ_THREADS):
-            threading.Thread(target=enough.wait, daemon=True).start()
+            thread = threading.Thread(target=enough.wait, daemon=True)
+            thread.start()
+            made.append(thread)
     except RuntimeError as error:
-        raise OSError(errno.EAGAIN, "no more threads are to be had") from error
+        raise no_thread() from error
     finally:
         enough.set()
+    _wait_gone(made)
     try:
         ours = context or zmq.Context.instance()
         # As many sockets as there may be descriptors for; by default it is 1,023, a few for each kernel.
@@ -60,6 +66,15 @@ def make_threads(context: Context | None) -> None:
         ours.socket(zmq.DEALER).close(linger=0)
     except zmq.ZMQError:
         pass  # no descriptor is left, say: whoever needs a socket tells
+
+
+def _wait_gone(threads: list[threading.Thread]) -> None:
+    """Return once the system counts them no more, which is a moment after their end."""
+    deadline = time.monotonic() + _GONE_PATIENCE
+    for thread in threads:
+        thread.join()
+        while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < deadline:  # noqa: PTH110
+            time.sleep(0.001)
 
 
 class Line:

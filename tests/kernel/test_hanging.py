@@ -403,6 +403,21 @@ def test_the_threads_of_libzmq_are_there_before_the_first_kernel() -> None:
         assert opened == zmq_threads()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_when_libzmq_makes_its_threads_those_that_showed_that_it_can_count_no_more() -> None:
+    class Seeing(zmq.Context[zmq.Socket[bytes]]):
+        def socket(self, *arguments: Any, **options: Any) -> Any:
+            seen.append({task.name for task in Path("/proc/self/task").iterdir()})
+            return super().socket(*arguments, **options)
+
+    seen: list[set[str]] = []
+    before = {task.name for task in Path("/proc/self/task").iterdir()}
+    with Seeing() as context:
+        lines.make_threads(context)
+
+    assert set() == seen[0] - before
+
+
 def test_where_no_threads_are_to_be_had_is_told_and_libzmq_is_not_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -410,7 +425,7 @@ def test_where_no_threads_are_to_be_had_is_told_and_libzmq_is_not_asked(
 
     with zmq.Context() as context:
         before = zmq_threads()
-        with pytest.raises(BlockingIOError, match="no more threads"):
+        with pytest.raises(BlockingIOError, match="no thread is to be had"):
             lines.make_threads(context)
         assert before == zmq_threads()
 
