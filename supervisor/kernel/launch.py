@@ -44,6 +44,14 @@ DEFAULT_KERNELSPEC = "python3"
 _NO_ROOM = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "EIO")
 _PASSING = frozenset(getattr(errno, name) for name in _NO_ROOM if hasattr(errno, name))
 
+# Why there is no process (execve(2), fork(2)), with the way out; and where no other try makes one.
+_REMEDIES = {
+    errno.EAGAIN: "no more processes are to be had: raise LimitNPROC or TasksMax",
+    errno.E2BIG: "its arguments and environment are too long together: shorten argv or env",
+    errno.ENOEXEC: "it is no program for this machine: change argv",
+}
+_LASTING = frozenset({errno.E2BIG, errno.ENOEXEC})
+
 # About this process, and wrong in every other: the first stops an ipykernel
 # whose parent has that pid no more, the rest is said by systemd to its service
 # (systemd.exec(5), sd_notify(3)) or by Python to itself.
@@ -405,7 +413,9 @@ def _launch_error(error: OSError, executable: str, cwd: str) -> LaunchError:
         return LaunchError(f'executable "{executable}": {missing} does not exist: install it or change argv')
     if isinstance(error, PermissionError):
         return LaunchError(f'executable "{executable}": {reason}: change its mode or argv')
-    return LaunchError(f'executable "{executable}" cannot be started: {reason}', Cause.UNKNOWN)
+    cause = Cause.NOT_FOUND if error.errno in _LASTING else Cause.UNKNOWN
+    reason = _REMEDIES.get(error.errno or 0, reason)
+    return LaunchError(f'executable "{executable}" cannot be started: {reason}', cause)
 
 
 def describe_failure(error: Exception) -> Exit:

@@ -388,19 +388,38 @@ def test_a_directory_that_goes_away_at_the_last_moment_is_still_told_right(
         spawn(command("sh", cwd=str(there)), tmp_path, None, MARK)
 
 
-@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM, errno.E2BIG])
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.EAGAIN, "no more processes are to be had: raise LimitNPROC or TasksMax"),
+        (errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+)
 def test_what_may_pass_is_not_called_not_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
 
-    with pytest.raises(LaunchError, match=os.strerror(code)) as told:
+    with pytest.raises(LaunchError, match=words) as told:
         spawn(command("sh"), tmp_path, tmp_path / "out", MARK)
 
     assert Cause.UNKNOWN is told.value.cause
+
+
+def test_what_no_other_try_makes_a_process_of_is_told_with_its_reason(tmp_path: Path) -> None:
+    no_program = executable(tmp_path / "no-program", "\x7fELF of another machine")
+    for there, words in (
+        (command("sh", "-c", "x" * 3_000_000), "its arguments and environment are too long together"),
+        (command("sh", A="x" * 3_000_000), "its arguments and environment are too long together"),
+        (command(str(no_program)), "it is no program for this machine"),
+    ):
+        with pytest.raises(LaunchError, match=words) as told:
+            spawn(there, tmp_path, tmp_path / "out", MARK)
+
+        assert Cause.NOT_FOUND is told.value.cause
 
 
 def test_an_output_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
