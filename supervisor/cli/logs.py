@@ -84,6 +84,8 @@ class _Wanted:
             raise Quit(USAGE, "--until and --follow exclude each other", "give one of them")
         if self.cause is not None:
             _check_cause(self.cause)
+        if self.event is not None:
+            _check_event(self.event)
         self.last: int | None = arguments.lines
         if self.last is None and self.since is None and not arguments.summary:
             self.last = _DEFAULT_LINES
@@ -282,6 +284,15 @@ def _check_cause(cause: str) -> None:
     if cause not in known:
         hint = did_you_mean(cause, known) or f"there are {', '.join(known)}"
         raise Quit(USAGE, f"--cause: {cause!r} is not a cause", hint)
+
+
+def _check_event(event: str) -> None:
+    from supervisor.observe.sentence import EVENTS
+    from supervisor.settings.mistakes import did_you_mean
+
+    if event not in EVENTS:
+        hint = did_you_mean(event, EVENTS) or f"there are {', '.join(EVENTS)}"
+        raise Quit(USAGE, f"--event: {event!r} is not an event", hint)
 
 
 def _is_before(event: Event, until: datetime) -> bool:

@@ -8,7 +8,7 @@ is told by its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from supervisor.wording import amount, how_it_died, one_line, signal_name, span
 
@@ -196,3 +196,5 @@ _WORDS: Mapping[str, Callable[[_Telling], str]] = {
     "events.dropped": _told("{dropped} events are missing here, because they could not be written"),
     "stream.gap": _told("{dropped} events are missing here, because they were read too slowly"),
 }
+EVENTS: Collection[str] = _WORDS.keys()
+"""Everything that is ever told."""

@@ -71,6 +71,8 @@ def test_events_are_chosen_by_cause_and_until_a_moment(
     ("words", "told"),
     [
         (("--cause", "omm"), "--cause: 'omm' is not a cause: did you mean 'oom'?"),
+        (("--event", "kernel.die"), "--event: 'kernel.die' is not an event: did you mean 'kernel.died'?"),
+        (("--event", "x"), "--event: 'x' is not an event: there are daemon.started, "),
         (("--until", "soon"), "--until: 'soon' is not a time"),
         (("--until", "1h", "-f"), "--until and --follow exclude each other"),
     ],
