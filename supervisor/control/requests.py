@@ -189,8 +189,10 @@ def signal_number(word: str | int) -> int:
     """The number of a signal by its name or number.  Raises RequestError."""
     names = {member.name: int(member) for member in signal.Signals}
     text = str(word).upper()
-    if text.isdecimal() and len(text) < 4 and int(text) in signal.valid_signals() | {0}:
+    if text.isdecimal() and len(text) < 4 and int(text) in signal.valid_signals():
         return int(text)
+    if text == "0":  # to kill(2) a question, which no kernel hears of
+        raise RequestError(400, "0 is not a signal", "status tells whether the kernel lives")
     full = text if text.startswith("SIG") else f"SIG{text}"
     if full in names:
         return names[full]

@@ -34,9 +34,10 @@ def test_a_wrong_field_is_told(daemon: FakeDaemon, steering: FakeSteering, body:
 
 
 def test_an_unknown_signal_gets_a_hint(daemon: FakeDaemon) -> None:
-    answer = ask(daemon, "POST", "/v1/kernels/robot/signal", {"signal": "TERN"})
+    for wrong, hint in (("TERN", "did you mean 'SIGTERM'?"), (0, "status tells whether the kernel lives")):
+        answer = ask(daemon, "POST", "/v1/kernels/robot/signal", {"signal": wrong})
 
-    assert (400, "did you mean 'SIGTERM'?") == (answer.status, answer.body["hint"])
+        assert (400, hint) == (answer.status, answer.body["hint"])
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,6 @@ def test_an_unknown_kernel_gets_a_hint(daemon: FakeDaemon, path: str) -> None:
         ("signal", {"signal": "SIGUSR1"}, events.SendSignal("robot", 10)),
         ("signal", {"signal": "usr1"}, events.SendSignal("robot", 10)),
         ("signal", {"signal": 10}, events.SendSignal("robot", 10)),
-        ("signal", {"signal": "0"}, events.SendSignal("robot", 0)),
     ],
 )
 def test_each_verb_is_its_order(
