@@ -195,19 +195,24 @@ class Link(Struct, frozen=True):
             return None
         fresh = path.with_name(f".{path.name}.{os.getpid()}.alias")
         try:
-            if not (path.is_symlink() and path.readlink() == leads_to):
+            if not (link := cls(path, leads_to)).is_in_place():
                 _make_way(path)
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(leads_to)
                 fresh.rename(path)
         except (OSError, BadPath):
             return None  # a convenience: the socket itself is open
-        return cls(path, leads_to)
+        return link
+
+    def is_in_place(self) -> bool:
+        """Whether the link is there, and leads to our socket."""
+        try:
+            return self.path.readlink() == self.leads_to
+        except OSError:
+            return False
 
     def remove(self) -> None:
         """Remove the link while it still leads to our socket."""
-        try:
-            if self.path.readlink() == self.leads_to:
+        if self.is_in_place():
+            with suppress(OSError):
                 self.path.unlink()
-        except OSError:
-            pass

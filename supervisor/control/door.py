@@ -104,7 +104,7 @@ class Door(HTTPServerConnectionDelegate):
         """Open the door.  Raises DoorError, whose text says why and what to do."""
         if self._bound is None:
             self._bound = await begin(bind, self.path)
-        await self._place_link()
+        await begin(self._place_link)
         limits = self.limits
         self._server = _Server(
             self,
@@ -121,7 +121,7 @@ class Door(HTTPServerConnectionDelegate):
         is_told = False
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
-            if self._bound is None or await begin(self._bound.is_in_place):
+            if self._bound is None or await begin(self._is_in_place, self._bound):
                 continue
             try:
                 await begin(refuse_shared, self.path.parent, "socket")
@@ -135,12 +135,18 @@ class Door(HTTPServerConnectionDelegate):
                 await self._exchange(bound)
                 is_told = False
 
-    async def _place_link(self) -> None:
+    def _is_in_place(self, bound: Bound) -> bool:
+        if self._link_path not in (None, self.path) and not (self._link and self._link.is_in_place()):
+            self._place_link()
+        return bound.is_in_place()
+
+    def _place_link(self) -> None:
         if self._link_path is not None:
-            self._link = await begin(Link.place, self._link_path, self.path)
+            self._wait_disk(self._link_path.parent)
+            self._link = Link.place(self._link_path, self.path)
 
     async def _exchange(self, bound: Bound) -> None:
-        await self._place_link()
+        await begin(self._place_link)
         # From here to the new reception nothing comes between, such as the end of the door.
         if self._server is None or self._bound is None:
             bound.remove()

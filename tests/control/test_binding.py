@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.control import door as doors
 from supervisor.control.binding import DoorError
 from supervisor.control.client import Client
 from supervisor.control.door import Door
 from supervisor.control.lookup import short_name
 from tests.control.conftest import ask
 from tests.control.fake_steering import FakeDaemon, FakeSteering
+from tests.waiting import until
 
 
 def mode(path: Path) -> int:
@@ -144,6 +147,25 @@ async def test_the_link_leads_to_the_socket_and_goes_with_it(steering: FakeSteer
     Client([tmp_path / "alias"]).connect().close()
     await door.close()
     assert [] == names_in(tmp_path)
+
+
+async def test_a_link_that_was_removed_alone_is_placed_again_and_goes_with_the_socket(
+    steering: FakeSteering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "LOOK_INTERVAL", 0.01)
+    link = tmp_path / "alias"
+    door = Door(steering, tmp_path / "s", link=link)
+    await door.start()
+    keeping = asyncio.get_running_loop().create_task(door.keep_open())
+    try:
+        for _ in range(2):
+            link.unlink()
+            await until(link.is_symlink)
+    finally:
+        keeping.cancel()
+        await door.close()
+
+    assert not link.is_symlink()
 
 
 async def test_a_link_drives_no_daemon_out(daemon: FakeDaemon, tmp_path: Path) -> None:
