@@ -7,6 +7,7 @@ no TOML writer among the dependencies, and this needs little.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from supervisor.settings.config import Config, Settings
@@ -18,7 +19,8 @@ def effective_toml(config: Config) -> str:
     """The settings in force, every key with its value; a key that is not set as a comment.
 
     ``[defaults]`` and ``include`` are already applied in it.  It contains the
-    values of the environment: print it for the operator, never log it.
+    values of the environment: print it for the operator, never log it.  Raises
+    TypeError if a program gave a key what TOML does not have.
     """
     lines = ["[supervisor]", *_lines(config.supervisor)]
     for hook in config.hooks:
@@ -37,6 +39,8 @@ def toml_value(value: Any) -> str:
             return repr(value)
         case str():
             return quoted(value)
+        case PurePath():
+            return quoted(str(value))
         case list() | tuple():
             return "[" + ", ".join(map(toml_value, value)) + "]"
         case Mapping():
@@ -58,4 +62,7 @@ def _lines(table: Settings, without: str = "") -> Iterator[str]:
         if value is None:
             yield f"# {name} is not set: {key.description}"
         elif name != without:
-            yield f"{name} = {toml_value(value)}"
+            try:
+                yield f"{name} = {toml_value(value)}"
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from None

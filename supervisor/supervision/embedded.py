@@ -166,7 +166,7 @@ class Supervisor(Mapping[str, SupervisedKernel]):
     files; by default Jupyter's.  With ``on_exit="keep"`` leaving lets the kernels live,
     and the next supervisor of this state directory, or a daemon, takes them up.
 
-    Raises ConfigError, which tells all mistakes in the settings.
+    Raises ConfigError, which tells all mistakes in the settings, and TypeError.
     """
 
     def __init__(
@@ -210,10 +210,12 @@ class Supervisor(Mapping[str, SupervisedKernel]):
         return made
 
     def _checked(self, kernels: tuple[KernelConfig, ...]) -> Config:
-        names = [kernel.name for kernel in kernels]
+        if others := [kernel for kernel in kernels if not isinstance(kernel, KernelConfig)]:
+            raise TypeError(f"kernels: {others[0]!r} is no KernelConfig; a file is for Supervisor.from_toml")
+        names = [str(kernel.name) for kernel in kernels]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"kernels: the name is given twice: {', '.join(sorted(twice))}")
-        config = Config(supervisor=self._settings, kernels={kernel.name: kernel for kernel in kernels})
+        config = Config(supervisor=self._settings, kernels=dict(zip(names, kernels, strict=True)))
         # A value that was made in Python is not checked until it is read as one of a file.
         return parse(effective_toml(config), "Supervisor") if kernels else config
 

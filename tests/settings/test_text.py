@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import grp
 import os
+from pathlib import Path
 
 import msgspec
 from hypothesis import given
@@ -126,6 +127,10 @@ CONFIGS = st.builds(
 @given(CONFIGS)
 def test_effective_settings_are_toml_that_reads_back_as_the_same(config: Config) -> None:
     assert config == parse(effective_toml(config), "f.toml")
+
+
+def test_a_path_that_a_program_gave_is_written_as_text() -> None:
+    assert '"/srv/work"' == toml_value(Path("/srv/work"))
 
 
 def test_effective_settings_tell_every_key_and_comment_those_that_are_not_set() -> None:

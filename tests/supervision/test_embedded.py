@@ -297,6 +297,10 @@ async def test_mistakes_are_told_before_anything_is_started(places: Path) -> Non
         Supervisor(kernel("a"), kernel("a"))
     with pytest.raises(ValueError, match="needs a state_dir"):
         Supervisor(kernel("a"), on_exit="keep")
+    with pytest.raises(TypeError, match=r"'kernels\.toml' is no KernelConfig; .*from_toml"):
+        Supervisor("kernels.toml")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="argv: TOML has no bytes"):
+        Supervisor(KernelConfig(name="a", argv=(b"sh", "{connection_file}")))  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
         Supervisor.from_toml(places / "none.toml")
 
