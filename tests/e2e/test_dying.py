@@ -81,37 +81,30 @@ def test_the_connection_file_is_never_absent_nor_different_through_many_deaths(s
     assert 0o600 == mode
 
 
-@pytest.mark.parametrize(
-    ("code", "cause", "exit_code", "signal_name"),
-    [
-        ("import os; os.write(2, b'last words\\n'); os._exit(7)", "exited", 7, None),
-        ("import os; os.write(2, b'last words\\n'); os._exit(0)", "exited", 0, None),
-        ("import os; os.write(2, b'last words\\n'); os.abort()", "crashed", None, "SIGABRT"),
-        (
-            "import ctypes, os; os.write(2, b'last words\\n'); ctypes.string_at(0)",
-            "crashed",
-            None,
-            "SIGSEGV",
-        ),
-        ("import os; os.write(2, b'last words\\n'); os.kill(os.getpid(), 15)", "killed", None, "SIGTERM"),
-    ],
-)
-def test_how_a_kernel_ended_and_its_last_words_are_in_the_event_and_in_status(
-    scene: Scene, code: str, cause: str, exit_code: int | None, signal_name: str | None
-) -> None:
-    scene.write(scene.mini("a"))
-    scene.start("a")
-    with scene.client("a") as client:
-        send(client, code)
-        scene.wait_running("a", after=1)
+# What is executed, and the cause, the exit code and the signal that are told.
+ENDINGS = [
+    ("os._exit(7)", "exited", 7, None),
+    ("os._exit(0)", "exited", 0, None),
+    ("os.abort()", "crashed", None, "SIGABRT"),
+    ("ctypes.string_at(0)", "crashed", None, "SIGSEGV"),
+    ("os.kill(os.getpid(), 15)", "killed", None, "SIGTERM"),
+]
 
-    expected = (cause, exit_code, signal_name)
-    died = scene.wait_event("kernel.died", kernel="a")
-    death = scene.kernel("a")["last_death"]
-    assert expected == (died["cause"], died.get("exit_code"), died.get("signal"))
-    assert expected == (death["cause"], death["exit_code"], death["signal"])
-    assert "last words" in died["output_tail"][-1]
-    assert died["output_tail"] == death["output_tail"]
+
+def test_how_a_kernel_ended_and_its_last_words_are_in_the_event_and_in_status(scene: Scene) -> None:
+    scene.write(scene.mini("a", max_restarts="0", backoff=AT_ONCE))
+    scene.start("a")
+    for number, (code, *expected) in enumerate(ENDINGS, 1):
+        with scene.client("a") as client:
+            send(client, f"import ctypes, os; os.write(2, b'last words {number}\\n'); {code}")
+            scene.wait_running("a", after=number)
+
+        died = scene.wait_event("kernel.died", number, kernel="a")
+        death = scene.kernel("a")["last_death"]
+        assert expected == [died["cause"], died.get("exit_code"), died.get("signal")]
+        assert expected == [death["cause"], death["exit_code"], death["signal"]]
+        assert f"last words {number}" in died["output_tail"][-1]
+        assert died["output_tail"] == death["output_tail"]
 
 
 @pytest.mark.parametrize(
@@ -258,14 +251,3 @@ def test_a_kernel_whose_port_a_stranger_took_is_told_so_and_keeps_its_address(sc
 
     scene.wait_running("a")
     assert port == json.loads(scene.connection_file("a").read_text())["shell_port"]
-
-
-def test_a_restart_policy_of_never_leaves_a_dead_kernel_failed(scene: Scene) -> None:
-    scene.write(scene.mini("a", restart='"never"'))
-    scene.start("a")
-
-    os.kill(scene.kernel("a")["pid"], signal.SIGKILL)
-
-    assert 'restart = "never"' in scene.wait_phase("a", "failed")["reason"]
-    assert [] == scene.leaders("a")
-    wait_for(lambda: not scene.connection_file("a").exists(), "the connection file is gone")

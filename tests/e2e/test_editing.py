@@ -86,40 +86,6 @@ BAD: dict[str, tuple[Callable[[str], str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("mistake", BAD)
-def test_a_bad_edit_restarts_nothing_and_tells_each_mistake_and_the_mended_one_is_applied_once(
-    scene: Scene, mistake: str
-) -> None:
-    spoil, words = BAD[mistake]
-    good = scene.write(scene.mini("a"), scene.mini("b"))
-    scene.start("a", "b")
-    pids = scene.pids()
-
-    scene.config.write_text(spoil(good))
-    rejected = scene.wait_event("config.rejected")
-
-    assert len(words) == len(rejected["mistakes"])
-    assert all(word in line for word, line in zip(words, rejected["mistakes"], strict=True))
-    reloaded = scene.command("reload", "--config", str(scene.config), "--socket", str(scene.socket))
-    assert (78, rejected["mistakes"]) == (reloaded.code, reloaded.err.splitlines())
-    config = scene.status()["config"]
-    assert rejected["mistakes"] == config["mistakes"]
-    assert config["ahead_since"] is not None
-    assert pids == scene.pids()
-    assert 1 == len(scene.events("config.rejected"))
-
-    scene.write(scene.mini("a"), scene.mini("b", env='{ A = "1" }'))
-    scene.wait_running("b", after=1)
-    assert 0 == scene.command("reload", "--config", str(scene.config)).code
-    assert 2 == len(scene.events("config.loaded"))
-    assert (pids["a"], None, []) == (
-        scene.pids()["a"],
-        scene.status()["config"]["ahead_since"],
-        scene.status()["config"]["mistakes"],
-    )
-    assert 2 == scene.kernel("b")["generation"]
-
-
 def _become_directory(file: Path) -> None:
     file.unlink()
     file.mkdir()
@@ -148,6 +114,36 @@ def running(shared_scene: Scene) -> Scene:
     # Without root's right to read what may not be read.
     shared_scene.start("a", "b", weak=True)
     return shared_scene
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_bad_edit_restarts_nothing_and_tells_each_mistake_and_the_mended_one_is_applied_once(
+    running: Scene, mistake: str
+) -> None:
+    spoil, words = BAD[mistake]
+    good, pids, generation = running.config.read_text(), running.pids(), running.kernel("b")["generation"]
+    told, loaded = (len(running.events(name)) for name in ("config.rejected", "config.loaded"))
+
+    running.config.write_text(spoil(good))
+    rejected = running.wait_event("config.rejected", told + 1)
+
+    assert len(words) == len(rejected["mistakes"])
+    assert all(word in line for word, line in zip(words, rejected["mistakes"], strict=True))
+    reloaded = running.command("reload", "--config", str(running.config), "--socket", str(running.socket))
+    assert (78, rejected["mistakes"]) == (reloaded.code, reloaded.err.splitlines())
+    config = running.status()["config"]
+    assert rejected["mistakes"] == config["mistakes"]
+    assert config["ahead_since"] is not None
+    assert pids == running.pids()
+    assert told + 1 == len(running.events("config.rejected"))
+
+    running.write(running.mini("a"), running.mini("b", env=f'{{ A = "{mistake}" }}'))
+    running.wait_running("b", after=generation)
+    assert 0 == running.command("reload", "--config", str(running.config)).code
+    assert loaded + 1 == len(running.events("config.loaded"))
+    config = running.status()["config"]
+    assert (pids["a"], None, []) == (running.pids()["a"], config["ahead_since"], config["mistakes"])
+    assert generation + 1 == running.kernel("b")["generation"]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -287,36 +283,6 @@ def test_with_when_idle_an_edit_waits_until_nothing_is_executed(scene: Scene) ->
         scene.wait_running("a", after=1)
     assert "1" == scene.run("a", "import os; print(os.environ['A'])")
     assert [] == scene.events("kernel.died", kernel="a")
-
-
-def test_plan_tells_the_keys_and_does_nothing(scene: Scene) -> None:
-    scene.write(scene.mini("a"), scene.mini("b"))
-    scene.start("a", "b")
-    pids = scene.pids()
-    other = scene.directory / "other.toml"
-    other.write_text(scene.toml(scene.mini("a", env='{ A = "1" }'), scene.mini("b"), scene.mini("c")))
-
-    planned = scene.command("plan", str(other), "--config", str(scene.config))
-
-    assert ["a: restart: env", "c: start"] == planned.out.splitlines()
-    assert pids == scene.pids()
-    assert 1 == len(scene.events("config.loaded"))
-
-
-def test_a_daemon_is_reached_after_an_edit_of_its_socket_and_tells_that_it_needs_another(
-    scene: Scene,
-) -> None:
-    kernel = scene.mini("a", autostart="false")
-    scene.write(kernel)
-    scene.start()
-    scene.write(kernel, supervisor='socket = "elsewhere.sock"')
-
-    told = "[supervisor] socket: takes effect when the daemon is started anew\n"
-    for verb in ("plan", "reload"):
-        assert (0, told) == ((done := scene.command(verb, "--config", str(scene.config))).code, done.out)
-    assert 0 == scene.command("status", "--config", str(scene.config)).code
-
-    assert 0 == scene.command("shutdown", "--config", str(scene.config)).code
 
 
 def test_a_relative_working_directory_is_below_the_file_and_not_below_the_daemons(scene: Scene) -> None:

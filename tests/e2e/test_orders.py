@@ -136,16 +136,6 @@ def test_a_second_sigterm_does_not_wait_for_a_kernel_that_refuses(scene: Scene) 
     assert [] == scene.processes()
 
 
-def test_status_tells_what_it_is_told_while_a_kernel_starts_for_long(scene: Scene) -> None:
-    scene.write(scene.mini("slow", "--start-delay", "1.0"), scene.mini("b"))
-    scene.start("b")
-
-    assert "starting" == scene.kernel("slow")["phase"]
-
-    scene.wait_running("slow")
-    wait_for(lambda: scene.events("kernel.ready", kernel="slow"), "it is told")
-
-
 def test_a_kernel_that_is_stopped_while_it_boots_hears_it_as_soon_as_it_listens(scene: Scene) -> None:
     scene.write(scene.mini("slow", "--start-delay", "1.0"), scene.mini("b"))
     scene.start("b")

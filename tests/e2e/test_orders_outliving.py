@@ -12,12 +12,14 @@ from tests.waiting import wait_for
 
 # It hears the order, and takes no notice: the order is under way when the daemon is killed.
 DEAF = ("--ignore-shutdown", "--ignore", "SIGTERM")
-POLICIES = ["always", "on-failure", "never"]
 
 
-def _being_restarted(scene: Scene, restart: str, *flags: str, **keys: str) -> int:
-    """Have a kernel whose restart is under way, and nobody to go on with it; returns its pid."""
-    scene.write(scene.mini("a", *flags, restart=f'"{restart}"', **keys))
+def _being_restarted(scene: Scene, *flags: str, **keys: str) -> int:
+    """Have a kernel whose restart is under way, and nobody to go on with it; returns its pid.
+
+    Were its end a death, it would not be started again.
+    """
+    scene.write(scene.mini("a", *flags, restart='"never"', **keys))
     scene.start("a")
     pid = scene.pids()["a"]
     assert "accepted" == scene.order("restart", "a", wait=False).body["message"]
@@ -25,11 +27,8 @@ def _being_restarted(scene: Scene, restart: str, *flags: str, **keys: str) -> in
     return pid
 
 
-@pytest.mark.parametrize("restart", POLICIES)
-def test_a_restart_that_the_killed_daemon_had_accepted_is_no_death_and_not_lost(
-    scene: Scene, restart: str
-) -> None:
-    pid = _being_restarted(scene, restart)
+def test_a_restart_that_the_killed_daemon_had_accepted_is_no_death_and_not_lost(scene: Scene) -> None:
+    pid = _being_restarted(scene)
 
     scene.start()
     scene.wait_running("a", after=1)
@@ -40,11 +39,8 @@ def test_a_restart_that_the_killed_daemon_had_accepted_is_no_death_and_not_lost(
     assert scene.connection_file("a").exists()
 
 
-@pytest.mark.parametrize("restart", POLICIES)
-def test_a_restart_is_gone_on_with_until_the_kernel_that_does_not_exit_is_ended(
-    scene: Scene, restart: str
-) -> None:
-    pid = _being_restarted(scene, restart, *DEAF, stop_timeout="1.0")
+def test_a_restart_is_gone_on_with_until_the_kernel_that_does_not_exit_is_ended(scene: Scene) -> None:
+    pid = _being_restarted(scene, *DEAF, stop_timeout="1.0")
     assert [pid] == scene.leaders("a")
 
     scene.start()
@@ -76,7 +72,7 @@ def test_a_busy_kernel_whose_restart_is_gone_on_with_is_interrupted_as_by_the_da
 
 
 def test_a_restart_whose_kernel_ended_while_nobody_watched_is_due_at_the_next_start(scene: Scene) -> None:
-    pid = _being_restarted(scene, "never", *DEAF)
+    pid = _being_restarted(scene, *DEAF)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: [] == scene.leaders("a"), "it is dead")
 

@@ -229,20 +229,6 @@ def test_the_death_of_an_adopted_kernel_is_known_as_far_as_the_system_tells_it(s
     assert "last words" == died["output_tail"][-1]
 
 
-def test_orders_to_an_adopted_kernel_are_carried_out(scene: Scene) -> None:
-    scene.write(scene.mini("a"))
-    scene.start("a")
-    scene.wait_recorded("a")
-    scene.kill()
-    scene.start("a")
-    pid = scene.pids()["a"]
-
-    assert 200 == scene.order("restart", "a").status
-    assert [scene.pids()["a"]] == scene.leaders("a") != [pid]
-    assert 200 == scene.order("stop", "a").status
-    assert [] == scene.leaders("a")
-
-
 def test_what_the_file_asks_of_kernels_that_are_being_adopted_is_not_lost(scene: Scene) -> None:
     off = {"heartbeat": '{ action = "off" }', "probe": '{ action = "off" }'}
     idle = {"on_config_change": '"when-idle"'}

@@ -138,7 +138,7 @@ def _in_force(scene: Scene) -> str:
 
 @pytest.mark.parametrize("save", WAYS)
 def test_each_save_is_applied_exactly_once(scene: Scene, save: Save) -> None:
-    _rounds(scene, save, 6)
+    _rounds(scene, save, 3)
 
 
 @pytest.mark.parametrize("save", EDITORS)

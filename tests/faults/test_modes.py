@@ -16,8 +16,16 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-@pytest.mark.parametrize("place", ["state", "state/kernels", "state/output", "runtime", "door"])
-@pytest.mark.parametrize("loose", [0o770, 0o707])
+@pytest.mark.parametrize(
+    ("place", "loose"),
+    [
+        ("state", 0o770),
+        ("state/kernels", 0o707),
+        ("state/output", 0o770),
+        ("runtime", 0o707),
+        ("door", 0o770),
+    ],
+)
 def test_a_directory_that_others_may_write_to_is_refused_in_one_line_and_nothing_is_started(
     scene: Scene, place: str, loose: int
 ) -> None:

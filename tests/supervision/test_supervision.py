@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.events import Reset, Restart, SendSignal, Start, Stop
+from supervisor.core.events import Restart, Start, Stop
 from supervisor.core.model import (
     Cause,
     Death,
@@ -32,7 +32,7 @@ from supervisor.kernel import handle as handles
 from supervisor.kernel.handle import LocalHandle
 from supervisor.kernel.subproc import KernelManager
 from supervisor.settings.config import Config, KernelConfig
-from supervisor.supervision.supervision import OrderRefused, Supervision, outcome
+from supervisor.supervision.supervision import Supervision, outcome
 from tests.kernel.hosting import config
 from tests.waiting import DEADLINE, until
 
@@ -224,15 +224,6 @@ async def test_an_order_waits_for_what_comes_of_it(bench: Bench) -> None:
     assert (True, "stopped") == (await supervision.order(Stop("a"), timeout=DEADLINE))[:2]
 
 
-async def test_an_order_that_is_not_waited_for_is_accepted(bench: Bench) -> None:
-    supervision = await bench.open(config())
-    await bench.running()
-
-    assert (True, "accepted") == (await supervision.order(SendSignal("a", 0)))[:2]
-    assert (True, "accepted") == (await supervision.order(Stop("a"), wait=False))[:2]
-    assert Want.DOWN is supervision.kernel("a").want
-
-
 async def test_an_order_that_takes_longer_stands(bench: Bench) -> None:
     supervision = await bench.open(config("--start-delay", "60", autostart=False))
 
@@ -252,24 +243,6 @@ async def test_an_order_that_a_later_one_undoes_says_so(bench: Bench) -> None:
     await supervision.order(Stop("a"), timeout=DEADLINE)
 
     assert (False, "stopped by a later order") == (await restart)[:2]
-
-
-async def test_a_start_that_fails_tells_why(bench: Bench) -> None:
-    supervision = await bench.open(KernelConfig(name="a", argv=("/nowhere", "{connection_file}")))
-    await supervision.runner.wait_settled("a", DEADLINE)
-
-    ok, message, _ = await supervision.order(Reset("a"), timeout=DEADLINE)
-
-    assert not ok
-    assert message.startswith("failed: ")
-    assert "/nowhere" in message
-
-
-async def test_an_order_to_nobody_is_refused(bench: Bench) -> None:
-    supervision = await bench.open(config(autostart=False))
-
-    with pytest.raises(OrderRefused, match='no kernel "b" is declared'):
-        await supervision.order(Start("b"))
 
 
 async def test_who_waits_for_an_order_at_the_end_is_told(bench: Bench) -> None:
