@@ -280,13 +280,13 @@ def _admit(state: State, now: float) -> Decision:
 
 
 def _tend(state: State, now: float) -> Decision:
-    """Spares, after everything else: they are grown one at a time, and where no start waits."""
+    """Spares, after everything else: none is grown beside a start, which it would take longer."""
     concerned = [kernel for kernel in state.kernels.values() if spare.concerns(kernel)]
     if not concerned:
         return state, []
-    waits = any(isinstance(kernel.phase, Queued) for kernel in state.kernels.values())
-    busy = sum(_takes_slot(k) or isinstance(k.spare, Growing) for k in state.kernels.values())
-    slots = 0 if waits else state.max_concurrent_starts - busy
+    starts = any(isinstance(k.phase, Queued) or _takes_slot(k) for k in state.kernels.values())
+    growing = sum(isinstance(kernel.spare, Growing) for kernel in concerned)
+    slots = 0 if starts else state.max_concurrent_starts - growing
     actions: list[Action] = []
     changed: list[tuple[str, Kernel | None]] = []
     for kernel in concerned:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from supervisor.core.actions import Discard, Park, Spawn
 from supervisor.core.events import (
     Missed,
@@ -173,14 +175,14 @@ def test_what_is_told_of_an_earlier_spare_changes_nothing() -> None:
     assert before == story.state
 
 
-def test_spares_come_after_the_starts_that_wait() -> None:
+@pytest.mark.parametrize("slots", [1, 4])
+def test_spares_come_after_the_starts_that_wait_and_those_under_way(slots: int) -> None:
     story = Story()
-    story.load(config("a", **STANDBY), config("b"), max_concurrent_starts=1)
+    story.load(config("a", **STANDBY), config("b"), max_concurrent_starts=slots)
     story.spawned("a")
 
     actions = story.ready("a")
 
-    assert ["b"] == [one.kernel for one in actions if isinstance(one, Spawn)]
     assert [] == [one for one in actions if isinstance(one, Park)]
     story.spawned("b")
     assert [Park("a", 1, story.kernel().declared)] == story.ready("b")
