@@ -13,10 +13,6 @@ from tests.control.fake_steering import FakeDaemon, FakeSteering
 from tests.waiting import DEADLINE
 
 
-def test_version_is_told(tmp_path: Path) -> None:
-    assert run(tmp_path, "--version").out.startswith("kernel-supervisor ")
-
-
 def test_options_may_come_before_the_verb(tmp_path: Path) -> None:
     assert (3, "") == run(tmp_path, "--json", "--socket", "/nowhere", "status")[:2]
 

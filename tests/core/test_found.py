@@ -18,7 +18,7 @@ from supervisor.core.actions import (
     WatchIdle,
     Withdraw,
 )
-from supervisor.core.events import BecameIdle, Found, Ready, Restart, Shutdown, Start, Stop, Survivor
+from supervisor.core.events import BecameIdle, Found, Ready, Shutdown, Start, Stop, Survivor
 from supervisor.core.model import Backoff, Failed, Reason, Running, Starting, Stopped, Stopping, Want
 from supervisor.settings.config import BackoffConfig
 from tests.core.story import CLEAN, CRASHED, KILLED, Story, config, process, running
@@ -81,14 +81,6 @@ def test_the_edit_of_another_key_does_not_end_an_adopted_start() -> None:
     assert story.now + 20.0 == story.deadline
 
 
-def test_an_adopted_start_that_fails_is_stopped_like_any_other() -> None:
-    story, _ = find(launched=config(start_timeout=20.0), process=P7, uptime=500.0)
-    story.load(config(start_timeout=20.0))
-
-    assert ["SignalGroup"] == [type(action).__name__ for action in story.tick()]
-    assert [Spawn] == [type(action) for action in story.exited()]
-
-
 def test_a_living_kernel_that_was_to_be_stopped_is_stopped() -> None:
     story, actions = find(Want.DOWN, process=P7, ready=True)
 
@@ -126,22 +118,6 @@ def test_a_first_death_meanwhile_is_followed_by_a_run_at_once_with_the_settings_
     assert [] == actions
     assert story.now == story.deadline
     assert [Spawn("a", 8, config(**NEW))] == story.load(config(**NEW))
-
-
-def test_a_death_too_many_meanwhile_is_a_failure() -> None:
-    story, actions = find(launched=config(max_restarts=1), exit=CRASHED, failures=(99.0,), streak=1)
-
-    assert [Withdraw("a")] == actions
-    assert "Failed" == story.phase
-    assert [] == story.load(config(max_restarts=1))
-
-
-def test_a_clean_exit_meanwhile_is_a_stop_where_the_file_says_so() -> None:
-    story, actions = find(launched=config(restart="on-failure"), exit=CLEAN)
-
-    assert [Withdraw("a")] == actions
-    assert [] == story.load(config(restart="on-failure"))
-    assert Stopped() == story.kernel().phase
 
 
 def test_a_death_meanwhile_is_judged_by_the_file_and_not_by_the_settings_at_the_launch() -> None:
@@ -249,45 +225,12 @@ def test_a_failed_kernel_that_was_stopped_stays_so() -> None:
     assert [Spawn("a", 8, config(**NEW))] == story.tell(Start("a"))
 
 
-def test_an_adopted_kernel_with_an_edited_launch_key_is_restarted() -> None:
-    story, _ = find(process=P7, ready=True)
-    new = config(**NEW)
-
-    assert [Apply("a", new), AskToExit("a", 7, restart=True)] == story.load(new)
-    assert {"reason": "edited"} == story.said("kernel.stopping").fields
-    assert [Spawn("a", 8, new)] == story.exited()
-
-
-def test_an_adopted_kernel_with_other_edited_keys_only_has_them_applied() -> None:
-    story, _ = find(process=P7, ready=True)
-    new = config(stop_timeout=3.0)
-
-    assert [Apply("a", new)] == story.load(new)
-    assert "Running" == story.phase
-
-
 def test_an_adopted_kernel_waits_for_idle_where_the_file_says_so() -> None:
     story, _ = find(process=P7, ready=True)
     new = config(on_config_change="when-idle", **NEW)
 
     assert [Apply("a", new), WatchIdle("a", 7)] == story.load(new)
     assert [AskToExit("a", 7, restart=True)] == story.tell(BecameIdle("a", 7))
-
-
-def test_what_was_pending_for_an_earlier_supervisor_is_pending_still() -> None:
-    story, _ = find(process=P7, ready=True)
-    new = config(on_config_change="manual", **NEW)
-
-    assert [Apply("a", new)] == story.load(new)
-    assert [] == story.load(new)
-    assert "Running" == story.phase
-
-
-def test_an_adopted_kernel_that_is_gone_from_the_file_is_stopped() -> None:
-    story, _ = find(process=P7, ready=True)
-
-    assert [AskToExit("a", 7)] == story.load()
-    assert [Forget("a")] == story.exited()
 
 
 @pytest.mark.parametrize("detail", [{}, {"exit": KILLED}, {"failed": "no such file"}])
@@ -307,13 +250,6 @@ def test_an_adopted_kernel_that_is_disabled_is_stopped() -> None:
     off = config(enabled=False)
 
     assert [Apply("a", off), AskToExit("a", 7)] == story.load(off)
-
-
-def test_a_dead_kernel_that_is_disabled_is_not_started() -> None:
-    story, _ = find(exit=KILLED)
-
-    assert [Withdraw("a")] == story.load(config(enabled=False))
-    assert story.deadline is None
 
 
 def test_a_kernel_that_is_known_already_is_not_found_a_second_time() -> None:
@@ -376,21 +312,6 @@ def test_a_restart_whose_kernel_ended_meanwhile_is_due_and_no_death(reason: Reas
     assert ((), 4, None) == (story.kernel().failures, story.kernel().restarts, story.kernel().last_death)
     assert [] == story.load(settings)
     assert [Spawn("a", 8, settings)] == story.tick()
-
-
-@pytest.mark.parametrize("ready", [True, False])
-def test_a_kernel_is_known_to_be_ready_or_not_throughout_its_stop(ready: bool) -> None:
-    story = Story()
-    story.load(config())
-    story.spawned()
-    if ready:
-        story.ready()
-    story.tell(Restart("a"))
-    for _ in range(3):
-        phase = story.kernel().phase
-        assert isinstance(phase, Stopping)
-        assert ready is phase.ready
-        story.tick()
 
 
 def test_a_kernel_that_was_ready_is_adopted_as_ready_before_its_stop_is_gone_on_with() -> None:
@@ -535,13 +456,3 @@ def test_a_kernel_that_a_shutdown_was_stopping_and_that_left_the_file_is_forgott
     assert [Adopt("a", 7, P7, config()), AskToExit("a", 7)] == actions
     assert [] == story.load()
     assert [Forget("a")] == story.exited(CLEAN)
-
-
-def test_a_restart_under_way_is_not_gone_on_with_by_a_supervisor_that_is_stopping() -> None:
-    story = Story()
-    story.tell(Shutdown())
-    survivor = Survivor("a", config(), 7, Want.UP, process=P7, stopping=Reason.ORDERED)
-    story.tell(Found((survivor,), {"a": config()}))
-
-    assert isinstance(story.kernel().phase, Stopping)
-    assert [Withdraw("a")] == story.exited(CLEAN)

@@ -10,7 +10,7 @@ import pytest
 from supervisor.core.actions import AskToExit, AwaitRoom, Forget, SignalGroup, Spawn, Withdraw
 from supervisor.core.events import Load, NoRoom, Restart, RoomMade, Shutdown, Spawned, Start, Stop, Tick
 from supervisor.core.lifecycle import KILL_PATIENCE, LAUNCH_PATIENCE, TERMINATE_PATIENCE
-from supervisor.core.model import Backoff, Cause, Course, Death, Exit, Failed, Step, Stopped, Stopping, Want
+from supervisor.core.model import Cause, Course, Death, Exit, Failed, Stopped, Want
 from supervisor.settings.config import BackoffConfig
 from tests.core.story import CLEAN, CRASHED, KILLED, NOT_FOUND, Story, config, process, running
 
@@ -26,13 +26,6 @@ def die_again(story: Story, after: float, exit: Exit = CRASHED) -> None:
     story.exited(exit)
 
 
-def test_after_the_first_death_the_next_run_follows_at_once() -> None:
-    story = running()
-
-    assert [Spawn("a", 2, config())] == story.exited()
-    assert ["kernel.died", "kernel.restarting"] == story.last_events
-
-
 def test_a_death_is_remembered_with_its_run() -> None:
     story = running()
     story.now += 12.5
@@ -40,37 +33,6 @@ def test_a_death_is_remembered_with_its_run() -> None:
 
     assert Death(1, 1001, story.now, 12.5, KILLED) == story.kernel().last_death
     assert 1 == story.kernel().restarts
-
-
-def test_the_last_twenty_deaths_are_remembered() -> None:
-    story = running(backoff=BackoffConfig(initial=0.0, next=0.0), max_restarts=0)
-    for _ in range(23):
-        story.exited(KILLED)
-        story.runs()
-
-    assert list(range(4, 24)) == [death.generation for death in story.kernel().deaths]
-
-
-def test_delays_grow_with_each_death_in_a_row() -> None:
-    story = running(backoff=PATIENT, max_restarts=0)
-    waited = []
-    for _ in range(4):
-        story.exited(CRASHED)
-        phase = story.kernel().phase
-        assert isinstance(phase, Backoff)
-        waited.append((phase.attempt, phase.delay, phase.until - story.now))
-        story.tick()
-        story.runs()
-
-    assert [(1, 1.0, 1.0), (2, 4.0, 4.0), (3, 8.0, 8.0), (4, 16.0, 16.0)] == waited
-
-
-def test_no_run_begins_before_its_delay_is_over() -> None:
-    story = running(backoff=PATIENT)
-    story.exited()
-
-    assert [] == story.tick(0.99)
-    assert [Spawn] == [type(action) for action in story.tick(0.01)]
 
 
 def test_a_run_of_a_whole_window_ends_the_streak() -> None:
@@ -141,68 +103,6 @@ def test_one_death_more_than_max_restarts_in_the_window_is_a_failure() -> None:
     assert story.deadline is None
 
 
-def test_a_failed_kernel_has_no_connection_file() -> None:
-    story = running(max_restarts=1)
-    story.exited()
-    story.runs()
-
-    assert [Withdraw("a")] == story.exited()
-
-
-def test_deaths_outside_the_window_are_forgiven() -> None:
-    story = running(max_restarts=2, restart_window=50.0)
-    story.exited()
-    for _ in range(6):
-        die_again(story, after=26.0)
-        assert "Failed" != story.phase
-        assert len(story.kernel().failures) <= 2
-
-
-def test_without_a_limit_a_kernel_is_never_given_up() -> None:
-    story = running(max_restarts=0)
-    story.exited()
-    for _ in range(50):
-        die_again(story, after=0.0)
-
-    assert "Backoff" == story.phase
-
-
-def test_a_slow_crash_loop_ends_too() -> None:
-    story = running(max_restarts=5, restart_window=120.0)
-    for _ in range(6):
-        if story.phase != "Running":
-            die_again(story, after=10.0)
-        else:
-            story.exited()
-
-    assert "Failed" == story.phase
-
-
-@pytest.mark.parametrize("cause", [Cause.CRASHED, Cause.PORT_TAKEN, Cause.UNKNOWN])
-def test_a_spawn_that_fails_is_a_death_like_any_other(cause: Cause) -> None:
-    story = Story()
-    story.load(config(backoff=PATIENT))
-    story.spawn_failed(Exit(cause))
-
-    assert Backoff(story.now + 1.0, 1.0, 1) == story.kernel().phase
-    assert cause.value == story.said("kernel.died").fields["cause"]
-    assert story.said("kernel.died").pid is None
-
-
-def test_a_command_that_is_not_there_is_not_tried_again() -> None:
-    story = Story()
-    story.load(config(max_restarts=0))
-
-    assert [Withdraw("a")] == story.spawn_failed(NOT_FOUND)
-    assert Failed("no such file: /nowhere/python") == story.kernel().phase
-
-
-def test_a_clean_exit_is_restarted_by_default() -> None:
-    story = running()
-
-    assert [Spawn("a", 2, config())] == story.exited(CLEAN)
-
-
 @pytest.mark.parametrize("restart", ["on-failure", "never"])
 def test_a_clean_exit_is_a_stop_where_the_file_says_so(restart: str) -> None:
     story = running(restart=restart)
@@ -213,70 +113,11 @@ def test_a_clean_exit_is_a_stop_where_the_file_says_so(restart: str) -> None:
     assert ["kernel.died", "kernel.stopped"] == story.last_events
 
 
-def test_a_crash_is_restarted_on_failure() -> None:
-    story = running(restart="on-failure")
-
-    assert [Spawn] == [type(action) for action in story.exited(CRASHED)]
-
-
 def test_a_crash_is_a_failure_where_nothing_is_restarted() -> None:
     story = running(restart="never")
     story.exited(CRASHED)
 
     assert Failed('ended with exit code 7, and restart = "never"') == story.kernel().phase
-
-
-def test_edited_rules_hold_for_the_next_death() -> None:
-    story = running(restart="always")
-    story.load(config(restart="never"))
-    story.exited(CRASHED)
-
-    assert "Failed" == story.phase
-
-
-def test_a_kernel_that_is_not_ready_in_time_is_killed_and_tried_again() -> None:
-    story = Story()
-    story.load(config(start_timeout=5.0))
-    story.spawned()
-    assert story.now + 5.0 == story.deadline
-
-    assert [SignalGroup("a", 1, SIGKILL)] == story.tick()
-    assert [Spawn] == [type(action) for action in story.exited(KILLED)]
-    died = story.said("kernel.died")
-    assert ("start-timeout", "SIGKILL", 5.0) == tuple(died.fields[k] for k in ("cause", "signal", "uptime"))
-    assert 1 == len(story.kernel().failures)
-
-
-def test_the_time_to_get_ready_runs_from_the_spawn() -> None:
-    story = Story()
-    story.load(config(start_timeout=5.0))
-    story.now += 60
-    assert 160.0 + LAUNCH_PATIENCE - 60.0 == story.deadline
-
-    story.spawned()
-    assert story.now + 5.0 == story.deadline
-
-
-def test_a_ready_kernel_has_no_deadline() -> None:
-    story = running(start_timeout=5.0)
-
-    assert story.deadline is None
-    assert [] == story.tick(1000)
-    assert "Running" == story.phase
-
-
-def test_a_kernel_that_never_gets_ready_is_given_up() -> None:
-    story = Story()
-    story.load(config(start_timeout=5.0, max_restarts=2))
-    for _ in range(3):
-        if story.phase == "Backoff":
-            story.tick()
-        story.spawned()
-        story.tick()
-        story.exited()
-
-    assert "Failed" == story.phase
-    assert "died 3 times within 120 s, last with SIGKILL (start-timeout)" == story.kernel().phase.reason  # type: ignore[union-attr]
 
 
 def test_at_most_so_many_start_at_a_time_and_the_oldest_is_next() -> None:
@@ -305,41 +146,6 @@ def test_the_kernel_that_waits_longest_is_started_first() -> None:
     assert ["b"] == [action.kernel for action in story.ready("c")]
 
 
-def test_a_raised_limit_starts_those_that_wait() -> None:
-    story = Story()
-    configs = [config(name) for name in "abc"]
-    story.load(*configs, max_concurrent_starts=1)
-
-    assert ["b", "c"] == [action.kernel for action in story.load(*configs, max_concurrent_starts=3)]
-
-
-def test_a_lowered_limit_waits_for_those_that_start() -> None:
-    story = Story()
-    configs = [config(name) for name in "abcd"]
-    story.load(*configs, max_concurrent_starts=3)
-    assert [] == story.load(*configs, max_concurrent_starts=1)
-
-    story.runs("a")
-    story.runs("b")
-    assert "Queued" == type(story.kernel("d").phase).__name__
-    story.runs("c")
-    assert "Starting" == type(story.kernel("d").phase).__name__
-
-
-def test_a_late_alarm_settles_every_deadline_that_has_passed() -> None:
-    story = Story()
-    story.load(config("a", backoff=PATIENT), config("b", start_timeout=2.0), config("c", stop_timeout=3.0))
-    story.spawn_failed(CRASHED, "a")
-    story.spawned("b")
-    story.runs("c")
-
-    story.tell(Stop("c"))
-    story.now += 1000
-
-    actions = story.tell(Tick())
-    assert ["SignalGroup", "SignalGroup", "Spawn"] == sorted(type(action).__name__ for action in actions)
-
-
 def test_an_alarm_with_nothing_due_changes_nothing() -> None:
     story = running()
     before = story.state
@@ -357,12 +163,6 @@ TERMINATE = [SignalGroup("a", 1, SIGTERM)]
 KILL = [SignalGroup("a", 1, SIGKILL)]
 
 
-def step_of(story: Story) -> Step:
-    phase = story.kernel().phase
-    assert isinstance(phase, Stopping)
-    return phase.step
-
-
 def test_a_kernel_that_ignores_everything_is_asked_then_terminated_then_killed() -> None:
     story = running(stop_timeout=7.0)
 
@@ -374,67 +174,11 @@ def test_a_kernel_that_ignores_everything_is_asked_then_terminated_then_killed()
     assert story.now + KILL_PATIENCE == story.deadline
 
 
-def test_a_kill_is_repeated_until_the_process_is_gone() -> None:
-    story = running()
-    story.tell(Stop("a", now=True))
-
-    for _ in range(3):
-        assert KILL == story.tick()
-    assert [Withdraw("a")] == story.exited()
-    assert story.deadline is None
-
-
-def test_no_step_is_taken_before_its_time() -> None:
-    story = running(stop_timeout=7.0)
-    story.tell(Stop("a"))
-
-    assert [] == story.tick(6.9)
-    assert TERMINATE == story.tick(0.1)
-
-
-def test_without_stop_timeout_the_next_step_follows_at_once() -> None:
-    story = running(stop_timeout=0.0)
-
-    assert ASK == story.tell(Stop("a"))
-    assert TERMINATE == story.tick()
-    assert story.now + TERMINATE_PATIENCE == story.deadline
-
-
 def test_an_endless_stop_timeout_wakes_nobody() -> None:
     story = running(stop_timeout=inf)
 
     assert ASK == story.tell(Stop("a"))
     assert story.deadline is None
-
-
-def test_a_second_stop_is_not_a_second_step() -> None:
-    story = running()
-    story.tell(Stop("a"))
-    deadline = story.deadline
-    story.now += 1
-
-    assert [] == story.tell(Stop("a"))
-    assert deadline == story.deadline
-
-
-def test_a_harder_stop_takes_its_step_at_once() -> None:
-    story = running()
-    story.tell(Stop("a"))
-
-    assert KILL == story.tell(Stop("a", now=True))
-    assert [] == story.tell(Stop("a", now=True))
-    assert [] == story.tell(Stop("a"))
-    assert Step.KILL is step_of(story)
-
-
-def test_a_step_that_was_taken_is_not_taken_back_by_a_polite_restart() -> None:
-    story = running()
-    story.tell(Stop("a"))
-    assert TERMINATE == story.tick()
-
-    assert [] == story.tell(Restart("a"))
-    assert Step.TERMINATE is step_of(story)
-    assert Want.UP is story.kernel().want
 
 
 def test_a_stop_before_the_spawn_answers_is_carried_out_as_soon_as_it_does() -> None:
@@ -447,35 +191,6 @@ def test_a_stop_before_the_spawn_answers_is_carried_out_as_soon_as_it_does() -> 
     assert ASK == story.spawned()
     assert story.now + 10.0 == story.deadline
     assert ["kernel.starting"] == story.last_events
-
-
-def test_the_step_that_is_pushed_is_the_hardest_that_was_ordered_meanwhile() -> None:
-    story = Story()
-    story.load(config())
-    story.tell(Stop("a"))
-    story.tell(Stop("a", now=True))
-
-    assert KILL == story.spawned()
-
-
-def test_a_restart_before_the_spawn_answers_comes_back_after_the_exit() -> None:
-    story = Story()
-    story.load(config())
-    story.tell(Restart("a"))
-
-    assert [AskToExit("a", 1, restart=True)] == story.spawned()
-    assert [] == story.ready()
-    assert [Spawn("a", 2, config())] == story.exited(CLEAN)
-
-
-def test_a_stop_is_over_when_the_spawn_in_flight_fails() -> None:
-    story = Story()
-    story.load(config())
-    story.tell(Stop("a"))
-
-    assert [Withdraw("a")] == story.spawn_failed()
-    assert ["kernel.stopped"] == story.last_events
-    assert () == story.kernel().failures
 
 
 def test_a_launch_that_is_never_answered_is_tried_again_and_what_comes_of_it_too_late_is_ended() -> None:
@@ -530,16 +245,6 @@ def test_an_edited_start_timeout_does_not_move_the_end_of_a_launch_in_flight() -
     assert story.deadline == story.now + LAUNCH_PATIENCE
 
 
-def test_a_spawn_that_fails_while_its_restart_is_wanted_is_a_death() -> None:
-    story = Story()
-    story.load(config())
-    story.tell(Restart("a"))
-
-    assert [Spawn("a", 2, config())] == story.spawn_failed()
-    assert 1 == len(story.kernel().failures)
-    assert "kernel.died" in story.last_events
-
-
 @pytest.mark.parametrize("restart", ["always", "never"])
 @pytest.mark.parametrize("how", [NOT_FOUND, CRASHED])
 def test_an_edit_that_mends_a_launch_in_flight_is_tried_though_that_launch_fails(
@@ -576,48 +281,6 @@ def test_an_edit_of_a_run_that_is_ended_for_its_hang_is_tried_though_the_budget_
     assert () == story.kernel().failures
 
 
-def test_an_edit_that_takes_a_kernel_away_from_its_launch_in_flight_is_not_overruled() -> None:
-    story = Story()
-    story.load(config())
-    story.load(config(cwd="/elsewhere"))
-    story.load(config(cwd="/elsewhere", enabled=False))
-
-    assert [Withdraw("a")] == story.spawn_failed(CRASHED)
-
-
-def test_a_spawn_answers_once() -> None:
-    story = Story()
-    story.load(config())
-    story.spawned()
-    before = story.state
-
-    assert [] == story.tell(Spawned("a", 1, process(9)))
-    assert before == story.state
-
-
-def test_any_end_of_a_kernel_that_is_wanted_down_is_a_stop() -> None:
-    for how in (CLEAN, CRASHED, KILLED):
-        story = running()
-        story.tell(Stop("a"))
-
-        assert [Withdraw("a")] == story.exited(how)
-        assert ["kernel.stopped"] == story.last_events
-        assert ((), 0) == (story.kernel().failures, story.kernel().restarts)
-        assert story.kernel().last_death is None
-
-
-def test_a_stop_before_a_delay_is_over_leaves_nothing_due() -> None:
-    story = running()
-    story.exited()
-    story.runs()
-    story.exited()
-    assert "Backoff" == story.phase
-
-    assert [Withdraw("a")] == story.tell(Stop("a"))
-    assert story.deadline is None
-    assert ["kernel.stopped"] == story.last_events
-
-
 def test_shutdown_stops_every_kernel_and_starts_none_afterwards() -> None:
     story = Story()
     story.load(config("a"), config("b"), config("c"), config("d", autostart=False), max_concurrent_starts=1)
@@ -631,28 +294,6 @@ def test_shutdown_stops_every_kernel_and_starts_none_afterwards() -> None:
     assert {"Stopped"} == {type(kernel.phase).__name__ for kernel in story.state.kernels.values()}
     assert {Want.DOWN} == {kernel.want for kernel in story.state.kernels.values()}
     assert story.deadline is None
-
-
-def test_shutdown_now_goes_straight_to_the_kill() -> None:
-    story = running()
-
-    assert KILL == story.tell(Shutdown(now=True))
-
-
-def test_a_second_shutdown_is_harder_if_it_says_so() -> None:
-    story = running()
-    assert ASK == story.tell(Shutdown())
-
-    assert [] == story.tell(Shutdown())
-    assert KILL == story.tell(Shutdown(now=True))
-
-
-def test_shutdown_overtakes_a_restart() -> None:
-    story = running()
-    story.tell(Restart("a"))
-    story.tell(Shutdown())
-
-    assert [Withdraw("a")] == story.exited()
 
 
 def test_after_shutdown_a_file_changes_nothing() -> None:
@@ -701,27 +342,6 @@ def test_a_stop_of_a_run_that_hangs_is_told_as_its_death_and_its_stop() -> None:
     assert "Stopped" == story.phase
 
 
-def test_a_hanging_run_of_a_kernel_that_left_the_file_is_forgotten() -> None:
-    story = Story()
-    story.load(config(start_timeout=5.0))
-    story.spawned()
-    story.tick()
-    story.load()
-
-    assert [Forget("a")] == story.exited()
-    assert {} == dict(story.state.kernels)
-
-
-def test_a_taken_port_never_counts_against_the_budget() -> None:
-    story = Story()
-    story.load(config(max_restarts=1, backoff=BackoffConfig(initial=1.0, next=1.0, jitter=0.0)))
-    for _ in range(5):
-        story.spawn_failed(Exit(Cause.PORT_TAKEN))
-        story.tick()
-
-    assert ("Starting", ()) == (story.phase, story.kernel().failures)
-
-
 NO_ROOM = Exit(Cause.UNKNOWN, detail="Resource temporarily unavailable", is_passing=True)
 
 
@@ -758,20 +378,6 @@ def test_a_machine_without_room_uses_up_none_of_the_restarts_that_the_kernel_has
     assert "Failed" == story.phase
 
 
-def test_a_kernel_that_is_never_restarted_gets_its_one_run_once_there_is_room_for_it() -> None:
-    story = Story()
-    story.load(config(restart="never"))
-    for _ in range(2):
-        story.spawn_failed(NO_ROOM)
-    assert "Backoff" == story.phase
-
-    story.tick()
-    story.runs()
-    story.exited(CRASHED)
-
-    assert "Failed" == story.phase
-
-
 # No room
 
 
@@ -795,13 +401,6 @@ def test_a_kernel_for_which_there_is_no_room_waits_and_says_so_and_starts_when_t
     assert None is story.deadline
     assert [] == story.tell(RoomMade("a", 0))
     assert [Spawn("a", 2, config())] == story.tell(RoomMade("a", 1))
-
-
-def test_a_kernel_that_waits_for_room_takes_nobodys_turn() -> None:
-    story = Story()
-    story.load(config(), config("b"), max_concurrent_starts=1)
-
-    assert [AwaitRoom("a", 1, config()), Spawn("b", 1, config("b"))] == story.tell(NoRoom("a", 1, LACK))
 
 
 def test_a_kernel_that_waits_for_room_is_stopped_at_once_and_the_room_starts_nothing() -> None:
@@ -831,26 +430,3 @@ def test_a_restart_that_comes_before_no_room_is_told_waits_for_room() -> None:
     story.tell(Restart("a"))
 
     assert [AwaitRoom("a", 1, config())] == story.tell(NoRoom("a", 1, LACK))
-
-
-def test_that_there_was_no_room_for_a_run_that_lives_changes_nothing() -> None:
-    story = running()
-
-    assert [] == story.tell(NoRoom("a", 1, LACK))
-    assert "Running" == story.phase
-
-
-def test_of_fifty_kernels_the_stubborn_are_killed_together_within_two_seconds_of_their_time() -> None:
-    story = Story()
-    names = [f"k{number}" for number in range(50)]
-    story.load(*(config(name, stop_timeout=5.0) for name in names), max_concurrent_starts=50)
-    for name in names:
-        story.runs(name)
-    began = story.now
-    story.tell(Shutdown())
-    for name in names[5:]:
-        story.exited(CLEAN, name)
-
-    assert [SignalGroup(name, 1, SIGTERM) for name in names[:5]] == story.tick()
-    assert [SignalGroup(name, 1, SIGKILL) for name in names[:5]] == story.tick()
-    assert story.now - began < 5.0 + 2.0

@@ -7,7 +7,7 @@ from signal import SIGKILL, SIGUSR1
 import pytest
 from msgspec.structs import replace
 
-from supervisor.core.actions import AskToExit, InterruptKernel, Refuse, Renew, SignalGroup, Spawn, Withdraw
+from supervisor.core.actions import InterruptKernel, Refuse, SignalGroup, Spawn
 from supervisor.core.events import (
     Event,
     Interrupt,
@@ -20,7 +20,7 @@ from supervisor.core.events import (
     Stop,
 )
 from supervisor.core.model import Want
-from tests.core.story import CRASHED, NOT_FOUND, Story, config, process, running
+from tests.core.story import CRASHED, Story, config, running
 
 ORDERS: list[Order] = [Start("a"), Stop("a"), Restart("a"), Reset("a"), Interrupt("a"), SendSignal("a", 10)]
 STARTS: list[Event] = [Start("a"), Restart("a"), Reset("a"), Restart("a", now=True, new_ports=True)]
@@ -93,13 +93,6 @@ def test_a_supervisor_that_is_stopping_still_kills_on_order() -> None:
     assert [SignalGroup("a", 1, SIGKILL)] == story.tell(Stop("a", now=True))
 
 
-def test_a_kernel_that_is_leaving_can_still_be_killed() -> None:
-    story = running()
-    story.load()
-
-    assert [SignalGroup("a", 1, SIGKILL)] == story.tell(Stop("a", now=True))
-
-
 def test_only_a_ready_kernel_is_interrupted() -> None:
     story = Story()
     story.load(config())
@@ -125,46 +118,6 @@ def test_a_signal_goes_to_whatever_process_there_is() -> None:
     assert [SignalGroup("a", 1, SIGUSR1)] == story.tell(SendSignal("a", SIGUSR1))
 
 
-def test_a_restart_is_a_stop_while_wanted_up() -> None:
-    story = running()
-
-    assert [AskToExit("a", 1, restart=True)] == story.tell(Restart("a"))
-    assert [Spawn("a", 2, config())] == story.exited()
-    assert 1 == story.kernel().restarts
-    assert () == story.kernel().failures
-
-
-def test_new_ports_are_chosen_before_the_next_spawn() -> None:
-    story = running()
-
-    assert [Renew("a"), AskToExit("a", 1, restart=True)] == story.tell(Restart("a", new_ports=True))
-
-
-def test_a_refused_restart_leaves_the_ports_as_they_are() -> None:
-    story = Story()
-    story.load(config(enabled=False))
-
-    assert [Refuse] == [type(action) for action in story.tell(Restart("a", new_ports=True))]
-
-
-def test_the_last_of_many_orders_is_what_is_wanted() -> None:
-    story = running()
-    for _ in range(20):
-        story.tell(Restart("a"))
-    story.tell(Stop("a"))
-
-    assert [Withdraw("a")] == story.exited()
-    assert "Stopped" == story.phase
-
-
-def test_a_start_while_stopping_brings_the_kernel_back_after_its_exit() -> None:
-    story = running()
-    story.tell(Stop("a"))
-    story.tell(Start("a"))
-
-    assert [Spawn("a", 2, config())] == story.exited()
-
-
 def test_a_reset_clears_the_failures_and_starts() -> None:
     story = running(max_restarts=1)
     story.exited(CRASHED)
@@ -173,25 +126,6 @@ def test_a_reset_clears_the_failures_and_starts() -> None:
     assert "Failed" == story.phase
 
     assert [Spawn("a", 3, config(max_restarts=1))] == story.tell(Reset("a"))
-    assert ((), 0) == (story.kernel().failures, story.kernel().streak)
-
-
-def test_a_reset_of_a_running_kernel_only_clears_its_failures() -> None:
-    story = running()
-    story.exited(CRASHED)
-    story.runs()
-
-    assert [] == story.tell(Reset("a"))
-    assert "Running" == story.phase
-    assert ((), 0) == (story.kernel().failures, story.kernel().streak)
-
-
-def test_a_start_of_a_failed_kernel_gives_it_a_full_budget() -> None:
-    story = Story()
-    story.load(config())
-    story.spawn_failed(NOT_FOUND)
-
-    assert [Spawn("a", 2, config())] == story.tell(Start("a"))
     assert ((), 0) == (story.kernel().failures, story.kernel().streak)
 
 
@@ -205,24 +139,3 @@ def test_a_start_in_the_delay_before_a_restart_does_not_forget_the_deaths() -> N
     assert [Spawn("a", 3, config())] == story.tell(Start("a"))
     assert 2 == len(story.kernel().failures)
     assert 2 == story.kernel().streak
-
-
-def test_a_stopped_failure_stays_a_failure_until_it_is_started() -> None:
-    story = Story()
-    story.load(config())
-    story.spawn_failed(NOT_FOUND)
-
-    assert [] == story.tell(Stop("a"))
-    assert "Failed" == story.phase
-    assert Want.DOWN is story.kernel().want
-
-
-def test_one_kernel_never_waits_for_another() -> None:
-    story = Story()
-    story.load(config("a"), config("b"))
-    story.runs("a")
-    story.runs("b")
-    story.tell(Stop("a"))
-
-    assert [AskToExit("b", 1, restart=True)] == story.tell(Restart("b"))
-    assert process(1, "b") == story.kernel("b").phase.process  # type: ignore[union-attr]

@@ -40,14 +40,6 @@ def test_the_same_file_plans_nothing() -> None:
     assert [Planned("a", "none")] == planned(running(), config())
 
 
-def test_a_launch_key_plans_a_restart_and_names_what_differs_from_what_runs() -> None:
-    story = running()
-
-    assert [Planned("a", "restart", ("cwd", "env"))] == planned(
-        story, config(**NEW, env={"A": "1"}, max_restarts=9)
-    )
-
-
 def test_other_keys_are_applied() -> None:
     story = running()
 
@@ -72,15 +64,6 @@ def test_a_kernel_that_waits_for_idle_is_pending_and_names_what_needs_no_restart
     assert [Planned("a", "pending", ("cwd",), note)] == planned(
         story, config(on_config_change="when-idle", max_restarts=9, **NEW)
     )
-
-
-def test_what_is_pending_stays_pending_with_the_same_file() -> None:
-    story = running(on_config_change="manual")
-    edited = config(on_config_change="manual", **NEW)
-    story.load(edited)
-
-    assert ["pending"] == [one.action for one in planned(story, edited)]
-    assert [Planned("a", "none")] == planned(story, config(on_config_change="manual"))
 
 
 def test_a_restart_names_what_differs_from_what_was_launched_and_not_from_the_last_file() -> None:
@@ -121,13 +104,6 @@ def test_a_new_kernel_with_other_settings_is_no_renaming() -> None:
     assert RENAMED not in [one.note for one in planned(running(), config("b", **NEW))]
 
 
-def test_a_kernel_that_is_leaving_already_was_not_renamed() -> None:
-    story = running()
-    story.load()
-
-    assert RENAMED not in [one.note for one in planned(story, config("b"))]
-
-
 def test_disabling_plans_a_stop_and_enabling_a_start() -> None:
     story = running()
     off = config(enabled=False)
@@ -146,17 +122,6 @@ def test_disabling_what_has_no_run_stops_nothing() -> None:
     story.spawn_failed(NOT_FOUND)
 
     assert [Planned("a", "none", ("enabled",), "enabled = false")] == planned(story, config(enabled=False))
-
-
-def test_disabling_what_waits_to_be_started_plans_a_stop() -> None:
-    story = running()
-    for _ in range(2):
-        story.exited()
-        if story.phase == "Starting":
-            story.runs()
-
-    assert "Backoff" == story.phase
-    assert ["stop"] == [one.action for one in planned(story, config(enabled=False))]
 
 
 def test_a_kernel_that_comes_back_while_stopping_is_started_after_that() -> None:

@@ -65,14 +65,6 @@ def test_how_long_it_may_wait_is_counted_from_when_it_was_handed_in() -> None:
     assert 700.0 == story.now
 
 
-def test_an_edit_of_how_long_it_may_wait_restarts_it_as_any_key_of_its_job() -> None:
-    story = waiting(Story())
-
-    assert [SignalGroup("a", 1, 9)] == [
-        action for action in story.load(slurm(queue_timeout=600.0)) if isinstance(action, SignalGroup)
-    ]
-
-
 def test_a_start_that_is_edited_goes_on_waiting_without_a_deadline() -> None:
     story = waiting(Story())
 

@@ -11,7 +11,6 @@ from supervisor.core.events import (
     Missed,
     Noted,
     Restart,
-    Shutdown,
     SpareEnded,
     SpareParked,
     Spawned,
@@ -32,16 +31,6 @@ def test_how_a_run_began_is_told_once_it_is_ready_and_kept_while_it_runs() -> No
     told = story.said("kernel.ready").fields
     assert ("prepared", "its imports take long") == (told["how"], told["why"])
     assert Begun("prepared", "its imports take long") == story.kernel().phase.begun
-
-
-def test_of_a_run_that_began_as_ever_there_is_nothing_to_tell() -> None:
-    story = Story()
-    story.load(config())
-    story.spawned()
-
-    story.ready()
-
-    assert not {"how", "why"} & story.last_published[0].fields.keys()
 
 
 def test_what_a_run_executed_when_it_died_is_told() -> None:
@@ -69,18 +58,6 @@ def test_what_happens_to_a_zygote_is_told_whatever_has_become_of_the_kernel() ->
 
     told = story.last_published[0]
     assert ("zygote.unfit", "warning", 3) == (told.event, told.level, told.generation)
-
-
-def test_a_start_up_loop_is_a_crash_loop() -> None:
-    story = Story()
-    story.load(config(max_restarts=1))
-    story.spawned()
-    story.exited(Exit(Cause.STARTUP, code=70, detail="NameError: name 'x' is not defined"))
-    story.spawned()
-
-    story.exited(Exit(Cause.STARTUP, code=70, detail="NameError: name 'x' is not defined"))
-
-    assert "NameError" in str(story.said("kernel.failed").fields["reason"])
 
 
 # Spares
@@ -197,9 +174,3 @@ def test_a_kernel_that_dies_again_and_again_gets_no_spare() -> None:
     story.spawned()
 
     assert [] == story.ready()
-
-
-def test_no_spare_is_left_when_the_supervisor_closes() -> None:
-    story = parked()
-
-    assert Discard("a", 1) in story.tell(Shutdown())

@@ -9,19 +9,17 @@ from supervisor.core.events import (
     Answered,
     Escaped,
     Event,
-    Found,
     Interrupt,
     Missed,
     Ready,
     Restart,
     SendSignal,
     Stop,
-    Survivor,
 )
-from supervisor.core.model import Cause, Check, Exit, Want
+from supervisor.core.model import Cause, Check, Exit
 from supervisor.core.telling import LEVELS
 from supervisor.settings.config import HeartbeatConfig
-from tests.core.story import CLEAN, KILLED, NOT_FOUND, Story, config, process, running
+from tests.core.story import CLEAN, KILLED, NOT_FOUND, Story, config, running
 
 TAIL = ("Traceback", "Boom")
 
@@ -136,13 +134,6 @@ def test_what_is_done_to_a_kernel_on_order(event: Event, told: Publish) -> None:
     assert [told] == story.last_published
 
 
-def test_an_adoption() -> None:
-    story = Story()
-    story.tell(Found((Survivor("a", config(), 7, Want.UP, process=process(7), ready=True),)))
-
-    assert [Publish("a", "kernel.adopted", "info", 7, 1007, {})] == story.last_published
-
-
 def test_a_removal() -> None:
     story = Story()
     story.load(config(autostart=False))
@@ -160,15 +151,6 @@ def test_children_that_escaped_are_told_of_the_run_that_left_them() -> None:
     assert [] == story.tell(Escaped("a", 1, (41, 42)))
     assert [Publish("a", "kernel.escaped", "warning", 1, None, {"pids": [41, 42]})] == story.last_published
     assert before == story.state
-
-
-def test_children_that_escaped_are_told_even_when_the_kernel_is_forgotten() -> None:
-    story = running()
-    story.load()
-    story.exited()
-    story.tell(Escaped("a", 1, (41,)))
-
-    assert ["kernel.escaped"] == story.last_events
 
 
 def test_errors_are_for_people_and_warnings_mend_themselves() -> None:
