@@ -82,7 +82,7 @@ test-deb test-image: test-%: $(VENV)/.dev
 	$(BIN)/python -m pytest -m $* -v
 
 test-jupyter: $(JUPYTER)/.dev
-	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v -p no:unraisableexception $(AGAIN) tests/jupyter
+	PATH="$(CURDIR)/$(JUPYTER)/bin:$$PATH" $(JUPYTER)/bin/python -m pytest -v -p no:unraisableexception $(AGAIN) tests/jupyter tests/page
 
 # An interpreter that is too old is told before pip fails in its own words.
 $(VENV)/bin/python:

@@ -49,17 +49,8 @@ PATCHED = {
 
 # Modules that have no test file of their own name, and why; the others have one in the room of their name.
 UNTESTED = {
-    "cli/exits": "numbers and an exception",
-    "control/steering": "a protocol",
-    "core/actions": "types",
-    "core/events": "types",
-    "core/model": "types, and what every story asks of them",
     "daemon/run": "the verb: told from outside, in tests/e2e",
-    "kernel/equipment": "values",
     "warm/inside/launch": "told with all that it loads",
-    "warm/inside/prepared": "told by a kernel that is prepared: it is the same as any",
-    "page/handlers": "told of the page in Jupyter's own server",
-    "version": "a number",
 }
 # Suites that are about no one module, beside those in rooms of their own.
 STORIES = {

@@ -430,3 +430,10 @@ def test_a_restart_that_comes_before_no_room_is_told_waits_for_room() -> None:
     story.tell(Restart("a"))
 
     assert [AwaitRoom("a", 1, config())] == story.tell(NoRoom("a", 1, LACK))
+
+
+def test_that_there_was_no_room_for_a_run_that_lives_changes_nothing() -> None:
+    story = running()
+
+    assert [] == story.tell(NoRoom("a", 1, LACK))
+    assert "Running" == story.phase

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tornado.web import RedirectHandler
+
+pytest.importorskip("jupyter_server", reason="jupyter_server is not installed: make test-jupyter")
 
 from supervisor.page.handlers import POLICY, PageHandler, StaticHandler, rules
 
