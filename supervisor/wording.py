@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 CAUSES: Mapping[str, str] = {
     "oom": "out of memory",
@@ -22,6 +23,8 @@ CAUSES: Mapping[str, str] = {
 }
 """The causes of an end that are more than its code or signal, as people read them."""
 
+_ENDED = {"stopped": "was stopped", "failed": "has failed"}
+
 
 def how_it_died(death: Mapping[str, object]) -> str:
     """How a run ended, as an event or a view tells it: "killed by SIGKILL", "out of memory".
@@ -34,6 +37,26 @@ def how_it_died(death: Mapping[str, object]) -> str:
     else:
         how = "nobody knows how" if code is None else f"exited with code {code}"
     return CAUSES.get(cause) or how
+
+
+def death_of(view: Mapping[str, Any], generation: object) -> Mapping[str, Any] | None:
+    """The death of this run, if it has died, and no other since."""
+    death = view.get("last_death") or {}
+    return death if death.get("generation") == generation else None
+
+
+def how_it_ended(view: Mapping[str, Any], generation: int) -> str:
+    """Why a run is over and what becomes of the kernel, for people."""
+    phase, name, death = view["phase"], view["name"], death_of(view, generation)
+    if death is None:
+        how = f"{name} {_ENDED.get(phase, 'was restarted')}"
+    else:
+        how = ", ".join(filter(None, (f"{name} died: {how_it_died(death)}", death.get("detail"))))
+    if phase == "failed":
+        return f"{how}. It is not started again: {view.get('reason')}"
+    if phase == "stopped":
+        return f"{how}. {view.get('reason') or ''}".strip()
+    return f"{how}; started again as run {generation + 1}, its variables are lost."
 
 
 def written(moment: datetime) -> str:

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from supervisor.cli import words
 from supervisor.cli.asking import View, client_of, get, one
 from supervisor.cli.exits import DONE, FAILED, USAGE, Quit
 from supervisor.cli.screen import Shown, complain, has_colour, json_text, say
 from supervisor.cli.using import refuse_closed, refuse_planted
 from supervisor.control.client import Broken, Client, NoDaemon, target
-from supervisor.wording import one_line
+from supervisor.wording import how_it_ended, one_line
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _POLL_MS = 100
@@ -140,16 +139,7 @@ class _Watch:
         same_run = view.get("generation") == self._view.get("generation")
         if same_run and view.get("phase") in {"running", "stopping"}:
             return
-        raise _Ended(f"{name} {_end_of(self._view, view)}")
-
-
-def _end_of(asked: View, view: View) -> str:
-    """What became of the run that was asked: it died, or somebody ordered its end."""
-    death = view.get("last_death") or {}
-    if death and death.get("generation") == asked.get("generation"):
-        return f"died while it executed this: {words.how_it_died(death)}"
-    ended = "stopped" if view.get("phase") == "stopped" else "restarted"
-    return f"was {ended} while it executed this"
+        raise _Ended(how_it_ended(view, self._view.get("generation", 0)))
 
 
 class _Printer:

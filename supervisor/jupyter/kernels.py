@@ -27,10 +27,11 @@ from traitlets import Type, Unicode
 
 from supervisor.jupyter.clients import SupervisedClient
 from supervisor.jupyter.daemon import Away, Daemon, Refused
+from supervisor.jupyter.provisioner import connect
 from supervisor.jupyter.recorder import Message, Recorder, file_of
 from supervisor.jupyter.remembered import Remembered
 from supervisor.jupyter.requests import MALFORMED, Requests
-from supervisor.jupyter.views import connect, death_of, how_it_ended
+from supervisor.wording import death_of, how_it_ended
 
 log = logging.getLogger(__name__)
 

@@ -9,21 +9,32 @@ a kernel that others may be using.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import zmq
-from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.connect import KernelConnectionInfo, port_names
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Unicode
 
+from supervisor.disk.off_loop import begin
 from supervisor.jupyter.daemon import Away, Daemon, Refused
-from supervisor.jupyter.views import connect, how_it_ended
+from supervisor.wording import how_it_ended
 
 Fields = dict[str, Any]
 
 # How long a client that ends may wait for the end of a run that it has ordered to stop, in seconds.
 POLL_INTERVAL = 0.1
+
+
+async def connect(manager: Any, file: str) -> None:
+    """Have a client manager at the address in a connection file.  Raises OSError, TypeError, ValueError."""
+    address = dict(json.loads(await begin(Path(file).read_bytes)))
+    for port in port_names:
+        setattr(manager, port, 0)  # what is not 0 is kept
+    manager.load_connection_info(address)
 
 
 class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]

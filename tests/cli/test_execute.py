@@ -198,7 +198,7 @@ def death_of(generation: int) -> dict[str, Any]:
 def test_a_kernel_that_dies_meanwhile_is_told(owner: Owner, tmp_path: Path, then: dict[str, Any]) -> None:
     err = end_meanwhile(owner, tmp_path, last_death=death_of(1), **then)
 
-    assert "robot died while it executed this: SIGKILL\n" in err
+    assert "robot died: killed by SIGKILL; started again as run 2, its variables are lost.\n" in err
 
 
 @pytest.mark.parametrize("old", [None, death_of(1)])
@@ -209,7 +209,7 @@ def test_an_end_that_was_ordered_meanwhile_is_not_told_as_an_old_death(
 
     err = end_meanwhile(owner, tmp_path, generation=3)
 
-    assert err.endswith("kernel-supervisor: robot was restarted while it executed this\n")
+    assert err.endswith("robot was restarted; started again as run 3, its variables are lost.\n")
 
 
 def test_a_stop_that_was_ordered_meanwhile_is_told(owner: Owner, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_stop_that_was_ordered_meanwhile_is_told(owner: Owner, tmp_path: Path)
 
     err = end_meanwhile(owner, tmp_path, phase="stopped", pid=None)
 
-    assert err.endswith("kernel-supervisor: robot was stopped while it executed this\n")
+    assert err.endswith("kernel-supervisor: robot was stopped.\n")
 
 
 def test_a_kernel_that_is_not_running_is_told(owner: Owner, tmp_path: Path) -> None:
