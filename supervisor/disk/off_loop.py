@@ -1,8 +1,8 @@
 """The one way off the event loop, for everything that may hang.
 
 Owns the threads, the order of what is done in a lane, and the patience with it.
-Knows nothing of what is done.  No thread is there without work but those that
-must last, and an exit of the process waits for none.
+Knows nothing of what is done.  A thread without work ends after a while, but for those
+that must last, and an exit of the process waits for none.
 
 Not the loop's own executor: it has a few threads, which one file system that
 hangs would fill, and the interpreter joins them when it exits.
@@ -19,12 +19,14 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Job = Callable[[], object]
 
+# How long a thread without work waits for some, in seconds.
+LINGER = 2.0
 # How long a piece of work may take, in seconds: no disk that works takes so long for a few files.
 PATIENCE = 10.0
 # Where threads last, one does all the work, and gets a companion when it takes longer than so many seconds.
@@ -40,10 +42,12 @@ class Hanging(Exception):
     """The system keeps us waiting: a file system hangs, say."""
 
 
-class _LastThread:
-    """A thread that was made in time: where the system makes no more, the lanes take turns in it.
+class Threads:
+    """Threads between two pieces of work: one that has none waits a while for that of another lane.
 
-    So what is to be read, written and told goes on; a lane that hangs holds up the others, though.
+    To make one takes the loop longer than most of what is done in it, and much longer on a busy machine.
+    The *last* one is made in time: where the system makes no more, the lanes take turns in it.  So what is
+    to be read, written and told goes on; a lane that hangs holds up the others, though.
     """
 
     def __init__(self) -> None:
@@ -52,40 +56,68 @@ class _LastThread:
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        self._asked: SimpleQueue[Job] = SimpleQueue()
-        self._is_made = False
+        """In a forked child, too: the threads are the parent's, and whoever held the lock is not here."""
+        self._lock = threading.Lock()
+        self._waiting: list[SimpleQueue[Job]] = []
+        self._last: SimpleQueue[Job] | None = None
 
-    def make(self) -> None:
-        """Have it, once and for all.  Raises OSError if there is no thread even now."""
-        if not self._is_made:
+    def keep_one(self) -> None:
+        """Have the last one, once and for all.  Raises OSError if there is no thread even now."""
+        if self._last is None:
+            asked: SimpleQueue[Job] = SimpleQueue()
             try:
-                threading.Thread(target=self._serve, name="last thread", daemon=True).start()
+                threading.Thread(target=_serve_always, args=(asked,), name="last thread", daemon=True).start()
             except RuntimeError as error:
                 raise no_thread() from error
-            self._is_made = True
+            self._last = asked
 
-    def lend(self, work: Job) -> bool:
-        """Have ``work`` called in it, which raises nothing; False if it was never made."""
-        if self._is_made:
-            self._asked.put(work)
-        return self._is_made
+    def begin(self, work: Job) -> None:
+        """Have ``work`` called, which raises nothing.  Raises RuntimeError if no thread is to be had."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.pop().put(work)
+                return
+        threading.Thread(target=self._serve, args=(work,), daemon=True).start()
 
-    def _serve(self) -> None:
+    def begin_in_last(self, work: Job) -> bool:
+        """Have ``work`` called in the last one, in turn; False if that was never made."""
+        if self._last is not None:
+            self._last.put(work)
+        return self._last is not None
+
+    def _serve(self, work: Job) -> None:
+        asked: SimpleQueue[Job] = SimpleQueue()
         while True:
-            self._asked.get()()
+            work()
+            threading.current_thread().name = "without work"
+            with self._lock:
+                self._waiting.append(asked)
+            try:
+                work = asked.get(timeout=LINGER)
+            except Empty:
+                with self._lock:
+                    if asked in self._waiting:
+                        self._waiting.remove(asked)
+                        return
+                work = asked.get()  # given in the last moment
 
 
-LAST_THREAD = _LastThread()
+def _serve_always(asked: SimpleQueue[Job]) -> None:
+    while True:
+        asked.get()()
+
+
+THREADS = Threads()
 
 
 class Lane:
     """Work of one kind, such as the records of one kernel: in order, one thing at a time.
 
-    Its thread ends with the work.  With ``lasts`` it never does: a process may have
+    Its thread is another lane's afterwards.  With ``lasts`` it never is: a process may have
     asked to be ended with the very thread that made it (PR_SET_PDEATHSIG, prctl(2)), as
     ``bwrap --die-with-parent`` does.  Then the order is kept as long as nothing hangs.
     ``before`` is called before each thing; it raises nothing.  Where no thread is to be had
-    the work is done in the ``LAST_THREAD``, but for one that ``borrows`` nothing: what waits for
+    the work is done in the last one, but for one that ``borrows`` nothing: what waits for
     a reader, or for code that is not ours, would keep that thread from everybody else.
     """
 
@@ -135,7 +167,7 @@ class Lane:
                 try:
                     self._add_thread()
                 except RuntimeError as error:
-                    if not (self._borrows and LAST_THREAD.lend(self._serve_in_last)):
+                    if not (self._borrows and THREADS.begin_in_last(self._serve_in_last)):
                         self._jobs.remove(job)
                         raise no_thread() from error
 
@@ -192,7 +224,7 @@ class Lane:
         loop.call_later(RELIEF_AFTER, self._relieve, loop)
 
     def _add_thread(self) -> None:
-        threading.Thread(target=self._serve, args=(self._lasts,), name=self.name, daemon=True).start()
+        THREADS.begin(partial(self._serve, self._lasts))
         self._threads += 1
 
     def _serve_in_last(self) -> None:
@@ -203,6 +235,7 @@ class Lane:
         self._serve(False)
 
     def _serve(self, lasts: bool) -> None:
+        threading.current_thread().name = self.name
         while (job := self._next(lasts)) is not None:
             self._before()
             job()

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from supervisor.disk import off_loop
-from supervisor.disk.off_loop import LAST_THREAD, Hanging, Lane
+from supervisor.disk.off_loop import Hanging, Lane, Threads
 from tests.waiting import DEADLINE, until
 
 
@@ -27,6 +27,13 @@ def lane() -> Lane:
     return Lane("lane under test")
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    """None but those that this test makes."""
+    monkeypatch.setattr(off_loop, "THREADS", made := Threads())
+    return made
+
+
 def threads_of(lane: Lane) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == lane.name]
 
@@ -38,7 +45,9 @@ async def test_what_comes_of_the_work_is_the_answer_and_what_it_raises_is_raised
         await lane.do(divmod, 1, 0)
 
 
-async def test_work_is_done_in_order_by_one_thread_that_ends_with_it(lane: Lane) -> None:
+async def test_work_is_done_in_order_by_one_thread_which_others_have_after_it(
+    lane: Lane, threads: Threads
+) -> None:
     done: list[tuple[int, int]] = []
     gate = threading.Event()
     work = [lane.begin(gate.wait, DEADLINE)]
@@ -48,8 +57,20 @@ async def test_work_is_done_in_order_by_one_thread_that_ends_with_it(lane: Lane)
     await asyncio.wait_for(asyncio.gather(*work), DEADLINE)
 
     assert list(range(50)) == [number for number, _ in done]
-    assert 1 == len({thread for _, thread in done})
+    (thread,) = {thread for _, thread in done}
     await until(lambda: not threads_of(lane))
+    assert thread == await Lane("another").do(threading.get_ident)
+
+
+async def test_a_thread_that_nobody_has_work_for_ends_and_the_next_work_is_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, lane: Lane, threads: Threads
+) -> None:
+    monkeypatch.setattr(off_loop, "LINGER", 0.0)
+    for _ in range(100):
+        thread = await lane.do(threading.current_thread)
+    await until(lambda: not thread.is_alive())
+
+    assert 3 == await lane.do(sum, (1, 2))
 
 
 async def test_of_work_that_hangs_nobody_waits_longer_than_his_patience(lane: Lane) -> None:
@@ -87,7 +108,7 @@ async def test_what_waits_behind_a_slow_one_for_too_long_is_not_done_later(lane:
 
 @pytest.mark.parametrize("lasts", [False, True])
 async def test_where_no_thread_is_to_be_had_that_is_told_and_nothing_is_done_later(
-    monkeypatch: pytest.MonkeyPatch, *, lasts: bool
+    monkeypatch: pytest.MonkeyPatch, threads: Threads, *, lasts: bool
 ) -> None:
     lane = Lane("lane without threads", lasts=lasts, borrows=False)
     done: list[str] = []
@@ -103,25 +124,25 @@ async def test_where_no_thread_is_to_be_had_that_is_told_and_nothing_is_done_lat
 
 @pytest.mark.parametrize("lasts", [False, True])
 async def test_where_no_thread_is_to_be_had_lanes_take_turns_in_the_last_one(
-    monkeypatch: pytest.MonkeyPatch, *, lasts: bool
+    monkeypatch: pytest.MonkeyPatch, threads: Threads, *, lasts: bool
 ) -> None:
-    LAST_THREAD.make()
+    threads.keep_one()
     one, other, done = Lane("one", lasts=lasts), Lane("other"), list[str]()
     with monkeypatch.context() as scarce:
         scarce.setattr(threading, "Thread", NoThread)
         work = [one.begin(done.append, "first"), one.begin(done.append, "second")]
-        threads = {await one.do(threading.get_ident), await other.do(threading.get_ident)}
+        last = {await one.do(threading.get_ident), await other.do(threading.get_ident)}
         await asyncio.gather(*work)
 
     assert ["first", "second"] == done
-    assert 1 == len(threads)
-    assert threads != {await one.do(threading.get_ident)}, "once there are threads, it has its own"
+    assert 1 == len(last)
+    assert last != {await one.do(threading.get_ident)}, "once there are threads, it has its own"
 
 
 async def test_what_hangs_in_the_last_thread_holds_up_nobody_who_gets_one_of_his_own_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, threads: Threads
 ) -> None:
-    LAST_THREAD.make()
+    threads.keep_one()
     hanging, lane, gate, done = Lane("hanging"), Lane("lane"), threading.Event(), list[str]()
     with monkeypatch.context() as scarce:
         scarce.setattr(threading, "Thread", NoThread)

@@ -135,7 +135,7 @@ async def test_a_machine_that_makes_no_threads_is_asked_again(
 ) -> None:
     with monkeypatch.context() as scarce:
         scarce.setattr(threading, "Thread", NoThread)
-        scarce.setattr(off_loop.LAST_THREAD, "lend", lambda _: False)
+        scarce.setattr(off_loop, "THREADS", off_loop.Threads())
         told = await failed(hosting)
 
     assert told.exit.is_passing
