@@ -14,7 +14,6 @@ from supervisor.control import door as doors
 from supervisor.control.binding import DoorError
 from supervisor.control.client import Client
 from supervisor.control.door import Door
-from supervisor.control.lookup import short_name
 from tests.control.conftest import ask
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 from tests.waiting import until
@@ -131,11 +130,6 @@ def test_a_path_longer_than_a_socket_address_works(steering: FakeSteering, tmp_p
 
     with FakeDaemon(steering, path) as daemon:
         assert 200 == ask(daemon, "GET", "/v1/status").status
-
-
-def test_a_short_path_is_its_own_name(tmp_path: Path) -> None:
-    with short_name(Path("/run/s")) as name:
-        assert "/run/s" == name
 
 
 async def test_the_link_leads_to_the_socket_and_goes_with_it(steering: FakeSteering, tmp_path: Path) -> None:

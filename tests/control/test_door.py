@@ -16,7 +16,6 @@ import pytest
 
 from supervisor.control import door
 from supervisor.control.door import Limits
-from supervisor.core import events
 from tests.control.conftest import ask, curl, raw, read_all
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 from tests.waiting import DEADLINE, wait_for
@@ -310,19 +309,3 @@ def test_one_in_whose_place_another_daemon_is_drives_nobody_out(
             assert ask(other, "GET", "/v1/status").status == 200
         wait_for(lambda: path.exists() and is_well(daemon), "its place is free again")
         keeping.cancel()
-
-
-def test_twenty_restarts_and_a_stop_at_once_are_all_answered(
-    daemon: FakeDaemon, steering: FakeSteering
-) -> None:
-    socks = [raw(daemon) for _ in range(21)]
-    for number, sock in enumerate(socks):
-        verb = "stop" if number == 20 else "restart"
-        sock.sendall(post(f"/v1/kernels/robot/{verb}", 0))
-    answers = [read_all(sock) for sock in socks]
-    for sock in socks:
-        sock.close()
-
-    assert [True] * 21 == [answer.startswith(b"HTTP/1.1 200 ") for answer in answers]
-    assert 20 == steering.orders.count(events.Restart("robot"))
-    assert 1 == steering.orders.count(events.Stop("robot"))

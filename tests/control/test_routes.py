@@ -66,53 +66,6 @@ def test_each_verb_is_its_order(
     assert [order] == steering.orders
 
 
-def test_a_refused_order_says_why(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    steering.refused["robot"] = "robot is disabled"
-
-    answer = ask(daemon, "POST", "/v1/kernels/robot/start", {})
-
-    assert 409 == answer.status
-    assert "robot is disabled" == answer.body["error"] == answer.body["message"]
-    assert "robot" == answer.body["kernel"]["name"]
-
-
-def test_an_order_that_takes_long_delays_no_other_request(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    steering.slow.add("robot")
-    with Client([daemon.path]).connect() as slow:
-        slow.send("POST", "/v1/kernels/robot/stop", {})
-        wait_for(lambda: steering.orders == [events.Stop("robot")])
-
-        assert 200 == ask(daemon, "POST", "/v1/kernels/stats/restart", {}).status
-        assert "stopping" == ask(daemon, "GET", "/v1/kernels/robot").body["kernel"]["phase"]
-        daemon.call(steering.release.set)
-        assert "stopped" == slow.receive(DEADLINE).body["kernel"]["phase"]
-
-
-def test_an_order_that_is_not_waited_for_answers_at_once(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    steering.slow.add("robot")
-
-    assert 202 == ask(daemon, "POST", "/v1/kernels/robot/stop", {"wait": False}).status
-
-
-def test_the_waiting_has_an_end(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    steering.slow.add("robot")
-
-    answer = ask(daemon, "POST", "/v1/kernels/robot/stop", {"timeout": 0.05})
-
-    assert 409 == answer.status
-    assert "still stopping after 0.05 s" == answer.body["message"]
-
-
-def test_an_order_stands_when_its_client_hangs_up(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    steering.slow.add("robot")
-    with Client([daemon.path]).connect() as connection:
-        connection.send("POST", "/v1/kernels/robot/stop", {})
-        wait_for(lambda: len(steering.orders) == 1)
-    daemon.call(steering.release.set)
-
-    wait_for(lambda: steering.views["robot"]["phase"] == "stopped")
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status", "hint"),
     [
@@ -130,34 +83,6 @@ def test_a_path_or_method_that_is_not_there_gets_a_hint(
     answer = ask(daemon, method, path)
 
     assert (status, hint) == (answer.status, answer.body["hint"])
-
-
-def test_reload_tells_what_was_done(daemon: FakeDaemon) -> None:
-    answer = ask(daemon, "POST", "/v1/reload")
-
-    assert 200 == answer.status
-    assert [("robot", "restart")] == [(line["kernel"], line["action"]) for line in answer.body["changes"]]
-
-
-def test_reload_of_a_bad_file_tells_every_mistake(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    steering.mistakes = ["kernels.toml: a: wrong", "kernels.toml: b: wrong"]
-
-    answer = ask(daemon, "POST", "/v1/reload")
-
-    assert 422 == answer.status
-    assert steering.mistakes == answer.body["mistakes"]
-
-
-def test_plan_may_name_a_file(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    answer = ask(daemon, "POST", "/v1/plan", {"path": "/tmp/other.toml"})
-
-    assert (200, "/tmp/other.toml") == (answer.status, steering.planned_path)
-
-
-def test_detach_and_shutdown_reach_the_daemon(daemon: FakeDaemon, steering: FakeSteering) -> None:
-    assert 202 == ask(daemon, "POST", "/v1/detach").status
-    assert 202 == ask(daemon, "POST", "/v1/shutdown", {"now": True}).status
-    assert ["detach", "shutdown now"] == steering.ended
 
 
 def test_events_replay_and_follow(daemon: FakeDaemon, steering: FakeSteering) -> None:

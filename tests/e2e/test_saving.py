@@ -112,23 +112,31 @@ WAYS: list[Save] = [
 EDITORS: list[Save] = [vim, sed, ed]
 
 
+@pytest.fixture(scope="module")
+def saving(shared_scene: Scene) -> Scene:
+    shared_scene.write(shared_scene.mini("a", max_restarts="1000"))
+    shared_scene.start("a")
+    return shared_scene
+
+
 def _rounds(scene: Scene, save: Save, rounds: int) -> None:
-    scene.write(scene.mini("a", max_restarts="1000"))
-    scene.start("a")
-    if save is swap_as_kubernetes:
+    loaded = len(scene.events("config.loaded"))
+    # However the file was saved before, it is one of its own again, in one move.
+    rename_over(scene.config, scene.toml(scene.mini("a", max_restarts=str(1000 + loaded))))
+    scene.wait_event("config.loaded", loaded + 1)
+    if save in (swap_as_kubernetes, swap_a_link, write_behind_a_link):
         save(scene.config, scene.toml(scene.mini("a", max_restarts="999")))
-        scene.wait_event("config.loaded", 2)
+        scene.wait_event("config.loaded", loaded + 2)
     pid = scene.kernel("a")["pid"]
-    before = len(scene.events("config.loaded"))
+    before, rejected = len(scene.events("config.loaded")), len(scene.events("config.rejected"))
     for number in range(1, rounds + 1):
         save(scene.config, scene.toml(scene.mini("a", max_restarts=str(number))))
         scene.wait_event("config.loaded", before + number)
         wait_for(lambda n=number: f"max_restarts = {n}\n" in _in_force(scene), f"edit {number} is in force")
-
     # A look at it now finds nothing new.
     assert 0 == scene.command("reload", "--config", str(scene.config)).code
     assert rounds == len(scene.events("config.loaded")) - before
-    assert [] == scene.events("config.rejected")
+    assert rejected == len(scene.events("config.rejected"))
     assert pid == scene.kernel("a")["pid"]
 
 
@@ -137,24 +145,24 @@ def _in_force(scene: Scene) -> str:
 
 
 @pytest.mark.parametrize("save", WAYS)
-def test_each_save_is_applied_exactly_once(scene: Scene, save: Save) -> None:
-    _rounds(scene, save, 3)
+def test_each_save_is_applied_exactly_once(saving: Scene, save: Save) -> None:
+    _rounds(saving, save, 3)
 
 
 @pytest.mark.parametrize("save", EDITORS)
-def test_each_save_of_an_editor_is_applied_exactly_once(scene: Scene, save: Save) -> None:
+def test_each_save_of_an_editor_is_applied_exactly_once(saving: Scene, save: Save) -> None:
     if shutil.which(save.__name__) is None:
         pytest.skip(f"{save.__name__} is not installed")
-    _rounds(scene, save, 3)
+    _rounds(saving, save, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("save", [*WAYS, *EDITORS])
-def test_none_of_fifty_saves_is_missed(scene: Scene, save: Save) -> None:
+def test_none_of_fifty_saves_is_missed(saving: Scene, save: Save) -> None:
     if save in EDITORS and shutil.which(save.__name__) is None:
         pytest.skip(f"{save.__name__} is not installed")
-    _rounds(scene, save, 50)
+    _rounds(saving, save, 50)
 
 
 def test_a_touch_and_a_save_of_the_same_text_load_nothing(scene: Scene) -> None:

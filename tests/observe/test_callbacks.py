@@ -187,26 +187,6 @@ async def test_a_hanging_callback_delays_neither_the_loop_nor_another_kernel() -
     assert ["well"] + ["released"] * 40 == calls
 
 
-async def test_events_of_a_kernel_are_told_one_after_the_other() -> None:
-    calls, callbacks = Calls(), Callbacks()
-    running = 0
-
-    async def coroutine(event: Mapping[str, object]) -> None:
-        nonlocal running
-        running += 1
-        assert 1 == running
-        await asyncio.sleep(0)
-        calls.append(event["number"])
-        running -= 1
-
-    callbacks.add("a", coroutine)
-    for number in range(50):
-        callbacks(restarting(number=number))
-
-    assert await callbacks.drain(30)
-    assert list(range(50)) == calls
-
-
 async def test_events_for_a_stuck_callback_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
     calls, callbacks, release = Calls(), Callbacks(max_waiting=3), asyncio.Event()
 
@@ -316,32 +296,3 @@ async def test_within_a_callback_the_end_that_it_is_called_for_is_known() -> Non
     assert [(line, None) for line in died] == ends
     assert died[1] == callbacks.end_of("a")
     assert callbacks.told is None
-
-
-def test_functions_may_be_called_on_a_loop_and_coroutines_refused() -> None:
-    with pytest.raises(TypeError, match="coroutine function"):
-        Callbacks(coroutines=False).add(None, asyncio.sleep)  # type: ignore[arg-type]
-
-    async def main() -> None:
-        calls, callbacks = Calls(), Callbacks(on_loop=True)
-        callbacks.loop = asyncio.get_running_loop()
-        callbacks.add(None, lambda: calls.append(threading.current_thread()))
-        callbacks.add(None, sys.exit)
-        await asyncio.to_thread(callbacks, restarting())
-        assert await callbacks.drain(30)
-        assert [threading.main_thread()] == calls
-
-    asyncio.run(main())
-
-
-def test_a_loop_that_is_closed_by_then_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    callbacks = Callbacks(on_loop=True)
-    callbacks.loop = asyncio.new_event_loop()
-    callbacks.loop.close()
-    callbacks.add(None, lambda: None)
-
-    callbacks(restarting())
-
-    for caller in list(callbacks._callers.values()):
-        caller.result(30)
-    assert "failed" in caplog.text

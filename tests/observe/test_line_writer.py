@@ -34,17 +34,6 @@ def pipe() -> Iterator[tuple[int, TextIO]]:
             pass
 
 
-def test_lines_arrive_in_order(pipe: tuple[int, TextIO]) -> None:
-    reading, stream = pipe
-    writer = LineWriter(stream, marker)
-
-    for number in range(5):
-        writer.write(b"line %d\n" % number)
-
-    assert writer.close(30)
-    assert b"line 0\nline 1\nline 2\nline 3\nline 4\n" == os.read(reading, 4096)
-
-
 def test_a_full_pipe_holds_nobody_up_and_the_loss_is_told_once_it_is_read(pipe: tuple[int, TextIO]) -> None:
     reading, stream = pipe
     fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)

@@ -131,18 +131,6 @@ def test_libraries_log_the_same_way_from_warning_up(logs: Logs) -> None:
     assert second["traceback"].endswith("KeyError: 'gone'")
 
 
-def test_an_exception_is_told_with_its_traceback(logs: Logs) -> None:
-    log, stream = logs()
-    try:
-        raise KeyError("gone")
-    except KeyError:
-        structlog.get_logger().exception("effect.failed")
-
-    (line,) = lines(log, stream)
-    assert "error" == line["level"]
-    assert "KeyError: 'gone'" in line["traceback"]
-
-
 @pytest.mark.parametrize(
     "event",
     [

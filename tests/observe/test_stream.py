@@ -28,16 +28,6 @@ async def test_a_follower_gets_every_event_after_it_subscribed() -> None:
     assert [1, 2] == await everything(subscription)
 
 
-async def test_a_waiting_follower_is_woken() -> None:
-    stream = EventStream()
-    reading = asyncio.ensure_future(anext(stream.subscribe()))
-    await asyncio.sleep(0)
-
-    stream.publish(event(1))
-
-    assert event(1) == await asyncio.wait_for(reading, 30)
-
-
 async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many() -> None:
     stream = EventStream()
     subscription = stream.subscribe(limit=10)
@@ -96,14 +86,6 @@ async def test_closing_ends_those_who_wait_and_those_who_come_later() -> None:
 
     assert [] == await asyncio.wait_for(waiting, 30)
     assert [] == await everything(stream.subscribe())
-
-
-async def test_a_follower_that_leaves_is_forgotten() -> None:
-    stream = EventStream()
-    async with stream.subscribe():
-        assert 1 == stream.followers
-
-    assert 0 == stream.followers
 
 
 async def test_a_follower_is_given_no_secret() -> None:
