@@ -35,8 +35,8 @@ class Ears:
         self.heard: dict[str, str] = {}
         self._scene = scene
 
-    def listen(self) -> None:
-        # Not `check`, which prints what the file says that it is given.
+    def ask(self) -> None:
+        """At the door."""
         for target in QUERIES:
             self._hear(f"GET {target}", self._get(target))
         for target, body in (
@@ -45,6 +45,11 @@ class Ears:
             ("/v1/reload", {}),
         ):
             self._hear(f"POST {target}", json.dumps(self._scene.ask("POST", target, body).body))
+
+    def listen(self) -> None:
+        """At the door, to the command line, and to the command lines of processes."""
+        self.ask()
+        # Not `check`, which prints what the file says that it is given.
         for words in (
             ("status",),
             ("status", "a", "--json"),
@@ -116,7 +121,8 @@ def test_no_key_and_no_environment_value_is_in_anything_that_a_daemon_says(scene
         rejected = len(scene.events("config.rejected"))
         scene.config.write_text(scene.toml(table(scene, OTHER), bad, supervisor=debug))
         scene.wait_event("config.rejected", count=rejected + 1)
-        ears.listen()
+        ears.ask()
+    ears.listen()
     failing = f'[kernels.c]\nargv = ["/nowhere/python", "{{connection_file}}"]\nenv = {{ T = "{SECRET}" }}'
     scene.write(table(scene, OTHER), failing, supervisor=debug)
     scene.wait_phase("c", "failed")
