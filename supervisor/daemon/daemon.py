@@ -30,8 +30,9 @@ from supervisor.daemon.settings_file import (
     forget_last_good,
     keep_last_good,
 )
+from supervisor.disk.lock import AlreadyLocked
 from supervisor.disk.off_loop import Hanging, Lane, begin
-from supervisor.disk.privacy import ExposedFiles, refuse_shared
+from supervisor.disk.privacy import ExposedFiles, UnsafeDirectory, refuse_shared
 from supervisor.observe.log import EventLog, Log
 from supervisor.observe.notify import Notifier
 from supervisor.process.account import expand, uid_of
@@ -56,6 +57,8 @@ PROGRESS_INTERVAL = 5.0
 LEAVING_PATIENCE = 1.0
 # How long the door is not opened yet because the first kernels are being launched, in seconds.
 LAUNCH_PATIENCE = 0.5
+# How often it is looked whether the state directory is ours still, in seconds.
+LOCK_INTERVAL = 5.0
 # How long an orphan that has ended is left to whoever may wait for it, in seconds.
 REAP_INTERVAL = 5.0
 # Why nobody detaches there.
@@ -154,11 +157,33 @@ class Daemon:
             ours = {process.pid for kernel in kernels if (process := process_of(kernel)) is not None}
             seen = await begin(reap_orphans, ours, seen)
 
+    async def _keep_lock(self) -> None:
+        """Where another daemon was started on a state directory that was removed, leave it the kernels."""
+        now = asyncio.get_running_loop().time
+        while True:
+            # At multiples, so that it falls into one wake-up with the checks of the kernels.
+            await asyncio.sleep(LOCK_INTERVAL - now() % LOCK_INTERVAL)
+            if await self._is_dispossessed():
+                self._leave_as(Farewell.DETACH)
+
+    async def _is_dispossessed(self) -> bool:
+        trouble, is_lost = None, False
+        try:
+            await begin(self.supervision.keep_lock)
+        except AlreadyLocked as error:
+            trouble = f"{error}: it was started after the directory was removed, and has the kernels now"
+            is_lost = not is_first()  # with pid 1 they would end
+        except (UnsafeDirectory, OSError) as error:
+            trouble = f"cannot lock the state directory anew: {error}"
+        self.supervision.note_trouble("lock", trouble)
+        return is_lost
+
     def _begin_to_serve(self) -> None:
         if is_first():
             self._begin(self._reap_orphans())
         self.notifier.ready(self._status_line())
         self._begin(self._feed_watchdog())
+        self._begin(self._keep_lock())
         self._begin(self._reload_when_asked())
         self._begin(self._tell_stops())
         self._begin(self._let_in(self.supervision.config))
@@ -181,6 +206,8 @@ class Daemon:
     async def _leave(self, farewell: Farewell) -> int:
         """Leave in order; returns the exit code: 1 if kernels are left that were to be stopped."""
         supervision, tell = self.supervision, self.supervision.runner.tell
+        if farewell is Farewell.STOP and await self._is_dispossessed():
+            farewell = Farewell.DETACH  # they are not ours to stop
         self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
         if farewell is Farewell.DETACH:
             tell("daemon.detached", "info", pid=os.getpid(), kernels=self.supervision.living())

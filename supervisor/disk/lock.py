@@ -29,8 +29,17 @@ class StateLock:
         self.path = path
         self._fd: int | None = None
 
+    def is_in_place(self) -> bool:
+        """Whether we hold the very file at its path, so that everybody else finds it locked."""
+        if self._fd is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except OSError:
+            return False
+
     def take(self) -> None:
-        """Take the lock, or tell who has it."""
+        """Take the lock, or tell who has it; of a file that was removed, with what took its place."""
         try:
             import fcntl
         except ImportError:
@@ -45,6 +54,7 @@ class StateLock:
         except OSError:
             os.close(fd)
             raise
+        self.release()
         self._fd = fd
         with contextlib.suppress(OSError):  # a full disk, say: the lock itself is held
             self._tell_pid(fd)

@@ -171,6 +171,16 @@ class Supervision:
         for name in self.config.kernels:
             remove_temporaries_of(self.places.connection_file(name))
 
+    def keep_lock(self) -> None:
+        """Take the lock anew where its file was removed; blocks.
+
+        Raises AlreadyLocked if another supervisor has it by now, UnsafeDirectory or OSError.
+        """
+        if not self._lock.is_in_place():
+            self.wait_disk(self.places.state_dir)
+            make_private_directory(self.places.state_dir)
+            self._lock.take()
+
     def _tighten(self, files: Iterable[Path]) -> None:
         for file in tighten(files):
             log.warning("%s could be read or written by others; it is ours alone again", file)

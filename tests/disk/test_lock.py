@@ -66,6 +66,27 @@ def test_a_lock_that_was_let_go_can_be_taken_again(path: Path) -> None:
     assert before == descriptors()
 
 
+def test_one_whose_file_was_removed_is_taken_anew_unless_another_came_first(path: Path) -> None:
+    first, second = StateLock(path), StateLock(path)
+    before = descriptors()
+    first.take()
+    assert first.is_in_place()
+
+    path.unlink()
+    assert not first.is_in_place()
+    first.take()
+    assert first.is_in_place()
+
+    path.unlink()
+    second.take()
+    assert not first.is_in_place()
+    with pytest.raises(AlreadyLocked):
+        first.take()
+    first.release()
+    second.release()
+    assert before == descriptors()
+
+
 def test_a_holder_that_did_not_tell_its_pid_holds_it_all_the_same(path: Path) -> None:
     lock = StateLock(path)
     lock.take()

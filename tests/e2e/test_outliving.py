@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Scene, printed, send, table
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 DENO = shutil.which("deno", path=str(Path(sys.executable).parent)) or shutil.which("deno")
 BASH = (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")
@@ -392,3 +392,39 @@ def test_a_connection_file_that_cannot_be_written_is_told_and_written_once_it_ca
     file.parent.unlink()
     wait_for(lambda: file.exists() and file.read_bytes() == content, "it is back")
     wait_for(lambda: not scene.status()["degraded"], "all is well")
+
+
+@pytest.mark.parametrize("signum", [None, signal.SIGTERM])
+def test_a_daemon_whose_state_directory_was_removed_leaves_the_kernels_to_the_one_that_was_started_then(
+    scene: Scene, signum: int | None
+) -> None:
+    scene.write(scene.mini("a"), scene.mini("b"))
+    first = scene.start("a", "b")
+    scene.wait_recorded("a", "b")
+    pids = scene.pids()
+
+    first.send_signal(signal.SIGSTOP)  # it would lock it again
+    scene.state_dir.rename(scene.directory / "removed")
+    scene.start("a", "b")
+    first.send_signal(signal.SIGCONT)
+    if signum is not None:
+        first.send_signal(signum)
+    assert 0 == first.wait(DEADLINE), scene.log_end()
+
+    assert pids == scene.pids()
+    assert scene.answers()
+    os.kill(pids["a"], signal.SIGKILL)
+    scene.wait_running("a", after=1)
+    assert [scene.pids()["a"]] == scene.leaders("a")
+
+
+def test_a_state_directory_that_was_removed_is_locked_again(scene: Scene) -> None:
+    scene.write(scene.mini("a"))
+    first = scene.start("a")
+    scene.state_dir.rename(scene.directory / "removed")
+    wait_for((scene.state_dir / "lock").exists, "it is locked again")
+
+    second = scene.command("run", str(scene.config))
+
+    assert 1 == second.code
+    assert f"a daemon runs already (pid {first.pid})" in second.err
