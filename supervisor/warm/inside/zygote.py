@@ -99,8 +99,8 @@ def _preload(names: list[str]) -> str | None:
 
 def _rehearse() -> None:
     """What each kernel would do for the first time, and Python keeps: patterns, where no module is."""
-    from IPython.core.inputtransformer2 import TransformerManager
     from ipykernel.kernelapp import IPKernelApp
+    from IPython.core.inputtransformer2 import TransformerManager
 
     with contextlib.suppress(Exception):  # as other versions have it
         TransformerManager().transform_cell("pass\n")
