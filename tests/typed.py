@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.cli.tools import ROOT
 
 
 def strict_mypy(directory: Path, *files: Path) -> subprocess.CompletedProcess[str]:

@@ -103,11 +103,3 @@ def test_a_holder_that_did_not_tell_its_pid_holds_it_all_the_same(path: Path) ->
 def test_without_the_directory_there_is_no_lock(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         StateLock(tmp_path / "nowhere" / "lock").take()
-
-
-def test_only_the_owner_may_read_the_file(path: Path) -> None:
-    lock = StateLock(path)
-    lock.take()
-
-    assert 0o600 == path.stat().st_mode & 0o777
-    lock.release()

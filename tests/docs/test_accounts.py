@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.cli.tools import ROOT
 
 
 def test_the_drop_in_of_the_page_is_the_one_that_the_checks_use() -> None:

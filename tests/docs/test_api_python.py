@@ -14,9 +14,9 @@ import pytest
 
 import supervisor
 from supervisor.manager import KernelManager
+from tests.cli.tools import ROOT
 from tests.typed import strict_mypy
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api-python.md").read_text()
 EXAMPLES = re.findall(r"(<!-- not run: [^\n]*-->\n)?```python\n(.*?)```", PAGE, re.DOTALL)
 

@@ -24,11 +24,11 @@ from jupyter_client import BlockingKernelClient
 
 from supervisor.control.client import Answer, Client
 from supervisor.records.record import MARK_VARIABLE, helper_mark, marked_run
+from tests.cli.tools import ROOT, Done, run
 from tests.homes import FOREIGN
 from tests.kernels.using import hear
 from tests.waiting import DEADLINE, wait_for
 
-ROOT = Path(__file__).parents[2]
 MINI = ROOT / "tests" / "kernels" / "mini.py"
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2  # prctl(2), capabilities(7)
@@ -36,15 +36,6 @@ _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2  # prctl(2)
 T = TypeVar("T")
 View = dict[str, Any]
 Event = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -187,17 +178,7 @@ class Scene:
 
     def command(self, *words: str, stdin: str | None = None) -> Done:
         """The command line, about this daemon."""
-        done = subprocess.run(
-            [sys.executable, "-m", "supervisor", *words],
-            cwd=self.directory,
-            env=self.environment(),
-            input=stdin or "",
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return run(self.directory, *words, stdin=stdin or "", env=self.environment())
 
     # What is so
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.tools import ROOT
 from tests.e2e.ported import PROGRAMS
 from tests.kernels.using import MINI
 from tests.typed import strict_mypy
-
-ROOT = Path(__file__).parents[2]
 
 
 def program(name: str, directory: Path, *, command: list[str], count: int, kinds: list[str]) -> Path:

@@ -12,8 +12,6 @@ from pathlib import Path
 from supervisor.process.identity import LINUX
 from tests.waiting import DEADLINE
 
-ROOT = Path(__file__).parents[2]  # of the project, for scripts that import it
-
 SLEEPER = ("sleep", "600")
 SUCCESSFUL = ("true",)
 EXITS_7 = ("sh", "-c", "exit 7")

@@ -10,7 +10,7 @@ import zmq
 
 from supervisor.kernel.line import make_threads
 from supervisor.process.descriptors import limit
-from tests.kernel.programs import ROOT
+from tests.cli.tools import ROOT
 from tests.waiting import DEADLINE
 
 

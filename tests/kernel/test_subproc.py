@@ -16,9 +16,9 @@ import pytest
 
 from supervisor.kernel import subproc
 from supervisor.kernel.subproc import KernelManager
+from tests.cli.tools import ROOT
 from tests.kernel.programs import (
     EXITS_7,
-    ROOT,
     SLEEPER,
     SUCCESSFUL,
     name_of,

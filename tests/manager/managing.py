@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from supervisor.manager import KernelManager
+from tests.cli.tools import ROOT
 from tests.kernels.using import MINI
 from tests.waiting import DEADLINE, wait_for
 
-ROOT = Path(__file__).parents[2]
 Make = Callable[..., KernelManager]
 
 

@@ -15,11 +15,10 @@ import pytest
 
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import AsyncKernelManager, KernelManager
+from tests.cli.tools import ROOT
 from tests.kernels.using import MINI, is_ready
 from tests.manager.managing import die
 from tests.waiting import DEADLINE, until, wait_for
-
-ROOT = Path(__file__).parents[2]
 
 
 class Daemon:

@@ -4,8 +4,6 @@ import json
 import os
 import resource
 import stat
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -375,15 +373,6 @@ def test_what_is_no_file_of_ours_is_refused_and_nobody_waits_for_it(
     assert ": remove it" in str(file.degraded)
     with pytest.raises(OSError, match="remove it"):
         replay(path)
-
-
-def test_a_read_file_needs_no_heavy_import() -> None:
-    check = (
-        "import sys, supervisor.observe.events_file; "
-        "sys.exit(bool({'structlog', 'msgspec', 'logging', 'asyncio', 'zmq', 'tornado'} & set(sys.modules)))"
-    )
-
-    assert 0 == subprocess.run([sys.executable, "-c", check], check=False).returncode
 
 
 def numbered(path: Path, *numbers: int, max_bytes: int = 10**7) -> EventsFile:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from supervisor.process.descriptors import left, limit
-from tests.kernel.programs import ROOT
+from tests.cli.tools import ROOT
 from tests.waiting import DEADLINE
 
 # In a process of its own: its limit is raised.  The child tells its limit once it has been given it.

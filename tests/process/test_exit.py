@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -286,16 +285,3 @@ async def test_an_older_kernel_tells_of_a_reaped_stranger_nothing_and_is_not_ask
 
 def is_there(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
-
-
-async def test_waiting_uses_no_thread(sleeper: subprocess.Popen[bytes]) -> None:
-    threads = threading.active_count()
-    pidfd = open_pidfd(identify(sleeper.pid))
-    waiting = asyncio.create_task(wait_exit(pidfd))
-    await asyncio.wait([waiting], timeout=0.02)
-
-    assert threads == threading.active_count()
-
-    sleeper.kill()
-    await asyncio.wait_for(waiting, DEADLINE)
-    os.close(pidfd)

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from supervisor.core.model import ProcessId
 from supervisor.process import group as process
-from supervisor.process.group import continue_group, end_group, marked_processes, signal_group
+from supervisor.process.group import end_group, marked_processes, signal_group
 from supervisor.process.identity import current_boot_id, identify, is_running
+from tests.cli.tools import ROOT
 from tests.kernel.programs import (
-    ROOT,
     SLEEPER,
     SUCCESSFUL,
     end,
@@ -51,17 +51,6 @@ def group_of(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
     rows = (line.split() for line in listed.stdout.splitlines())
     return [int(row[0]) for row in rows if int(row[1]) == pid and row[2][0] != "Z"]
-
-
-def test_a_signal_reaches_the_whole_group(family: list[subprocess.Popen[bytes]]) -> None:
-    leader = start(("sh", "-c", FOREVER + "wait"))
-    family.append(leader)
-    wait_for(lambda: len(group_of(leader.pid)) == 3)
-
-    signal_group(identify(leader.pid), signal.SIGTERM)
-
-    wait_for(lambda: group_of(leader.pid) == [])
-    assert leader.wait(DEADLINE) == -signal.SIGTERM
 
 
 def test_a_signal_reaches_only_the_process_if_its_group_is_ours() -> None:
@@ -97,33 +86,6 @@ def test_our_own_group_is_never_signalled_even_if_the_process_leads_it() -> None
     )
 
     assert ["None", "-9"] == leader.stdout.split()
-
-
-def test_signal_0_asks_only(sleeper: subprocess.Popen[bytes]) -> None:
-    found = identify(sleeper.pid)
-
-    signal_group(found, 0)
-
-    assert is_running(found)
-
-
-def test_after_the_end_a_signal_raises_process_lookup_error(zombie: subprocess.Popen[bytes]) -> None:
-    found = identify(zombie.pid)
-    for _ in range(2):
-        for signum in (0, signal.SIGTERM):
-            with pytest.raises(ProcessLookupError):
-                signal_group(found, signum)
-        zombie.wait(DEADLINE)
-
-
-def test_a_stopped_process_goes_on_when_continued(sleeper: subprocess.Popen[bytes]) -> None:
-    found = identify(sleeper.pid)
-    signal_group(found, signal.SIGSTOP)
-    wait_for(lambda: state_of(sleeper.pid) == "T")
-
-    continue_group(found)
-
-    wait_for(lambda: state_of(sleeper.pid) == "S")
 
 
 def test_a_signal_that_does_not_exist_is_an_error(sleeper: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -69,23 +68,6 @@ def test_what_is_written_is_read_in_every_field(store: RecordStore) -> None:
     store.write(Record(name="b.json"))
 
     assert ([FULL, Record(name="b.json")], []) == store.read_all()
-
-
-def test_directory_and_files_are_private(store: RecordStore) -> None:
-    store.write(FULL)
-    store.write(FULL)
-
-    assert 0o700 == stat.S_IMODE(store.directory.stat().st_mode)
-    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in store.directory.iterdir()}
-    assert {"a.json", "a.json.previous"} == {path.name for path in store.directory.iterdir()}
-
-
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
-    tmp_path.chmod(mode)
-
-    with pytest.raises(UnsafeDirectory, match="others may write to it: chmod go-w it"):
-        RecordStore(tmp_path)
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:

@@ -22,10 +22,9 @@ from supervisor.disk.lock import AlreadyLocked
 from supervisor.settings.config import BackoffConfig
 from supervisor.settings.file import ConfigError
 from supervisor.supervision.embedded import OrderRefused, SupervisedKernel
+from tests.cli.tools import ROOT
 from tests.kernels.using import MINI, mini
 from tests.waiting import DEADLINE, until
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
