@@ -17,7 +17,6 @@ from supervisor.control.requests import EventsRequest
 from supervisor.wording import written
 from tests.cli.tools import Cli, begin, read_until, run
 from tests.control.fake_steering import FakeDaemon, FakeSteering, sequence
-from tests.waiting import wait_for
 
 
 def test_logs_are_lines_for_people_and_json_for_machines(
@@ -60,41 +59,6 @@ def told(seconds: float, **fields: Any) -> dict[str, Any]:
     at = datetime.now(UTC) + timedelta(seconds=seconds)
     line = {"timestamp": written(at), "seq": sequence(at), "level": "info"}
     return {**line, "event": "kernel.ready", "kernel": "robot", **fields}
-
-
-def test_logs_follow_tell_what_happened_between_two_daemons_though_nothing_was_shown_before(
-    tmp_path: Path,
-) -> None:
-    first, second = FakeSteering(tmp_path), FakeSteering(tmp_path)
-    first.lines = [told(-60, number=0)]
-    with FakeDaemon(first, tmp_path / "s"):
-        process = begin(tmp_path, "logs", "-f", "-n", "0", "--json", "--socket", str(tmp_path / "s"))
-        wait_for(lambda: first.followers == 1)
-    second.lines = [*first.lines, told(0, number=1), told(0.1, number=2)]
-    with FakeDaemon(second, tmp_path / "s"):
-        following = read_until(process.stdout, '"number": 2')
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-
-    assert [1, 2] == [json.loads(line)["number"] for line in following.splitlines()]
-
-
-def test_logs_follow_go_on_before_a_gap_and_not_after_it(tmp_path: Path) -> None:
-    first, second = FakeSteering(tmp_path), FakeSteering(tmp_path)
-    shown, missed, later = (told(number * 0.1, number=number) for number in range(3))
-    gap = {**told(0.15), "event": "stream.gap", "kernel": None, "reason": "nothing was read"}
-    del gap["seq"]
-    first.lines = [shown, gap]
-    with FakeDaemon(first, tmp_path / "s"):
-        process = begin(tmp_path, "logs", "-f", "--json", "--socket", str(tmp_path / "s"))
-        read_until(process.stdout, "stream.gap")
-    second.lines = [shown, missed, later]
-    with FakeDaemon(second, tmp_path / "s"):
-        following = read_until(process.stdout, '"number": 2')
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-
-    assert [1, 2] == [json.loads(line)["number"] for line in following.splitlines()]
 
 
 def test_logs_of_a_kernel_that_is_not_declared_any_more_are_told_with_a_hint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,21 +58,6 @@ def test_of_eight_kernels_an_edit_touches_the_edited_one_and_only_by_a_restart_k
     assert {name: pids[name] for name in others} == {name: eight.pids()[name] for name in others}
     assert all_kept | {"d": ""} == _variables(eight, *NAMES)
     assert "2" == eight.run("d", "import os; print(os.environ['THREADS'])")
-
-
-def test_a_live_key_is_in_force_at_once_for_the_run_that_there_is(scene: Scene) -> None:
-    import signal
-
-    scene.write(scene.mini("a", heartbeat='{ action = "off" }', probe='{ action = "off" }'))
-    scene.start("a")
-    pid = scene.kernel("a")["pid"]
-    os.kill(pid, signal.SIGSTOP)
-
-    scene.write(scene.mini("a", heartbeat="{ interval = 0.1, misses = 2 }", probe='{ action = "off" }'))
-
-    told = scene.wait_event("kernel.unresponsive", kernel="a")
-    assert (pid, 1) == (told["pid"], told["generation"])
-    os.kill(pid, signal.SIGCONT)
 
 
 BAD: dict[str, tuple[Callable[[str], str], list[str]]] = {
@@ -200,65 +186,6 @@ def test_fragments_come_change_and_go_with_their_kernels(scene: Scene) -> None:
     wait_for(lambda: not scene.connection_file("two").exists(), "the connection file is gone")
 
 
-def test_a_rename_is_a_stop_and_a_start_and_plan_says_so(scene: Scene) -> None:
-    scene.write(scene.mini("old"), scene.mini("b"))
-    scene.start("old", "b")
-    pids = scene.pids()
-    other = scene.directory / "renamed.toml"
-    # The same table by another name, in a file of its own, so that nothing is loaded yet.
-    text = scene.config.read_text()
-    other.write_text(text.replace("[kernels.old]", "[kernels.new]"))
-
-    planned = scene.command("plan", str(other), "--config", str(scene.config))
-
-    assert 0 == planned.code, planned.err
-    lines = {line.split(":")[0]: line for line in planned.out.splitlines()}
-    assert {"old", "new"} == lines.keys()
-    assert "remove" in lines["old"]
-    assert "start" in lines["new"]
-    assert all("a new name is a new kernel" in line for line in lines.values())
-    assert pids == scene.pids()
-
-    other.replace(scene.config)
-    scene.wait_event("kernel.removed", kernel="old")
-    scene.wait_running("new")
-    assert pids["b"] == scene.pids()["b"]
-    assert {"new", "b"} == scene.pids().keys()
-
-
-def test_a_disabled_kernel_stays_declared_and_does_not_run(scene: Scene) -> None:
-    scene.write(scene.mini("a"), scene.mini("b"))
-    scene.start("a", "b")
-    pids = scene.pids()
-
-    scene.write(scene.mini("a", enabled="false"), scene.mini("b"))
-    scene.wait_phase("a", "stopped")
-    refused = scene.order("start", "a")
-
-    assert 409 == refused.status
-    assert "enabled = true" in refused.body["error"]
-    assert [] == scene.leaders("a")
-    assert 0 == len(scene.events("kernel.died", kernel="a"))
-    scene.write(scene.mini("a"), scene.mini("b"))
-    scene.wait_running("a", after=1)
-    assert pids["b"] == scene.pids()["b"]
-
-
-def test_with_manual_an_edit_is_pending_until_an_order(scene: Scene) -> None:
-    manual = {"on_config_change": '"manual"'}
-    scene.write(scene.mini("a", **manual))
-    scene.start("a")
-    pid = scene.pids()["a"]
-
-    scene.write(scene.mini("a", env='{ A = "1" }', **manual))
-    wait_for(lambda: scene.kernel("a")["pending"] == ["env"], "the edit is pending")
-
-    assert pid == scene.pids()["a"]
-    assert 200 == scene.order("restart", "a").status
-    assert [] == scene.kernel("a")["pending"]
-    assert "1" == scene.run("a", "import os; print(os.environ['A'])")
-
-
 def test_with_when_idle_an_edit_waits_until_nothing_is_executed(scene: Scene) -> None:
     when_idle = {"on_config_change": '"when-idle"', "cwd": f'"{scene.directory}"'}
     scene.write(scene.ipykernel("a", **when_idle))
@@ -296,3 +223,75 @@ def test_a_relative_working_directory_is_below_the_file_and_not_below_the_daemon
     assert scene.directory / "conf/data" == Path(f"/proc/{scene.pids()['a']}/cwd").readlink()
     assert f'cwd = "{scene.directory}/conf/data"' in scene.command("check", str(scene.config)).out
     assert "nothing would be done\n" == scene.command("plan", str(scene.config)).out
+
+
+def test_a_live_key_is_in_force_at_once_for_the_run_that_there_is(running: Scene) -> None:
+    running.write(running.mini("live", heartbeat='{ action = "off" }', probe='{ action = "off" }'))
+    running.wait_running("live")
+    pid = running.pids()["live"]
+    os.kill(pid, signal.SIGSTOP)
+
+    running.write(
+        running.mini("live", heartbeat="{ interval = 0.1, misses = 2 }", probe='{ action = "off" }')
+    )
+
+    told = running.wait_event("kernel.unresponsive", kernel="live")
+    assert (pid, 1) == (told["pid"], told["generation"])
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_rename_is_a_stop_and_a_start_and_plan_says_so(running: Scene) -> None:
+    running.write(running.mini("old"), running.mini("a"))
+    running.wait_running("old", "a")
+    pids = running.pids()
+    other = running.directory / "renamed.toml"
+    # The same table by another name, in a file of its own, so that nothing is loaded yet.
+    other.write_text(running.config.read_text().replace("[kernels.old]", "[kernels.new]"))
+
+    planned = running.command("plan", str(other), "--config", str(running.config))
+
+    assert 0 == planned.code, planned.err
+    lines = {line.split(":")[0]: line for line in planned.out.splitlines()}
+    assert {"old", "new"} == lines.keys()
+    assert "remove" in lines["old"]
+    assert "start" in lines["new"]
+    assert all("a new name is a new kernel" in line for line in lines.values())
+    assert pids == running.pids()
+    other.replace(running.config)
+    running.wait_event("kernel.removed", kernel="old")
+    running.wait_running("new")
+    assert pids["a"] == running.pids()["a"]
+    assert {"new", "a"} == running.pids().keys()
+
+
+def test_a_disabled_kernel_stays_declared_and_does_not_run(running: Scene) -> None:
+    running.write(running.mini("off"), running.mini("a"))
+    running.wait_running("off", "a")
+    pids = running.pids()
+
+    running.write(running.mini("off", enabled="false"), running.mini("a"))
+    running.wait_phase("off", "stopped")
+
+    refused = running.order("start", "off")
+    assert 409 == refused.status
+    assert "enabled = true" in refused.body["error"]
+    assert [] == running.leaders("off")
+    assert [] == running.events("kernel.died", kernel="off")
+    running.write(running.mini("off"), running.mini("a"))
+    running.wait_running("off", after=1)
+    assert pids["a"] == running.pids()["a"]
+
+
+def test_with_manual_an_edit_is_pending_until_an_order(running: Scene) -> None:
+    manual = {"on_config_change": '"manual"'}
+    running.write(running.mini("by-hand", **manual))
+    running.wait_running("by-hand")
+    pid = running.pids()["by-hand"]
+
+    running.write(running.mini("by-hand", env='{ A = "1" }', **manual))
+    wait_for(lambda: running.kernel("by-hand")["pending"] == ["env"], "the edit is pending")
+
+    assert pid == running.pids()["by-hand"]
+    assert 200 == running.order("restart", "by-hand").status
+    assert [] == running.kernel("by-hand")["pending"]
+    assert "1" == running.run("by-hand", "import os; print(os.environ['A'])")

@@ -82,16 +82,6 @@ def test_the_ports_are_held_from_the_choice_on_unless_they_are_not_to_be(tmp_pat
     held.close()
 
 
-def test_an_address_is_kept_by_every_later_choice(tmp_path: Path) -> None:
-    kept = new(tmp_path)
-    first = kept.choose(CONFIG, "python3")
-
-    assert first == kept.choose(CONFIG, "python3")
-    kept.hold()
-    assert first == kept.choose(CONFIG, "python3")
-    kept.close()
-
-
 def test_only_what_the_settings_demand_changes(tmp_path: Path) -> None:
     port = a_free_port(tmp_path)
     kept = new(tmp_path)
@@ -279,14 +269,6 @@ def test_a_presumed_address_is_the_one_that_is_configured_whoever_listens_there(
 
         assert kept.address is not None
         assert [port, 1, 2, 3, 4] == ports(kept.address)
-
-
-def test_an_earlier_address_is_adopted_and_kept(tmp_path: Path) -> None:
-    first = new(tmp_path).choose(CONFIG, "python3")
-    later = new(tmp_path)
-    later.adopt(Address.from_mapping(json.loads(json.dumps(first.to_mapping()))))
-
-    assert first == later.choose(CONFIG, "python3")
 
 
 def test_the_file_has_the_standard_fields_and_is_private(tmp_path: Path) -> None:
