@@ -210,9 +210,13 @@ class SteeredDaemon:
         daemon = {"lag": lag, "memory": own.memory_info().rss, "descriptors": own.num_fds()}
         return {**self._supervision.counts.fields(), "daemon": daemon}
 
-    async def output(self, name: str, asked: OutputRequest) -> AsyncIterator[Sequence[Fields]]:
-        """What the kernel process wrote; looked for off the loop, as long as somebody follows."""
-        reader = Reader(self._supervision.places.output_file(self._kernel(name).name), asked.last)
+    def output(self, name: str, asked: OutputRequest) -> AsyncIterator[Sequence[Fields]]:
+        """What the kernel process wrote.  Raises UnknownKernel before the stream begins."""
+        return self._output(self._kernel(name).name, asked)
+
+    async def _output(self, name: str, asked: OutputRequest) -> AsyncIterator[Sequence[Fields]]:
+        """Looked for off the loop, as long as somebody follows."""
+        reader = Reader(self._supervision.places.output_file(name), asked.last)
         lane = Lane(f"output of {name} for a reader")
         decoder = getincrementaldecoder("utf-8")("replace")
         pause = OUTPUT_INTERVAL

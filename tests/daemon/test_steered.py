@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from supervisor.control.requests import EventsRequest
+from supervisor.control.requests import EventsRequest, OutputRequest
+from supervisor.control.steering import UnknownKernel
 from supervisor.daemon import steered
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.steered import SteeredDaemon
@@ -40,6 +41,17 @@ class Bench:
             async for lines in batches:
                 for line in lines:
                     yield line
+
+
+def test_the_output_of_a_kernel_that_is_not_known_is_refused_before_its_stream_begins() -> None:
+    def kernel(name: str) -> Any:
+        raise KeyError(name)
+
+    supervision = SimpleNamespace(kernel=kernel, names=list, instance="")
+    asked = SteeredDaemon(cast("Daemon", SimpleNamespace(supervision=supervision)))
+
+    with pytest.raises(UnknownKernel):
+        asked.output("nobody", OutputRequest())
 
 
 @pytest.fixture
