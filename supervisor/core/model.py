@@ -352,3 +352,8 @@ def launched_of(kernel: Kernel) -> KernelConfig | None:
 def is_settled(kernel: Kernel) -> bool:
     """Whether the kernel is where it will stay until something happens to it."""
     return isinstance(kernel.phase, Stopped | Waiting | Running | Failed)
+
+
+def is_to_run(kernel: Kernel) -> bool:
+    """Whether the kernel has a run, or will have one as soon as may be."""
+    return kernel.want is Want.UP and not isinstance(kernel.phase, Stopped | Failed)

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from supervisor.cgroups.tree import RunId
 from supervisor.core.actions import Adopt, Discard, Park, Spawn
 from supervisor.core.events import Exited, Fact, Noted, Spawned, SpawnFailed
-from supervisor.core.model import Begun, Cause, Death, Exit, JobId, Kernel, ProcessId, State
+from supervisor.core.model import Begun, Cause, Death, Exit, JobId, Kernel, ProcessId, State, is_to_run
 from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.adopted import AdoptedKernel
 from supervisor.kernel.aftermath import Aftermath
@@ -131,6 +131,12 @@ class Entry:
         """How many descriptors its next run will take beyond those that are held for it already."""
         holds = config.transport == "tcp" and config.hold_ports and not self.connection.is_held
         return RUN_DESCRIPTORS + (len(CHANNELS) if holds else 0)
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether a run of it has ended, and another is to follow."""
+        has_ended = self.run is not None and self.run.is_over
+        return has_ended and self._known is not None and is_to_run(self._known[0])
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""

@@ -32,7 +32,7 @@ from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
 from supervisor.disk.off_loop import THREADS, Hanging, Lane, begin
 from supervisor.kernel.connection import fixed_places
-from supervisor.kernel.entry import PROCESSES, Entry
+from supervisor.kernel.entry import PROCESSES, RUN_DESCRIPTORS, Entry
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.line import make_threads
 from supervisor.kernel.run import Run
@@ -152,6 +152,10 @@ class Host:
             return None
         reserve = min(RESERVE, descriptors.limit() // 8)
         needs, room = entry.needs(config), descriptors.left() - reserve - sum(self._starting.values())
+        if not entry.comes_back:
+            # Who had a place and died has it first: whoever waits would take it before the next try.
+            names = (e.name for e in self._entries.values() if e.comes_back)
+            room -= RUN_DESCRIPTORS * sum(name not in self._starting for name in names)
         if needs <= room:
             return None
         return f"needs {needs} descriptors, {max(0, room)} are left: raise LimitNOFILE"

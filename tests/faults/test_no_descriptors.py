@@ -76,6 +76,29 @@ def under(hard: int) -> tuple[str, ...]:
     return ("-c", text)
 
 
+def test_kernels_that_wait_for_room_do_not_take_the_place_of_those_that_die(scene: Scene) -> None:
+    backoff = "{ initial = 3.0, jitter = 0.0 }"  # longer than those who wait look away
+    scene.write(
+        *(scene.mini(f"k{number:02}", backoff=backoff) for number in range(30)),
+        supervisor="max_concurrent_starts = 8",
+    )
+    scene.begin(program=under(256))
+    wait_for(scene.answers, "the daemon answers")
+
+    def in_phase(*names: str) -> set[str]:
+        return {view["name"] for view in scene.status()["kernels"] if view["phase"] in names}
+
+    wait_for(lambda: len(in_phase("running", "waiting")) == 30, "each kernel runs or waits")
+    running = in_phase("running")
+    assert len(running) < 30
+
+    for name, pid in scene.pids().items():
+        if name in running:
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(scene.events("kernel.died")) == len(running), "all are told dead")
+    scene.wait_running(*running, after=1)
+
+
 def test_kernels_that_do_not_fit_wait_and_say_so_and_all_is_served_and_ended(scene: Scene) -> None:
     names = [f"k{number:02}" for number in range(30)]
     scene.write(*(scene.mini(name) for name in names), supervisor="max_concurrent_starts = 8")
