@@ -333,14 +333,14 @@ class Entry:
         self._trouble(f"output of kernel {self.name}", lost if lacking else None)
         return Path(os.devnull) if lacking else self.output.path
 
-    async def adopt(self, effect: Adopt, report: Report) -> None:
-        """Watch a process of an earlier supervisor; answers Exited when it has ended."""
+    async def adopt(self, effect: Adopt, report: Report, may_watch: Callable[[], bool]) -> None:
+        """Watch a process of an earlier supervisor, once that may be; answers Exited when it has ended."""
         if self.connection.address is None:
             # It is watched all the same, and found unresponsive.
             self.connection.presume(effect.config)
         async with self._turn:
             self.config = effect.config
-            run = await self._watch(effect, report)
+            run = await self._watch(effect, report, may_watch)
             if run is not None:
                 self._is_there(run)
                 run.watch(ready=effect.ready)
@@ -356,7 +356,7 @@ class Entry:
                 with suppress(LaunchError, Hanging, OSError):
                     begin(self._equipment.warmth.kindle, await self._resolved(effect.config), tell)
 
-    async def _watch(self, effect: Adopt, report: Report) -> Run | None:
+    async def _watch(self, effect: Adopt, report: Report, may_watch: Callable[[], bool]) -> Run | None:
         """What is adopted, watched; ``None`` if it has ended, which is told."""
         the_mark = mark(self._places.state_dir, self.name, effect.generation)
         generation, process = effect.generation, effect.process
@@ -365,20 +365,23 @@ class Entry:
             return self._run(generation, job, the_mark, effect.config, report)
         confinement = await self._confine(generation, process, the_mark, effect.config)
         while True:
-            # Not the effect's settings: others may have come into force meanwhile.
-            config = self.config or effect.config
             try:
                 kernel = AdoptedKernel(process, kernel_id=self.name)
+                if not may_watch():
+                    await kernel.cleanup()
+                    raise OSError("there are too few descriptors: raise LimitNOFILE")
                 handle = LocalHandle(process, kernel, confinement, the_mark)
-                run = self._run(effect.generation, handle, the_mark, config, report)
+                # Other settings may have come into force meanwhile.
+                run = self._run(generation, handle, the_mark, self.config or effect.config, report)
             except ProcessLookupError:
                 report(Exited(self.name, effect.generation, Exit(Cause.UNKNOWN)))
                 return None
             except Exception as error:
                 # Out of descriptors, say.  It lives, so it is not given up, nor started again.
-                log.warning("cannot watch kernel %s yet: %s", self.name, error)
+                self._trouble(f"watch over {self.name}", f"cannot watch kernel {self.name} yet: {error}")
                 await asyncio.sleep(ADOPT_INTERVAL)
             else:
+                self._trouble(f"watch over {self.name}", None)
                 return run
 
     async def _leave_cluster(self) -> None:
@@ -453,8 +456,8 @@ class Entry:
         """What it runs: as its kernelspec says, or else the kernel itself; "" until that is known."""
         return self._language or (self.run.language if self.run is not None else "")
 
-    def recall(self, record: Record) -> None:
-        """Take up what an earlier supervisor put on record."""
+    def recall(self, record: Record, *, holds: bool = True) -> None:
+        """Take up what an earlier supervisor put on record; its ports are held from now on if that may be."""
         self.id, self._language = record.id or self.id, record.language
         self._aftermath.recall(record)
         self._output_from = record.output_from
@@ -469,7 +472,7 @@ class Entry:
             pass  # nothing came of the launch
         except (ValueError, AttributeError, OSError, RecursionError) as error:
             log.warning("the address of kernel %s on record is of no use: %s", self.name, error)
-        if record.launched is not None and record.launched.hold_ports:
+        if holds and record.launched is not None and record.launched.hold_ports:
             try:
                 self.connection.hold()
             except OSError:

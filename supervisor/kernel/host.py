@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from supervisor.core.actions import (
@@ -31,7 +33,7 @@ from supervisor.core.actions import (
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
 from supervisor.disk.off_loop import THREADS, Hanging, Lane, begin
-from supervisor.kernel.connection import fixed_places
+from supervisor.kernel.connection import CHANNELS, fixed_places
 from supervisor.kernel.entry import PROCESSES, RUN_DESCRIPTORS, Entry
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.line import make_threads
@@ -111,9 +113,8 @@ class Host:
                 entry.tend_spare(effect, report)
             case AwaitRoom():
                 self._begin_waiting(entry, effect, report)
-            case Adopt(config=config):
-                entry.connection.fix(config)
-                await entry.adopt(effect, report)
+            case Adopt():
+                await self._adopt(entry, effect, report)
             case Apply(config=config):
                 entry.connection.fix(config)
                 await entry.apply(config)
@@ -148,17 +149,35 @@ class Host:
 
     def _lack_for(self, entry: Entry, config: KernelConfig) -> str | None:
         """Why a kernel that has no run cannot have one now, if that is so."""
-        if not self._equipment.keeps_reserve:
-            return None
-        reserve = min(RESERVE, descriptors.limit() // 8)
-        needs, room = entry.needs(config), descriptors.left() - reserve - sum(self._starting.values())
-        if not entry.comes_back:
-            # Who had a place and died has it first: whoever waits would take it before the next try.
-            names = (e.name for e in self._entries.values() if e.comes_back)
-            room -= RUN_DESCRIPTORS * sum(name not in self._starting for name in names)
+        needs, room = entry.needs(config), self._room_for(entry)
         if needs <= room:
             return None
         return f"needs {needs} descriptors, {max(0, room)} are left: raise LimitNOFILE"
+
+    def _room_for(self, entry: Entry) -> int:
+        """How many descriptors a kernel may still take."""
+        if not self._equipment.keeps_reserve:
+            return sys.maxsize
+        room = descriptors.left() - min(RESERVE, descriptors.limit() // 8) - sum(self._starting.values())
+        if not entry.comes_back:
+            # Who had a place and died has it first: others would take it before the next try.
+            names = (e.name for e in self._entries.values() if e.comes_back)
+            room -= RUN_DESCRIPTORS * sum(name not in self._starting for name in names)
+        return room
+
+    async def _adopt(self, entry: Entry, effect: Adopt, report: Callable[[Fact], object]) -> None:
+        entry.connection.fix(effect.config)
+        try:
+            await entry.adopt(effect, report, partial(self._may_watch, entry))
+        finally:
+            self._starting.pop(entry.name, None)
+
+    def _may_watch(self, entry: Entry) -> bool:
+        """Whether there is room for the watch over a process, which is kept for it then."""
+        if self._room_for(entry) < RUN_DESCRIPTORS:
+            return False
+        self._starting[entry.name] = RUN_DESCRIPTORS
+        return True
 
     def _begin_waiting(self, entry: Entry, effect: AwaitRoom, report: Callable[[Fact], object]) -> None:
         if earlier := self._waiting.get(entry.name):
@@ -189,7 +208,8 @@ class Host:
     def recall(self, records: Iterable[Record]) -> None:
         """Give the kernels on record the addresses that they had."""
         for record in records:
-            self.entry(record.name).recall(record)
+            entry = self.entry(record.name)
+            entry.recall(record, holds=self._room_for(entry) >= len(CHANNELS))
 
     def open(self) -> None:
         """Begin, on the running loop, before the first effect.  Raises OSError if the machine has no room."""

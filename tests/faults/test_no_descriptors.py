@@ -126,3 +126,31 @@ def test_kernels_that_do_not_fit_wait_and_say_so_and_all_is_served_and_ended(sce
     wait_for(lambda: any(scene.kernel(name)["phase"] == "running" for name in names), "one has its turn")
     scene.stop()
     assert [] == scene.leaders()
+
+
+def test_a_daemon_with_too_few_descriptors_for_the_kernels_that_it_finds_serves_and_misses_no_death(
+    scene: Scene,
+) -> None:
+    names = [f"k{number:02}" for number in range(40)]
+    scene.write(*(scene.mini(name) for name in names), supervisor="max_concurrent_starts = 8")
+    scene.start(*names)
+    scene.wait_recorded(*names)
+    pids = scene.pids()
+    scene.kill()
+
+    scene.begin(program=under(128))
+    wait_for(scene.answers, "the daemon answers")
+    unwatched = [
+        name
+        for name in names
+        if any(f"cannot watch kernel {name} yet" in d for d in scene.status()["degraded"])
+    ]
+    assert unwatched
+    assert pids == scene.pids()
+    os.kill(pids[unwatched[-1]], signal.SIGKILL)
+    scene.wait_event("kernel.died", kernel=unwatched[-1])
+
+    scene.kill()
+    scene.start(*names)
+    assert {**pids, unwatched[-1]: 0} == {**scene.pids(), unwatched[-1]: 0}
+    wait_for(lambda: not scene.status()["degraded"], "nothing is degraded any more")
