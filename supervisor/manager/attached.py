@@ -228,8 +228,11 @@ class Attached:
         self._order("interrupt")
 
     async def signal(self, signum: int) -> None:
-        """Have its process group signalled.  RuntimeError if nothing runs."""
-        self._order("signal", signal=signum)
+        """Have its process group signalled; 0 only asks.  RuntimeError if nothing runs."""
+        if signum != 0:
+            self._order("signal", signal=signum)
+        elif self._view()["pid"] is None:
+            raise RuntimeError(f"kernel {self.name}: it has no process")
 
     async def wait_ready(self, timeout: float | None) -> None:
         """Wait until it answers.  TimeoutError, or RuntimeError if it will not."""

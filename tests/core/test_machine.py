@@ -393,7 +393,8 @@ def test_a_fact_of_another_generation_changes_nothing_in_any_phase(phase: str, f
 
 def test_while_the_supervisor_itself_stood_still_no_deadline_passes() -> None:
     story = Story()
-    story.load(config(start_timeout=10.0), config("b", stop_timeout=5.0), config("c"))
+    idle = config("d", autostart=False)
+    story.load(config(start_timeout=10.0), config("b", stop_timeout=5.0), config("c"), idle)
     for name in ("a", "b"):
         story.spawned(name)
     story.tell(Stop("b"))

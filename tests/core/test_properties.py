@@ -221,7 +221,7 @@ class Supervision(RuleBasedStateMachine):
 
 
 Supervision.TestCase.settings = settings(
-    max_examples=200,
+    max_examples=100,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
@@ -303,7 +303,7 @@ anything: st.SearchStrategy[Event] = st.one_of(
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=400, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 10.0]), anything), max_size=40), files)
 def test_no_event_in_any_state_raises_even_when_every_contract_is_broken(
     story: list[tuple[float, Event]], file: Load

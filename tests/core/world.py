@@ -218,7 +218,7 @@ class World:
         self.submit(file)
 
     def _remember(self, kernel: Kernel) -> None:
-        self.records[kernel.name] = Record.of(kernel, self.state)
+        self.records[kernel.name] = Record(kernel, self.state)
 
     # The host
 

@@ -27,7 +27,8 @@ from supervisor.observe.log import Log, configure
 from supervisor.settings.config import Config
 from supervisor.supervision.supervision import Supervision
 from tests.e2e.conftest import scene
-from tests.e2e.daemon import Scene
+from tests.e2e.daemon import Scene, table
+from tests.kernels.using import mini as command
 from tests.waiting import DEADLINE, until, wait_for
 
 __all__ = ["scene"]
@@ -223,20 +224,7 @@ class Bench:
 
 
 def mini(name: str, *flags: str, **keys: str) -> str:
-    argv = [
-        sys.executable,
-        str(Path(__file__).parents[1] / "kernels/mini.py"),
-        "-f",
-        "{connection_file}",
-        *flags,
-    ]
-    return "\n".join(
-        [
-            f"[kernels.{name}]",
-            f"argv = {json.dumps(argv)}",
-            *(f"{key} = {value}" for key, value in keys.items()),
-        ]
-    )
+    return table(name, argv=json.dumps(command(*flags)), **keys)
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,58 +14,29 @@ import pytest
 
 from supervisor.core.model import Cause, Exit
 from supervisor.manager import AsyncKernelManager, KernelManager
-from tests.cli.tools import ROOT
+from tests.e2e.daemon import Scene, table
 from tests.kernels.using import MINI, is_ready
 from tests.manager.managing import die
 from tests.waiting import DEADLINE, until, wait_for
 
 
-class Daemon:
-    def __init__(self, directory: Path) -> None:
-        self.config = directory / "kernels.toml"
-        self.socket = directory / "control.sock"
-        argv = ", ".join(f'"{element}"' for element in MINI)
-        self.config.write_text(
-            f'[supervisor]\nstate_dir = "{directory}/state"\nruntime_dir = "{directory}/runtime"\n'
-            f'socket = "{self.socket}"\n'
-            f"[kernels.analysis]\nargv = [{argv}]\nbackoff = {{ next = 0.0 }}\nmax_restarts = 20\n"
-            f"[kernels.leaving]\nargv = [{argv}]\n"
-            f'[kernels.spare]\nargv = ["false", "{{connection_file}}"]\nautostart = false\nmax_restarts = 1\n'
-        )
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", "run", str(self.config)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-        def answers() -> bool:
-            assert self.process.poll() is None
-            try:
-                self.attach()
-            except ConnectionError:
-                return False
-            return True
-
-        wait_for(answers)
-
+class Daemon(Scene):
     def attach(self, name: str = "analysis") -> KernelManager:
         return KernelManager.attach(name, socket=self.socket)
-
-    def end(self, signum: int = signal.SIGTERM) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signum)
-        self.process.wait(30)
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     made = Daemon(tmp_path_factory.mktemp("d"))
+    argv = json.dumps(MINI)
+    made.write(
+        table("analysis", argv=argv, backoff="{ next = 0.0 }", max_restarts="20"),
+        table("leaving", argv=argv),
+        table("spare", argv='["false", "{connection_file}"]', autostart="false", max_restarts="1"),
+    )
+    made.start()
     yield made
-    made.end()
+    made.clean_up()
 
 
 @pytest.fixture
@@ -120,7 +90,7 @@ def test_its_clients_ask_the_daemon(manager: KernelManager, daemon: Daemon) -> N
     assert client.is_alive()
     client.stop_channels()
 
-    daemon.end(signal.SIGKILL)
+    daemon.kill()
     assert client.is_alive()  # the kernel lives, and waits for the next daemon
     daemon.start()
     manager.wait_ready(30)
@@ -195,7 +165,7 @@ def test_deaths_are_told_through_a_crash_of_the_daemon(manager: KernelManager, d
     _kill(manager, signal.SIGSEGV)
     wait_for(lambda: told == ["SIGSEGV"])
 
-    daemon.end(signal.SIGKILL)
+    daemon.kill()
     assert manager.is_alive() is True  # the kernel is; the daemon is not
     with pytest.raises(ConnectionError, match="no daemon answers"):
         manager.restart_kernel()
@@ -234,7 +204,7 @@ def test_a_death_between_two_daemons_is_told_also_if_nothing_was_told_before(
     pid = manager.pid
     assert pid is not None
 
-    daemon.end(signal.SIGKILL)
+    daemon.kill()
     os.kill(pid, signal.SIGKILL)
     daemon.start()
     manager.wait_ready(30)
@@ -250,7 +220,6 @@ def test_a_kernel_that_has_left_the_file_is_not_alive(daemon: Daemon) -> None:
 
     text = daemon.config.read_text()
     daemon.config.write_text(text.replace("[kernels.leaving]", "[kernels.come]"))
-    daemon.process.send_signal(signal.SIGHUP)
 
     wait_for(lambda: not leaving.is_alive())
 
