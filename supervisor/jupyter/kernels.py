@@ -400,7 +400,7 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self.daemon = Daemon(self.socket, self.configuration)
         self._told = ""
         self._following: asyncio.Task[None] | None = None
-        self.kernel_spec_manager.kernels = self
+        self.kernel_spec_manager.supervised = self.supervised
 
     async def follow(self) -> None:
         """Begin to follow the daemon, on the running loop."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 import sys
 from argparse import Namespace
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,19 +54,11 @@ def token_file() -> Path:
 def read_token(file: Path) -> str:
     """The token in a file, which is made at first use.  Raises OSError, also for a bad one."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w") as new:
-            new.write(secrets.token_urlsafe(32) + "\n")
-    with file.open() as found:
-        if stat.S_IMODE(os.fstat(found.fileno()).st_mode) & 0o077:
-            raise PermissionError(
-                f"{file} can be read by others: chmod 600 it, or remove it to get a new one"
-            )
-        token = found.read().strip()
+    with suppress(FileExistsError), open(file, "x", opener=partial(os.open, mode=0o600)) as new:
+        new.write(secrets.token_urlsafe(32) + "\n")
+    if file.stat().st_mode & 0o077:
+        raise PermissionError(f"{file} can be read by others: chmod 600 it, or remove it to get a new one")
+    token = file.read_text().strip()
     if len(token) < 16:
         raise OSError(f"{file} has no token of at least 16 characters: remove it to get a new one")
     return token
@@ -77,11 +70,9 @@ def settings(arguments: Namespace, token: str, daemon: dict[str, str]) -> Config
     server = config.ServerApp
     server.ip, server.port, server.port_retries = arguments.ip, arguments.port, 0
     server.root_dir = str(Path(arguments.root or Path.cwd()).absolute())
-    server.open_browser = False
     server.terminals_enabled = False
     server.jpserver_extensions = {"supervisor.jupyter": True}
     server.allow_root = True  # as whoever runs it; it gives nobody more than the socket does
-    server.base_url = "/"
     server.default_url = "/supervisor/"
     if arguments.allow_origin:
         server.allow_origin = arguments.allow_origin

@@ -31,7 +31,7 @@ def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SupervisedSpecs:
     install(tmp_path, "ours", **{MARK: {"id": "x"}})
     made = SupervisedSpecs()
     views = {name: view(name) for name in ("analysis", "Robot", "ours")}
-    made.kernels = SimpleNamespace(supervised={name: SimpleNamespace(view=it) for name, it in views.items()})
+    made.supervised = {name: SimpleNamespace(view=it) for name, it in views.items()}
     return made
 
 
@@ -69,6 +69,6 @@ def test_it_looks_like_what_it_is_launched_by(specs: SupervisedSpecs, tmp_path: 
 
 
 def test_without_supervised_kernels_all_is_as_installed(specs: SupervisedSpecs) -> None:
-    specs.kernels = None
+    specs.supervised = {}
 
     assert ("", "ours") == (specs.kernel_of("analysis"), specs.get_kernel_spec("ours").display_name)
