@@ -44,7 +44,7 @@ def execute(arguments: Namespace) -> int:
     refuse_closed(view)
     with _interrupts() as interrupts, _channels(str(view["connection_file"])) as channels:
         watch = _Watch(client, view, interrupts, arguments.timeout)
-        printer = (_JsonPrinter if arguments.json else _Printer)(is_raw=arguments.raw)
+        printer = (JsonPrinter if arguments.json else Printer)(is_raw=arguments.raw)
         return _Conversation(channels, watch, printer).run(code)
 
 
@@ -142,7 +142,7 @@ class _Watch:
         raise _Ended(how_it_ended(view, self._view.get("generation", 0)))
 
 
-class _Printer:
+class Printer:
     """Prints outputs for people: streams where they belong, results as text, errors with a traceback."""
 
     def __init__(self, *, is_raw: bool) -> None:
@@ -182,7 +182,7 @@ def _coloured(text: str, stream: TextIO) -> str:
     return text if has_colour(stream) else _ESCAPES.sub("", text)
 
 
-class _JsonPrinter(_Printer):
+class JsonPrinter(Printer):
     """Prints outputs as programs read them: one JSON object a line, in the words of notebooks."""
 
     def show(self, kind: str, content: Message) -> None:
@@ -199,7 +199,7 @@ _OUTPUTS = frozenset({"stream", "execute_result", "display_data", "update_displa
 class _Conversation:
     """One request to execute, and all that answers it."""
 
-    def __init__(self, channels: Any, watch: _Watch, printer: _Printer) -> None:
+    def __init__(self, channels: Any, watch: _Watch, printer: Printer) -> None:
         import zmq
 
         self._channels = channels

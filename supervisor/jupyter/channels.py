@@ -15,11 +15,10 @@ from typing import Any
 
 from jupyter_client.session import DELIM
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
-from tornado.ioloop import IOLoop
 from tornado.websocket import WebSocketClosedError
 
 from supervisor.jupyter.kernels import CHANNELS, SupervisedKernel
-from supervisor.jupyter.requests import MALFORMED
+from supervisor.jupyter.requests import MALFORMED, Asked
 
 log = logging.getLogger(__name__)
 
@@ -63,24 +62,19 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         """The client is there: it gets what it missed, then what comes."""
         self.multi_kernel_manager.notify_connect(self.kernel_id)
         ZMQChannelsWebsocketConnection._open_sockets.add(self)
-        self.kernel.pages[self.session_id] = self
-        if not self.kernel.is_known.is_set():
-            self.kernel.tell_state(self.session_id)
+        self.kernel.pages[self.session_id] = self.hear
         self._heard = []
-        IOLoop.current().spawn_callback(self._catch_up)
-
-    async def _catch_up(self) -> None:
-        await self.kernel.is_known.wait()
-        missed = await self.kernel.recorder.missed(self.session_id)
-        heard, self._heard = self._heard or [], None
+        missed = [(it.channel, it.parts) for it in await self.kernel.recorder.missed(self.session_id)]
+        heard, self._heard = self._heard, None
         limit, self.limit_rate = self.limit_rate, False  # what is recorded is bounded already
-        for message in missed:
-            self.hear(message.channel, message.parts)
+        for each in missed:
+            self.hear(*each)
         self.limit_rate = limit
-        for channel, parts in heard:
-            self.hear(channel, parts)
+        for each in heard:
+            self.hear(*each)
         self.kernel.tell_state(self.session_id)
         await self.kernel.requests.resume(self.session_id)
+        self.kernel.settle()
 
     # From the client
 
@@ -101,7 +95,8 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
 
     def _ask(self, channel: str, frames: list[bytes], *_: Any, **__: Any) -> None:
         if channel != "iopub":
-            self.kernel.requests.ask(self.session_id, channel, [bytes(frame) for frame in frames[2:]])
+            parts = [bytes(frame) for frame in frames[2:]]
+            self.kernel.ask(Asked.of(self.session_id, channel, parts), parts)
 
     # To the client
 
@@ -145,5 +140,5 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         if self in self._open_sockets:  # it has connected, and is told once that it has gone
             self._open_sockets.discard(self)
             self.multi_kernel_manager.notify_disconnect(self.kernel_id)
-        if self.kernel.pages.get(self.session_id) is self:
+        if self.kernel.pages.get(self.session_id) == self.hear:
             del self.kernel.pages[self.session_id]

@@ -12,8 +12,10 @@ from contextlib import closing
 from math import inf
 from typing import Any
 
+from tornado import web
+
 from supervisor.control.asking import UNREACHED, ask, listen
-from supervisor.control.client import STATUS_PATH, Answer, Client, target
+from supervisor.control.client import STATUS_PATH, Client, target
 from supervisor.control.lookup import lead
 
 Fields = dict[str, Any]
@@ -26,18 +28,11 @@ ORDER_TIMEOUT = 120.0
 _EVENTS = target("/v1/events", {"follow": True, "last": 0, "brief": True})
 
 
-class Away(Exception):
-    """No daemon answers at the moment."""
+class Refused(web.HTTPError):
+    """The daemon did not do it, and why; with status 503 where none answers."""
 
-
-class Refused(Exception):
-    """The daemon did not do it, with an HTTP status and what it said."""
-
-    def __init__(self, answer: Answer) -> None:
-        hint = answer.body.get("hint")
-        super().__init__(f"{answer.body.get('error')}" + (f": {hint}" if hint else ""))
-        self.status = answer.status
-        self.view: Fields | None = answer.body.get("kernel")
+    def __str__(self) -> str:
+        return str(self.log_message)
 
 
 class Daemon:
@@ -53,17 +48,22 @@ class Daemon:
     async def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float = 10.0
     ) -> Fields:
-        """What the daemon answers.  Raises Away and Refused."""
+        """What the daemon answers.  Raises Refused."""
         try:
             answer = await ask(self.client, method, path, body, timeout)
         except UNREACHED as error:
-            raise Away(f"the daemon of kernel-supervisor does not answer: {error}") from None
+            raise Refused(503, f"the daemon of kernel-supervisor does not answer: {error}") from None
         if answer.is_error:
-            raise Refused(answer)
+            told = filter(None, (answer.body.get("error"), answer.body.get("hint")))
+            raise Refused(answer.status, ": ".join(told))
         return answer.body
 
+    async def look(self, kernel: str) -> Fields:
+        """The view of a kernel.  Raises Refused."""
+        return dict((await self.ask("GET", target(f"/v1/kernels/{kernel}")))["kernel"])
+
     async def order(self, kernel: str, verb: str, **fields: Any) -> Fields:
-        """Have an order carried out; the view of the kernel after it.  Raises Away and Refused."""
+        """Have an order carried out; the view of the kernel after it.  Raises Refused."""
         timeout = 0.0 if verb in ("interrupt", "signal") else ORDER_TIMEOUT
         body = {"timeout": timeout, **fields} if timeout else fields
         answer = await self.ask("POST", target(f"/v1/kernels/{kernel}/{verb}"), body, timeout + 10)
@@ -90,4 +90,4 @@ class Daemon:
                     looked(status)
                     seen = int(status.get("seq", 0))  # an older daemon tells none
                 events = await lines.next(SILENCE)
-        raise Away("the daemon has left")
+        raise ConnectionError("the daemon has left")

@@ -12,57 +12,49 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import zmq
 from jupyter_client.session import Session
 from jupyter_server._tz import utcnow
-from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from tornado import web
+from tornado.ioloop import IOLoop
 from traitlets import Type, Unicode
 
 from supervisor.jupyter.clients import SupervisedClient
-from supervisor.jupyter.daemon import Away, Daemon, Refused
+from supervisor.jupyter.daemon import Daemon, Refused
 from supervisor.jupyter.provisioner import connect
-from supervisor.jupyter.recorder import Message, Recorder, file_of
+from supervisor.jupyter.recorder import Recorder, file_of
 from supervisor.jupyter.remembered import Remembered
-from supervisor.jupyter.requests import MALFORMED, Requests
+from supervisor.jupyter.requests import MALFORMED, Asked, Requests
 from supervisor.wording import death_of, how_it_ended
 
 log = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
 
-# Seconds: how often a new run is asked until it is heard on iopub, how long that may take, how
-# long an idle kernel takes to answer on shell, how long an order waits for the connection, and how
-# long the end of a run waits until all that it has published is passed on.
+# How often a new run is asked at most until it is heard on iopub; then, in seconds, between these,
+# until one that cannot be connected to is tried again, for which an order waits for the connection,
+# and for which the end of a run waits until all that it has published is passed on.
+MOST_NUDGES = 15
 NUDGE_INTERVAL = 0.2
-NUDGE_PATIENCE = 3.0
-IDLE_PATIENCE = 0.3
+RETRY_INTERVAL = 3.0
 UP_PATIENCE = 30.0
 LAST_WORDS_PATIENCE = 0.5
+# What may wait for a kernel that is not up.
+MOST_HELD = 1000
+MOST_HELD_BYTES = 64 << 20
 
 CHANNELS = ("iopub", "shell", "control", "stdin")
 _LASTING = ("execute_request", "comm_msg")  # those that may take long are on record
+# What the front ends call the phases in which no run can be reached; the others are "starting".
+_STATES = {"stopped": "dead", "failed": "dead", "stopping": "restarting", "backoff": "restarting"}
 _UNTRACKED = ("kernel_info_request", "comm_info_request", "interrupt_request", "")
-
-
-def _state_of(phase: str) -> str:
-    """What the front ends call a phase in which no run can be reached."""
-    if phase in ("stopped", "failed"):
-        return "dead"
-    return "restarting" if phase in ("stopping", "backoff") else "starting"
-
-
-class Page(Protocol):
-    """A client's connection."""
-
-    def hear(self, channel: str, parts: list[bytes]) -> None:
-        """The kernel has said something, or what it cannot say was said in its place."""
 
 
 class Run:
@@ -70,17 +62,15 @@ class Run:
 
     def __init__(self, kernel: SupervisedKernel, generation: int) -> None:
         self.generation = generation
-        self.is_heard, self.is_idle = asyncio.Event(), asyncio.Event()
+        self.is_heard = asyncio.Event()
         # Has the reason, for people.
         self.is_over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        # The requests that it executes, and since when, in seconds since the epoch; and since when
-        # what it was found executing, if that is known.
+        # The requests that it executes, and since when, in seconds since the epoch.
         self.executing: dict[str, float] = {}
-        self.found: list[float] = []
         # One of its own: a client inside the server has the session, and the identity, of the kernel's.
-        signed = {name: getattr(kernel.session, name) for name in ("key", "signature_scheme")}
+        key, scheme = kernel.session.key, kernel.session.signature_scheme
+        self._session: Any = Session(parent=kernel, key=key, signature_scheme=scheme)
         self._kernel = kernel
-        self._session: Any = Session(parent=kernel, **signed)
         # One identity, by which a kernel finds the stdin of whoever asked.
         identity = self._session.bsession
         self._streams = {name: getattr(kernel, f"connect_{name}")(identity=identity) for name in CHANNELS}
@@ -94,14 +84,11 @@ class Run:
 
     async def reach(self) -> None:
         """Return once it is heard on iopub: a subscription takes a moment, and what comes before is lost."""
-        deadline = time.monotonic() + NUDGE_PATIENCE
-        while not self.is_heard.is_set() and time.monotonic() < deadline:
+        for _ in range(MOST_NUDGES):
             self._session.send(self._streams["control"], "kernel_info_request")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.is_heard.wait(), NUDGE_INTERVAL)
-        self.is_heard.set()
-        with suppress(TimeoutError):  # it executes
-            await asyncio.wait_for(self.is_idle.wait(), IDLE_PATIENCE)
+                return
 
     def _hear(self, channel: str, frames: list[bytes]) -> None:
         try:
@@ -117,20 +104,18 @@ class Run:
         if not is_ours:
             self._note(str(parent.get("msg_type") or ""), str(parent.get("msg_id") or ""), state)
             self._kernel.hear(channel, header, parent, parts)
-        elif channel == "shell":
-            self.is_idle.set()
-            if not self.executing:
-                self._kernel.note_state("idle")
+        elif channel == "shell" and not self.executing:
+            self._kernel.note_state("idle")
 
     def _note(self, asked: str, request: str, state: str | None) -> None:
         if asked in _UNTRACKED:
             return
-        self._kernel.note_activity()
+        self._kernel.last_activity = self._kernel.parent.last_kernel_activity = utcnow()
         if state == "busy":
             self.executing.setdefault(request, time.time())
         elif state == "idle":
             self.executing.pop(request, None)
-            self._kernel.requests.settle()
+            self._kernel.settle()
         if state in ("busy", "idle"):
             if asked in _LASTING:
                 self._kernel.recorder.hear(request, state)
@@ -146,7 +131,6 @@ class Run:
                     self._hear(name, stream.socket.recv_multipart(zmq.NOBLOCK))
             stream.close(linger=0)
         self.is_heard.set()  # whoever waits to reach it need not
-        self.is_idle.set()
 
 
 class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
@@ -164,13 +148,13 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         self.run: Run | None = None
         # A front end drops what it has not handled yet as soon as something comes from another one.
         self.session_of_run = ""
-        # By their sessions.
-        self.pages: dict[str, Page] = {}
-        self.requests = Requests(self)
-        # Its run is reached; the daemon has told how it is.
-        self.up, self.is_known = asyncio.Event(), asyncio.Event()
+        # How to tell each, by their sessions.
+        self.pages: dict[str, Callable[[str, list[bytes]], None]] = {}
+        self.requests = Requests(self.recorder, self.tell)
+        # What came while there was no run.
+        self._held: list[tuple[Asked, list[bytes]]] = []
+        self.up = asyncio.Event()  # its run is reached
         self._attaching: asyncio.Task[None] | None = None
-        self.take(view)
 
     # What Jupyter asks of a kernel manager.
 
@@ -183,23 +167,18 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     async def interrupt_kernel(self) -> None:
         await self.order("interrupt")
 
-    async def signal_kernel(self, signum: int) -> None:
-        await self.order("signal", signal=int(signum))
-
     async def restart_kernel(self, now: bool = False, **_: Any) -> None:
         """Have it restarted, once, however many ask for that at a time."""
-        before = self.view
+        view = self.view
         try:
-            if before["phase"] in ("starting", "backoff") or (
-                before["phase"] == "stopping" and before["want"] == "up"
-            ):
-                await self.order("start")  # it is on its way already
+            if view["phase"] == "running":
+                await self.order("restart", now=now, if_generation=view["generation"])
             else:
-                await self.order("restart", now=now, if_generation=before["generation"])
-        except web.HTTPError as error:
-            is_meanwhile = self.view["generation"] != before["generation"]
-            is_on_its_way = is_meanwhile or self.view["phase"] in ("starting", "stopping")
-            if error.status_code != 409 or not is_on_its_way:
+                await self.order("start")  # be it on its way already
+        except Refused as refused:
+            if refused.status_code == 409:
+                self.take(await self.daemon.look(self.kernel_name))  # somebody else was faster
+            if refused.status_code != 409 or self.view["phase"] == "failed":
                 raise
         await self.wait_up()
 
@@ -209,14 +188,8 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             await self.order("stop", now=now)
 
     async def order(self, verb: str, **fields: Any) -> None:
-        """Give an order to the daemon, and look at what came of it.  Raises tornado's HTTPError."""
-        try:
-            self.take(await self.daemon.order(self.view["name"], verb, **fields))
-        except Refused as refused:
-            self.take(refused.view or self.view)
-            raise web.HTTPError(refused.status, str(refused)) from refused
-        except Away as away:
-            raise web.HTTPError(503, str(away)) from away
+        """Give an order to the daemon, and look at what came of it.  Raises Refused."""
+        self.take(await self.daemon.order(self.kernel_name, verb, **fields))
 
     async def wait_up(self) -> Run:
         """Its run, once that is reached.  Raises tornado's HTTPError if it takes too long."""
@@ -238,25 +211,21 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         if view.get("id") != self.kernel_id or view["generation"] < self.view.get("generation", 0):
             return
         self.view = view
-        phase, present = view["phase"], self.run
-        if phase == "unknown":
-            return
-        if present is not None and (
-            present.generation != view["generation"] or phase not in ("running", "stopping")
-        ):
-            self._let_go(present)
-        if self.run is None and phase != "running":
-            self._note_down(phase)
-        elif self.run is None and self._attaching is None:
-            self._attaching = asyncio.get_running_loop().create_task(self._attach(view))
+        phase, run = view["phase"], self.run
+        if run is not None and (run.generation != view["generation"] or phase not in ("running", "stopping")):
+            self._end(run)
+        if self.run is None and phase != "unknown":
+            self._note_phase(phase)
 
-    def _note_down(self, phase: str) -> None:
-        state = _state_of(phase)
-        if state != self.execution_state:
+    def _note_phase(self, phase: str) -> None:
+        """There is no run to be heard yet, or any more."""
+        state = _STATES.get(phase, "starting")
+        if phase == "running" and self._attaching is None:
+            self._attaching = asyncio.get_running_loop().create_task(self._attach(self.view))
+        elif phase != "running" and state != self.execution_state:
             self.execution_state = state
-            self.reason = self.view.get("reason") or ""
             if state == "dead":
-                self._end_pages(f"{self.view['name']} is {phase}. {self.reason}".strip(), state)
+                self._tell_end(how_it_ended(self.view, self.view["generation"]), state)
 
     async def _attach(self, view: Fields) -> None:
         """Connect to a run; should it end meanwhile, the next look tells."""
@@ -268,82 +237,91 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             # Out of descriptors, say, or a file that is being written: it is tried again.
             log.warning("cannot connect to kernel %s: %s", view["name"], error)
             self.leave()
-            await asyncio.sleep(NUDGE_PATIENCE)
+            await asyncio.sleep(RETRY_INTERVAL)
         self._attaching = None
-        if (run := self.run) is not None:
-            self.execution_state = "idle" if run.is_idle.is_set() and not run.executing else "busy"
-            self.reason = ""
+        if self.run is not None:
             self.up.set()
-            self._tell_states()
-            self.requests.release()
-            self.requests.settle()
+            self.reason = ""
+            self.execution_state = "idle" if self.execution_state == "idle" else "busy"  # it does not answer
+            self.tell_state()
+            self._release()
+            self.settle()
         self.take(self.view)
-        if run is not None and self.execution_state == "busy" and not run.executing:
-            run.found = await self._executing_since()
 
-    async def _executing_since(self) -> list[float]:
-        """Since when it executes what it was found executing, as far as the daemon knows."""
-        try:
-            view = (await self.daemon.ask("GET", f"/v1/kernels/{self.view['name']}"))["kernel"]
-        except (Away, Refused):
-            return []
-        cell = view["executing"]
-        return [datetime.fromisoformat(cell["since"]).timestamp()] if cell else []
-
-    def _let_go(self, run: Run) -> None:
+    def _end(self, run: Run) -> None:
         """The run is over: every page is told why, and whoever waits for an answer gets one."""
         self.leave()
-        self.up.clear()
         for request in run.executing:
             self.recorder.hear(request, "idle")
-        died = death_of(self.view, run.generation) is not None
-        self.execution_state = state = _state_of(self.view["phase"])
+        self.execution_state = state = _STATES.get(self.view["phase"], "starting")
         told = how_it_ended(self.view, run.generation)
         run.is_over.set_result(told)
-        self.reason = told if state == "dead" else ""
         # "restarting" has the front ends say that it died, and connect anew: only where it did.
-        status = "dead" if state == "dead" else "restarting" if died else "starting"
-        self._end_pages(told, status)
+        has_died = death_of(self.view, run.generation) is not None
+        self._tell_end(told, "dead" if state == "dead" else "restarting" if has_died else "starting")
 
-    def _end_pages(self, reason: str, status: str) -> None:
+    def _tell_end(self, reason: str, status: str) -> None:
+        self.reason = reason if status == "dead" else ""
         told = self.requests.end(reason)
         for session in list(self.pages):
             if session not in told:
                 self.tell(session, "stream", {"name": "stderr", "text": f"{reason}\n"})
             self.tell(session, "status", {"execution_state": status})
         if status == "dead":
-            self.requests.release()
+            self._release()
 
     def leave(self) -> None:
         """Hear no more of its run, which goes on."""
+        self.up.clear()
         if self.run is not None:
             self.run.close()
             self.run = None
+
+    # What clients ask.
+
+    def ask(self, asked: Asked, parts: list[bytes]) -> None:
+        """Pass it on, or keep it until the kernel is up again."""
+        if self.run is not None and self.up.is_set():
+            self.requests.note(asked, parts)
+            self.run.send(asked.channel, parts)
+        elif self.execution_state != "dead" and self._has_room(parts):
+            self._held.append((asked, parts))
+        else:
+            self.requests.give_up(asked, self.reason or f"{self.kernel_name} is not running")
+
+    def _has_room(self, parts: list[bytes]) -> bool:
+        held = [parts, *(parts for _, parts in self._held)]
+        return (
+            len(held) <= MOST_HELD and sum(len(part) for parts in held for part in parts) <= MOST_HELD_BYTES
+        )
+
+    def _release(self) -> None:
+        """What was kept is asked, or refused."""
+        held, self._held = self._held, []
+        for each in held:
+            self.ask(*each)
+
+    def settle(self) -> None:
+        """See to what was asked through a server that is gone."""
+        IOLoop.current().spawn_callback(self.requests.settle, lambda: self.execution_state)
 
     # What the kernel tells.
 
     async def busy(self, since: float) -> list[tuple[float, float]]:
         """From when to when it executed, of what went on after ``since``; in seconds since the epoch.
 
-        As far as it is known: a server heard it, or the daemon told the cell.  What goes on ends now.
+        As far as a server has heard it.  What goes on ends now.
         """
         known = await self.recorder.spans(since)
-        if self.run is None or self.execution_state != "busy":
-            return known
-        return known + [(begun, time.time()) for begun in list(self.run.executing.values()) or self.run.found]
-
-    def note_activity(self) -> None:
-        """Somebody uses it."""
-        self.last_activity = utcnow()
-        if self.parent is not None:
-            self.parent.last_kernel_activity = self.last_activity
+        going_on = self.run.executing.values() if self.run else ()
+        return known + [(begun, time.time()) for begun in going_on]
 
     def note_state(self, state: str) -> None:
         """It has become known that it is busy or idle."""
-        if self.up.is_set() and self.execution_state != state:
+        if self.execution_state != state:
             self.execution_state = state
-            self._tell_states()
-            self.requests.settle()
+            self.tell_state()
+            self.settle()
 
     def hear(self, channel: str, header: Fields, parent: Fields, parts: list[bytes]) -> None:
         """The kernel has said something."""
@@ -362,27 +340,25 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
         self._record(channel, session, message["header"], asked or {}, parts)
         self._pass_on(session, channel, parts)
 
-    def tell_state(self, session: str) -> None:
-        """Say how it is; "restarting" would have a front end connect anew, each time."""
+    def tell_state(self, *sessions: str) -> None:
+        """Say how it is, to these or to all; "restarting" would have a front end connect anew, each time."""
         is_so = self.up.is_set() or self.execution_state == "dead"
-        self.tell(session, "status", {"execution_state": self.execution_state if is_so else "starting"})
-
-    def _tell_states(self) -> None:
-        for session in list(self.pages):
-            self.tell_state(session)
+        content = {"execution_state": self.execution_state if is_so else "starting"}
+        for session in sessions or list(self.pages):
+            self.tell(session, "status", content)
 
     def _record(self, channel: str, session: str, header: Fields, parent: Fields, parts: list[bytes]) -> None:
-        """Record what it published, and what the page of this session misses."""
+        """Record what it published, what it answered, and what the page of this session misses."""
         is_missed = bool(session) and session not in self.pages
-        if self.recorder.max_bytes and parent.get("msg_id") and (is_missed or channel == "iopub"):
-            frames = serialize_msg_to_ws_v1(parts, channel)
-            self.recorder.add(Message.of(channel, session, header, parent, frames)._replace(missed=is_missed))
+        is_asked = channel == "iopub" or header.get("msg_type") == "execute_reply"
+        if parent.get("msg_id") and (is_missed or is_asked):
+            self.recorder.add(channel, session, header, parent, parts, missed=is_missed)
 
     def _pass_on(self, session: str, channel: str, parts: list[bytes]) -> None:
         """Tell a page; that it cannot be told is no reason to tell the others nothing."""
         try:
-            if page := self.pages.get(session):
-                page.hear(channel, parts)
+            if hear := self.pages.get(session):
+                hear(channel, parts)
         except Exception:
             log.exception("a page of %s could not be told", self.kernel_name)
 
@@ -412,14 +388,12 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         if self._told:
             self.log.warning("kernel-supervisor: the daemon answers")
             self._told = ""
-        views = status["kernels"]
-        for name in self.supervised.keys() - {view["name"] for view in views}:
-            self._drop(name)
+        views = [{**it, "record": file_of(status["state_dir"], it["id"])} for it in status["kernels"]]
+        ids = {view["id"] for view in views}
+        for kernel in [kernel for kernel in self.supervised.values() if kernel.kernel_id not in ids]:
+            self._drop(kernel)
         for view in views:
-            file = file_of(status["state_dir"], view["id"])
-            kernel = self._put(view)
-            kernel.recorder.record_to(file, **view["recorder"])
-            kernel.is_known.set()
+            self._put(view)
         self.remembered.keep("views", views)
 
     def _lost(self, reason: str) -> None:
@@ -427,60 +401,48 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
             self._told = reason
             self.log.warning("kernel-supervisor: no daemon answers, its kernels go on: %s", reason)
 
-    def _put(self, view: Fields) -> SupervisedKernel:
-        kernel = self.supervised.get(view["name"])
-        if kernel is not None and kernel.kernel_id == view["id"]:
-            kernel.take(view)
-            return kernel
-        if kernel is not None:
-            self._drop(view["name"])
-        file = view["connection_file"]
-        kernel = SupervisedKernel(
-            view, self.daemon, parent=self, log=self.log, context=self.context, connection_file=file
-        )
-        self.supervised[view["name"]] = self._kernels[kernel.kernel_id] = kernel
-        self._kernel_connections.setdefault(kernel.kernel_id, 0)
-        return kernel
+    def _put(self, view: Fields) -> None:
+        if (kernel := self.of(view["id"])) is None:
+            given = {"parent": self, "log": self.log, "context": self.context}
+            kernel = SupervisedKernel(view, self.daemon, connection_file=view["connection_file"], **given)
+            self.supervised[view["name"]] = self._kernels[kernel.kernel_id] = kernel
+            self._kernel_connections.setdefault(kernel.kernel_id, 0)
+        kernel.recorder.record_to(Path(view["record"]), **view["recorder"])
+        kernel.take(view)
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, kernel: SupervisedKernel) -> None:
         """It is declared no more."""
-        kernel = self.supervised.pop(name)
+        self.supervised.pop(kernel.kernel_name)
         kernel.recorder.remove()
         kernel.take({**kernel.view, "phase": "stopped", "reason": "it has left the file"})
         self._kernels.pop(kernel.kernel_id, None)
         self._kernel_connections.pop(kernel.kernel_id, None)
 
-    def of(self, kernel_id: str) -> SupervisedKernel | None:
+    def of(self, kernel_id: str | None) -> SupervisedKernel | None:
         """The supervised kernel of this id, if it is one."""
         kernel = self._kernels.get(kernel_id)
         return kernel if isinstance(kernel, SupervisedKernel) else None
-
-    def of_spec(self, spec_name: str | None) -> SupervisedKernel | None:
-        """The supervised kernel that a kernelspec of this server stands for."""
-        return self.supervised.get(self.kernel_spec_manager.kernel_of(spec_name))
 
     # What clients order.
 
     async def start_kernel(self, *, kernel_id: str | None = None, path: Any = None, **kwargs: Any) -> str:
         """Start a kernel of the server's own, or take up a supervised one."""
-        supervised = self.of_spec(kwargs.get("kernel_name")) or (self.of(kernel_id) if kernel_id else None)
-        if supervised is None:
+        named = self.kernel_spec_manager.kernel_of(kwargs.get("kernel_name"))
+        if (supervised := self.supervised.get(named) or self.of(kernel_id)) is None:
             return str(await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs))
         await supervised.start_kernel()
         return str(supervised.kernel_id)
 
     async def restart_kernel(self, kernel_id: str, now: bool = False) -> None:
         """Restart it."""
-        supervised = self.of(kernel_id)
-        if supervised is None:
+        if (supervised := self.of(kernel_id)) is None:
             await super().restart_kernel(kernel_id, now=now)
         else:
             await supervised.restart_kernel(now=now)
 
     async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
         """Shut it down; a supervised one as its file says."""
-        supervised = self.of(kernel_id)
-        if supervised is None:
+        if (supervised := self.of(kernel_id)) is None:
             await super().shutdown_kernel(kernel_id, now=now, restart=restart)
         else:
             await supervised.shutdown_kernel(now=now, restart=restart)

@@ -14,16 +14,18 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.services.contents.manager import AsyncContentsManager
+from nbclient import NotebookClient
 from nbformat import ValidationError
-from nbformat.v4 import output_from_msg
+from nbformat.v4 import new_code_cell, new_notebook
 
 from supervisor.jupyter.kernels import SupervisedKernel, SupervisedKernels
-from supervisor.jupyter.recorder import Message, Request
+from supervisor.jupyter.recorder import Message
 from supervisor.jupyter.requests import MALFORMED
 
 Fields = dict[str, Any]
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
+_CHANGING = ("execute_input", "clear_output", "update_display_data")
 
 
 def install(app: Any) -> None:
@@ -54,44 +56,30 @@ async def _fill(model: Fields, kernel: SupervisedKernel) -> None:
     for request, messages in await kernel.recorder.executions(cells):
         cell = cells[request.cell]
         if request.session not in kernel.pages and _is_news(cell, request, messages, model["last_modified"]):
-            cell.update(outputs=outputs_of(messages), execution_count=_count(messages))
+            cell.update(results_of(messages))
 
 
-def _is_news(cell: Fields, request: Request, messages: list[Message], saved: datetime) -> bool:
-    is_same = cell.get("cell_type") == "code" and cell.get("source") == request.code
+def _is_news(cell: Fields, request: Message, messages: list[Message], saved: datetime) -> bool:
+    is_same = cell.get("cell_type") == "code" and cell.get("source") == request.content.get("code")
     return is_same and any(message.at > saved.timestamp() for message in messages if message.kind in _SHOWN)
 
 
-def outputs_of(messages: Iterable[Message]) -> list[Fields]:
-    """The outputs of a cell that these messages make."""
-    outputs: list[Fields] = []
-    is_to_be_cleared = False
+def results_of(messages: Iterable[Message]) -> Fields:
+    """The outputs and the number of a cell of which a kernel told this."""
+    cell = new_code_cell()
+    client = NotebookClient(new_notebook(cells=[cell]))
+    client.clear_before_next_output = False
     for message in messages:
-        content = message.content
-        if message.kind == "clear_output":
-            is_to_be_cleared = True
-            if not content.get("wait"):
-                outputs.clear()
-        elif message.kind in _SHOWN:
-            if is_to_be_cleared:
-                outputs.clear()
-                is_to_be_cleared = False
+        if message.kind in (*_SHOWN, *_CHANGING):
             with suppress(*MALFORMED, ValidationError):  # a kernel may publish what is no output
-                _add(outputs, message.kind, content)
-    return outputs
+                _add(client, cell, message)
+    return {"outputs": cell.outputs, "execution_count": cell.execution_count}
 
 
-def _add(outputs: list[Fields], kind: str, content: Fields) -> None:
-    last = outputs[-1] if outputs else {}
-    if kind == "stream" and last.get("output_type") == "stream" and last.get("name") == content["name"]:
-        last["text"] += content["text"]
-    else:
-        said = {"metadata": {}, **content}  # which not every kernel sends
-        outputs.append(dict(output_from_msg({"header": {"msg_type": kind}, "content": said})))
-
-
-def _count(messages: Iterable[Message]) -> int | None:
-    counts = [
-        message.content.get("execution_count") for message in messages if message.kind == "execute_input"
-    ]
-    return counts[-1] if counts else None
+def _add(client: NotebookClient, cell: Any, message: Message) -> None:
+    content = {"metadata": {}, **message.content}  # which not every kernel sends
+    told = {"msg_type": message.kind, "header": {"msg_type": message.kind}, "parent_header": {}}
+    client.process_message({**told, "content": content}, cell, 0)
+    outputs = cell.outputs[-2:]
+    if message.kind == "stream" and len({output.get("name") for output in outputs}) < len(outputs):
+        outputs[0]["text"] += cell.outputs.pop()["text"]

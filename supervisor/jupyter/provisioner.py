@@ -20,7 +20,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Unicode
 
 from supervisor.disk.off_loop import begin
-from supervisor.jupyter.daemon import Away, Daemon, Refused
+from supervisor.jupyter.daemon import Daemon, Refused
 from supervisor.wording import how_it_ended
 
 Fields = dict[str, Any]
@@ -51,13 +51,6 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         self._generation = 0
         self._attached = False
 
-    async def _look(self) -> Fields:
-        self._view = (await self._daemon.ask("GET", f"/v1/kernels/{self.name}"))["kernel"]
-        return self._view
-
-    async def _order(self, verb: str, **fields: Any) -> None:
-        self._view = await self._daemon.order(self.name, verb, **fields)
-
     @property
     def has_process(self) -> bool:
         """Whether this client is attached."""
@@ -68,11 +61,9 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         if not self._attached:
             return 0
         try:
-            view = await self._look()
-        except Away:
-            return None  # nothing is known, and nothing has happened as far as is known
-        except Refused:
-            return 1
+            view = self._view = await self._daemon.look(self.name)
+        except Refused as refused:
+            return None if refused.status_code == 503 else 1  # of nothing that is known has it died
         if view["generation"] == self._generation and view["phase"] in ("running", "stopping"):
             return None
         self.log.error("kernel-supervisor: %s", how_it_ended(view, self._generation))
@@ -88,10 +79,8 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Have the kernel interrupted or signalled, unless that is only on the way out."""
         if signum == 0 or getattr(self.parent, "shutting_down", False):
             return
-        if signum == signal.SIGINT:
-            await self._order("interrupt", if_generation=self._generation)
-        else:
-            await self._order("signal", signal=int(signum), if_generation=self._generation)
+        verb, more = ("interrupt", {}) if signum == signal.SIGINT else ("signal", {"signal": int(signum)})
+        await self._daemon.order(self.name, verb, if_generation=self._generation, **more)
 
     async def kill(self, restart: bool = False) -> None:
         """Leave the kernel, or have it restarted."""
@@ -104,23 +93,22 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     terminate = shutdown_requested
 
     async def _leave(self, restart: bool, *, now: bool) -> None:
-        if not self._attached:
+        was_attached, self._attached = self._attached, False
+        if not was_attached or not (restart or self._view.get("on_client_shutdown") == "stop"):
             return
-        self._attached = False
         try:
-            if restart:
-                await self._order("restart", now=now, if_generation=self._generation)
-            elif self._view.get("on_client_shutdown") == "stop":
-                await self._order("stop", now=now, if_generation=self._generation)
+            verb = "restart" if restart else "stop"
+            await self._daemon.order(self.name, verb, now=now, if_generation=self._generation)
         except Refused as refused:
-            if refused.status != 409:
+            if refused.status_code != 409:
                 raise
             # Another run has come already: that is what was wanted, or is not ours to stop.
 
     async def pre_launch(self, **kwargs: Any) -> Fields:
         """Have the kernel started if it is not up."""
-        if (await self._look())["phase"] != "running":
-            await self._order("start")
+        self._view = await self._daemon.look(self.name)
+        if self._view["phase"] != "running":
+            self._view = await self._daemon.order(self.name, "start")
         return dict(await super().pre_launch(cmd=[], **kwargs))
 
     async def launch_kernel(self, cmd: list[str], **_: Any) -> KernelConnectionInfo:  # noqa: ARG002

@@ -7,21 +7,20 @@ recorded, never a message to a page.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
 import sqlite3
-import struct
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
-from functools import partial
-from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from supervisor.disk.off_loop import Hanging, Lane
 
@@ -31,51 +30,47 @@ T = TypeVar("T")
 Fields = dict[str, Any]
 Statement = tuple[str, tuple[Any, ...]]
 
-# How long messages are gathered before they are written, a look at a file that others write, and
-# how long a page that comes waits for what it missed; seconds.
-BATCH_INTERVAL = 0.2
+# How long a look at a file may take that others write, and how long a page that comes waits for
+# what it missed; seconds.
 BUSY_TIMEOUT = 2.0
 PATIENCE = 5.0
 MOST_EXECUTIONS = 5000
-# The columns are the fields of Message and Request, in their order.
+# The columns of message are the fields of Message, in their order.
 _SCHEMA = """
 PRAGMA auto_vacuum = FULL;
 PRAGMA journal_mode = WAL;
-CREATE TABLE IF NOT EXISTS told (
-    id TEXT, channel TEXT, session TEXT, request TEXT, kind TEXT, missed INTEGER, frames BLOB, at REAL,
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS message (
+    id TEXT, channel TEXT, session TEXT, request TEXT, kind TEXT, missed INTEGER, packed BLOB, at REAL,
     PRIMARY KEY (id, channel)
 );
-CREATE INDEX IF NOT EXISTS by_request ON told (request);
-CREATE INDEX IF NOT EXISTS by_time ON told (at);
-CREATE TABLE IF NOT EXISTS asked (
-    id TEXT PRIMARY KEY, session TEXT, cell TEXT, header TEXT, code TEXT, at REAL, ended INTEGER
-);
+CREATE INDEX IF NOT EXISTS by_request ON message (request);
+CREATE INDEX IF NOT EXISTS by_time ON message (at);
 CREATE TABLE IF NOT EXISTS execution (request TEXT PRIMARY KEY, begun REAL, ended REAL);
 CREATE INDEX IF NOT EXISTS by_begin ON execution (begun);
 """
 # Of a message that several servers heard, none is missed that one of them has passed on.
 _TELL = """
-INSERT INTO told VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id, channel) DO UPDATE SET missed = missed AND excluded.missed
 """
-_ASK = "INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)"
-_END = "UPDATE asked SET ended = 1 WHERE id = ?"
 # Whoever hears the end writes it, be it another server than the one that heard the beginning.
 _HEARD = {
     "busy": "INSERT INTO execution (begun, request) VALUES (?, ?) ON CONFLICT DO NOTHING",
     "idle": "UPDATE execution SET ended = ? WHERE request = ? AND ended IS NULL",
 }
-# What is dropped: what is older than that, and beyond so much, the oldest.
-_TRIMMED = {
-    "told": ("at", "length(frames)"),
-    "asked": ("at", "length(code) + length(header)"),
-    "execution": ("begun", "1"),
-}
-_TOO_OLD = "DELETE FROM {0} WHERE {1} < ?"
-_TOO_MUCH = """
-DELETE FROM {0} WHERE rowid IN
-    (SELECT rowid FROM (SELECT rowid, sum({2}) OVER (ORDER BY rowid DESC) AS total FROM {0}) WHERE total > ?)
-"""
+_TOO_OLD = ("DELETE FROM message WHERE at < ?", "DELETE FROM execution WHERE begun < ?")
+# What was asked, and that it was answered, stays when what came of it is too much.
+_ASKED = "kind IN ('execute_request', 'execute_reply')"
+_NEWER = f"PARTITION BY {_ASKED} ORDER BY rowid DESC"
+_TOO_MUCH = f"""
+DELETE FROM message WHERE rowid IN (SELECT rowid FROM (
+    SELECT rowid, {_ASKED} AS asked, sum(length(packed)) OVER ({_NEWER}) AS size FROM message
+) WHERE size > iif(asked, ?1 / 8, ?1 * 7 / 8))
+"""  # noqa: S608
+_TOO_MANY = "DELETE FROM execution WHERE rowid <= (SELECT max(rowid) FROM execution) - ?"
+_OPEN = """kind = 'execute_request' AND session = ? AND NOT EXISTS
+    (SELECT 1 FROM message AS reply WHERE reply.request = message.request AND reply.kind = 'execute_reply')"""
 _LONGEST_ID = 64
 
 
@@ -84,7 +79,7 @@ def _size_of(values: tuple[Any, ...]) -> int:
 
 
 class Message(NamedTuple):
-    """A message of a kernel: to whom, in answer to what, and as WebSockets have it."""
+    """A message of a kernel, or an ``execute_request`` to it: of which session, about which request."""
 
     id: str
     channel: str
@@ -92,43 +87,31 @@ class Message(NamedTuple):
     request: str
     kind: str
     missed: bool
-    frames: bytes
-    at: float = 0.0
-
-    @classmethod
-    def of(cls, channel: str, session: str, header: Fields, parent: Fields, frames: bytes) -> Message:
-        """A message for a session, with this header, in answer to ``parent``."""
-        id_, kind, request = header.get("msg_id"), header.get("msg_type"), parent.get("msg_id")
-        return cls(str(id_), channel, session, str(request or ""), str(kind), False, frames)
+    packed: bytes
+    at: float
 
     @property
     def parts(self) -> list[bytes]:
         """Header, parent header, metadata, content and buffers."""
-        # As jupyter_server does, which is not there wherever somebody replays.
-        (count,) = struct.unpack_from("<Q", self.frames)
-        _, *offsets = struct.unpack_from(f"<{count}Q", self.frames, 8)
-        return [self.frames[begin:end] for begin, end in pairwise(offsets)]
+        return list(msgspec.msgpack.decode(self.packed))
 
-    @property
-    def content(self) -> Fields:
-        """What it says; nothing, if that is not what a message says."""
+    def said(self, part: int) -> Fields:
+        """What one of the parts says; nothing, if that is not what a message says."""
         try:
-            found = json.loads(self.parts[3])
+            found = json.loads(self.parts[part])
         except (ValueError, IndexError, RecursionError):
             found = None
         return found if isinstance(found, dict) else {}
 
+    @property
+    def content(self) -> Fields:
+        """What it says."""
+        return self.said(3)
 
-class Request(NamedTuple):
-    """A request to execute, with its header as JSON: by which session, of which cell."""
-
-    id: str
-    session: str
-    cell: str
-    header: str
-    code: str
-    at: float = 0.0
-    ended: bool = False
+    @property
+    def cell(self) -> str:
+        """The cell of a request."""
+        return str(self.said(2).get("cellId") or "")
 
 
 class Recorder:
@@ -138,10 +121,10 @@ class Recorder:
         self.file = Path()
         self.max_bytes, self.max_age = 0, 0.0
         self._lane = Lane(f"recording of {name}")
-        # Statements with their values, and how much they take.
+        # Statements with their values, and how much they take; put by the loop, taken in the lane.
         self._waiting: deque[Statement] = deque()
         self._size = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
         self._failing = False
         self._untrimmed = inf
         self._database: sqlite3.Connection | None = None
@@ -150,18 +133,13 @@ class Recorder:
         """Record so many bytes, at most (0: nothing), of so many seconds."""
         self.file, self.max_bytes, self.max_age = file, max_bytes, max_age
 
-    def add(self, message: Message) -> None:
-        """Record a message, soon."""
-        self._put(_TELL, message._replace(at=time.time()))
-
-    def ask(self, request: Request) -> None:
-        """Record that something was asked."""
-        self._put(_ASK, request._replace(at=time.time()))
-        self._ring()  # at once: it tells the next server what nobody has answered
-
-    def end(self, request: str) -> None:
-        """Record that it was answered."""
-        self._put(_END, (request,))
+    def add(
+        self, channel: str, session: str, header: Fields, parent: Fields, parts: list[bytes], *, missed: bool
+    ) -> None:
+        """Record a message that is for a session, with this header, about the request ``parent``."""
+        id_, kind, request = str(header.get("msg_id")), str(header.get("msg_type")), str(parent["msg_id"])
+        packed = msgspec.msgpack.encode(parts)
+        self._put(_TELL, Message(id_, channel, session, request, kind, missed, packed, time.time()))
 
     def hear(self, request: str, state: str) -> None:
         """Record that the execution of a request has begun ("busy"), or is over ("idle")."""
@@ -172,48 +150,41 @@ class Recorder:
             return
         # A lone surrogate is JSON, but no text to SQLite.
         values = tuple(v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values)
-        self._waiting.append((statement, values))
-        self._size += size
-        while self._size > self.max_bytes:
-            self._size -= _size_of(self._waiting.popleft()[1])
-        self._set_alarm()
+        with self._lock:
+            is_first = not self._waiting
+            self._waiting.append((statement, values))
+            self._size += size
+            while self._size > self.max_bytes:
+                self._size -= _size_of(self._waiting.popleft()[1])
+        if is_first:
+            try:
+                self._lane.put(self._write)
+            except OSError:  # no thread is to be had
+                self._take()
 
-    def _set_alarm(self) -> None:
-        if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(BATCH_INTERVAL, self._ring)
+    def _take(self) -> tuple[deque[Statement], int]:
+        """What waits; nothing does any more."""
+        with self._lock:
+            taken = self._waiting, self._size
+            self._waiting, self._size = deque(), 0
+            return taken
 
-    def _ring(self) -> None:
-        self._stop_alarm()
-        if self._lane.busy_for:  # a disk that hangs gets no more, and what waits here is bounded
-            self._set_alarm()
-        else:
-            with suppress(OSError):  # no thread is to be had
-                self._lane.put(self._write_what_waits())
+    def _write(self) -> None:
+        """Write what waits, and drop the oldest beyond the bounds; in the lane."""
+        batch, size = self._take()
 
-    def _stop_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-
-    def _write_what_waits(self) -> Callable[[], None]:
-        """The work of it; nothing waits any more."""
-        self._stop_alarm()
-        write = partial(self._write, self._waiting, self._size)
-        self._waiting, self._size = deque(), 0
-        return partial(self._guarded, write, None)
-
-    def _write(self, batch: Iterable[Statement], size: int, database: sqlite3.Connection) -> None:
-        """Write a batch, and drop the oldest beyond the bounds."""
-        for statement, values in batch:
-            database.execute(statement, values)
-        self._untrimmed += size
-        is_much = self._untrimmed >= self.max_bytes // 8  # not each time: it reads the whole index
-        most = {"told": self.max_bytes * 7 // 8, "asked": self.max_bytes // 8, "execution": MOST_EXECUTIONS}
-        for table, columns in _TRIMMED.items():
-            database.execute(_TOO_OLD.format(table, *columns), (time.time() - self.max_age,))
-            if is_much:
+        def work(database: sqlite3.Connection) -> None:
+            for statement, values in batch:
+                database.execute(statement, values)
+            for statement in _TOO_OLD:
+                database.execute(statement, (time.time() - self.max_age,))
+            self._untrimmed += size
+            if self._untrimmed >= self.max_bytes // 8:  # not each time: it reads the whole index
                 self._untrimmed = 0.0
-                database.execute(_TOO_MUCH.format(table, *columns), (most[table],))
+                database.execute(_TOO_MUCH, (self.max_bytes,))
+                database.execute(_TOO_MANY, (MOST_EXECUTIONS,))
+
+        self._guarded(work, None)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What the work comes to with the file, which is kept open; in the lane."""
@@ -236,26 +207,23 @@ class Recorder:
 
     async def missed(self, session: str) -> list[Message]:
         """What this session missed, in order; it has it then."""
-        whose = "WHERE session = ? AND missed", (session,)
 
         def work(database: sqlite3.Connection) -> list[Message]:
-            found = _messages(database, *whose)
-            database.execute(f"UPDATE told SET missed = 0 {whose[0]}", whose[1])  # noqa: S608
+            found = _messages(database, "session = ? AND missed", session)
+            database.execute("UPDATE message SET missed = 0 WHERE session = ?", (session,))
             return found
 
         return await self._read(work, [])
 
-    async def open_requests(self, session: str) -> list[Request]:
+    async def open_requests(self, session: str) -> list[Message]:
         """What this session asked and was never answered."""
-        return await self._read(
-            lambda database: _requests(database, "WHERE session = ? AND NOT ended", (session,)), []
-        )
+        return await self._read(lambda database: _messages(database, _OPEN, session), [])
 
     async def told(self, request: str) -> list[Message]:
         """What it told of a request."""
-        return await self._read(lambda database: _messages(database, "WHERE request = ?", (request,)), [])
+        return await self._read(lambda database: _messages(database, "request = ?", request), [])
 
-    async def executions(self, cells: Container[str]) -> list[tuple[Request, list[Message]]]:
+    async def executions(self, cells: Container[str]) -> list[tuple[Message, list[Message]]]:
         """The last that was executed of each of these cells, with what came of it."""
         return await self._read(lambda database: list(executions(database, cells)), [])
 
@@ -272,10 +240,9 @@ class Recorder:
         """What the work comes to when all that waits is written."""
         if not self.max_bytes:
             return otherwise
-        write = self._write_what_waits()
 
         def both() -> T:
-            write()
+            self._write()
             return self._guarded(work, otherwise)
 
         try:
@@ -287,7 +254,7 @@ class Recorder:
     def remove(self) -> None:
         """The kernel is no more: forget all of it."""
         self.max_bytes = 0
-        self._write_what_waits()  # by nobody
+        self._take()
         self._lane.begin(self._unlink)
 
     def _unlink(self) -> None:
@@ -296,9 +263,9 @@ class Recorder:
                 Path(f"{self.file}{suffix}").unlink()
 
 
-def file_of(state_dir: str, id_: str) -> Path:
+def file_of(state_dir: str, id_: str) -> str:
     """Where a kernel is recorded, as the daemon tells of its directory and of the kernel."""
-    return Path(state_dir, "recorder", f"{id_}.sqlite")
+    return str(Path(state_dir, "recorder", f"{id_}.sqlite"))
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -314,25 +281,20 @@ def connect(file: Path) -> sqlite3.Connection:
     return database
 
 
-def _messages(database: sqlite3.Connection, which: str, values: tuple[str, ...]) -> list[Message]:
-    found = database.execute(f"SELECT * FROM told {which} ORDER BY rowid", values)  # noqa: S608
+def _messages(database: sqlite3.Connection, which: str, *values: str) -> list[Message]:
+    found = database.execute(f"SELECT * FROM message WHERE {which} ORDER BY rowid", values)  # noqa: S608
     return list(map(Message._make, found))
-
-
-def _requests(database: sqlite3.Connection, which: str = "", values: tuple[str, ...] = ()) -> list[Request]:
-    found = database.execute(f"SELECT * FROM asked {which} ORDER BY rowid", values)  # noqa: S608
-    return list(map(Request._make, found))
 
 
 def executions(
     database: sqlite3.Connection, cells: Container[str] | None = None
-) -> Iterator[tuple[Request, list[Message]]]:
-    """What was executed, the oldest first, with what came of it; of ``cells`` the last of each.
+) -> Iterator[tuple[Message, list[Message]]]:
+    """What was asked to be executed, the oldest first, with what came of it; of ``cells`` the last of each.
 
     Raises sqlite3.Error.
     """
-    asked = _requests(database)
+    asked = _messages(database, "kind = 'execute_request'")
     if cells is not None:
-        asked = list({request.cell: request for request in asked if request.cell in cells}.values())
-    for request in asked:
-        yield request, _messages(database, "WHERE request = ?", (request.id,))
+        asked = list({each.cell: each for each in asked if each.cell in cells}.values())
+    for each in asked:
+        yield each, _messages(database, "request = ? AND channel = 'iopub'", each.request)

@@ -27,7 +27,7 @@ Fields = dict[str, Any]
 _KEPT = {
     "views": (
         *("id", "name", "display_name", "language", "launch"),
-        *("connection_file", "on_client_shutdown"),
+        *("connection_file", "on_client_shutdown", "recorder", "record"),
     ),
     "sessions": ("session_id", "path", "name", "type", "kernel_id"),
 }
@@ -41,10 +41,8 @@ class Remembered:
         self._file = Path(jupyter_data_dir()) / "kernel-supervisor" / f"server-{which}.json"
         self._content: dict[str, list[Fields]] = {"views": [], "sessions": []}
         try:
-            content = json.loads(self._file.read_bytes())
+            content = json.loads(self._file.read_bytes()) if self._file.exists() else self._content
             self._content = {key: _rows(key, content[key]) for key in _KEPT}
-        except FileNotFoundError:
-            pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("cannot read %s, open pages must be reloaded: %s", self._file, error)
 

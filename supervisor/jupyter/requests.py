@@ -6,22 +6,19 @@ the kernel's answer, or one in its place that tells why none will come.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from tornado.ioloop import IOLoop
-
-from supervisor.jupyter.recorder import Message, Recorder, Request
+from supervisor.jupyter.recorder import Message, Recorder
 
 Fields = dict[str, Any]
 
 # What a message may be that is none.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, struct.error)
-# What may wait for a kernel that is not up, or for its answer; requests, and bytes of the first.
+# What may wait for an answer of a kernel.
 MOST_OPEN = 1000
-MOST_HELD = 64 << 20
 
 _LOST = "its answer came while no server was there to hear it"
 
@@ -37,141 +34,97 @@ def error_of(reason: str) -> Fields:
 
 
 class Asked(NamedTuple):
-    """A request, as it was asked by the page of a session."""
+    """What the page of a session asked; ``is_gone``: through a server that is gone, as the answer is."""
 
     session: str
     channel: str
     header: Fields
+    is_request: bool = True
+    is_cell: bool = False
+    is_gone: bool = False
 
+    @classmethod
+    def of(cls, session: str, channel: str, parts: list[bytes]) -> Asked:
+        """Raises one of MALFORMED."""
+        header, content = json.loads(parts[0]), json.loads(parts[3])
+        is_request = channel != "stdin" and header["msg_type"].endswith("_request") and header["msg_id"]
+        is_cell = header["msg_type"] == "execute_request" and not content.get("silent")
+        return cls(session, channel, header, bool(is_request), is_cell)
 
-class Kernel(Protocol):
-    """What is asked of the kernel whose requests they are."""
-
-    kernel_name: str
-    execution_state: str
-    reason: str
-    recorder: Recorder
-    run: Any
-    up: asyncio.Event
-
-    def tell(
-        self, session: str, kind: str, content: Fields, asked: Fields | None = None, channel: str = "iopub"
-    ) -> None:
-        """Say in the kernel's place what it cannot say, to the page of a session, or for it."""
+    @property
+    def is_execution(self) -> bool:
+        """Whether a cell waits for it, or a client that executes silently."""
+        return bool(self.header["msg_type"] == "execute_request")
 
 
 class Requests:
-    """The open requests of one kernel."""
+    """The open requests of one kernel; ``tell`` says in its place what it cannot say."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, recorder: Recorder, tell: Callable[..., None]) -> None:
+        self._recorder, self._tell = recorder, tell
         self._open: dict[tuple[str, str], Asked] = {}
-        # Of those, the ones that were asked through a server that is gone: their answer went to it.
-        self._unheard: set[tuple[str, str]] = set()
-        # What came while there was no run: session, channel, parts.
-        self._held: list[tuple[str, str, list[bytes]]] = []
 
-    def ask(self, session: str, channel: str, parts: list[bytes]) -> None:
-        """Pass it on, or keep it until the kernel is up again."""
-        try:
-            header, metadata, content = (json.loads(parts[index]) for index in (0, 2, 3))
-            asks = channel != "stdin" and header["msg_type"].endswith("_request") and header["msg_id"]
-        except MALFORMED:
-            return  # not a message
-        asked, kernel = Asked(session, channel, header), self._kernel
-        if kernel.run is not None and kernel.up.is_set():
-            if asks:
-                self._note(asked, metadata, content)
-            kernel.run.send(channel, parts)
-        elif kernel.execution_state != "dead" and self._has_room(parts):
-            self._held.append((session, channel, parts))
-        elif asks:
-            self._give_up(asked, kernel.reason or f"{kernel.kernel_name} is not running")
-
-    def _has_room(self, parts: list[bytes]) -> bool:
-        held = [parts, *(parts for _, _, parts in self._held)]
-        return len(held) <= MOST_OPEN and sum(len(part) for parts in held for part in parts) <= MOST_HELD
-
-    def _note(self, asked: Asked, metadata: Fields, content: Fields) -> None:
+    def note(self, asked: Asked, parts: list[bytes]) -> None:
+        """The kernel is being asked this."""
+        if not asked.is_request:
+            return
         if len(self._open) >= MOST_OPEN:
-            oldest = next(iter(self._open))  # a kernel that does not answer such
-            self._open.pop(oldest)
-            self._unheard.discard(oldest)
+            del self._open[next(iter(self._open))]  # a kernel that does not answer such
         self._open[key_of(asked.header)] = asked
-        if asked.header["msg_type"] == "execute_request" and not content.get("silent"):
-            header = json.dumps(asked.header)
-            cell, code = str(metadata.get("cellId") or ""), str(content.get("code"))
-            self._kernel.recorder.ask(Request(asked.header["msg_id"], asked.session, cell, header, code))
-
-    def release(self) -> None:
-        """What was kept is asked, or refused."""
-        held, self._held = self._held, []
-        for each in held:
-            self.ask(*each)
+        if asked.is_cell:
+            self._recorder.add("shell", asked.session, asked.header, asked.header, parts, missed=False)
 
     def hear(self, channel: str, parent: Fields) -> str:
         """The kernel has said something in answer to a request; the session whose it is."""
         key = key_of(parent)
         asked = self._open.get(key)
         if asked is not None and channel in ("shell", "control"):
-            self._close(key, asked)
+            del self._open[key]
         return asked.session if asked is not None else key[0]
-
-    def _close(self, key: tuple[str, str], asked: Asked) -> None:
-        self._open.pop(key, None)
-        self._unheard.discard(key)
-        if asked.header["msg_type"] == "execute_request":
-            self._kernel.recorder.end(key[1])  # of the others nothing is on record
 
     def end(self, reason: str) -> set[str]:
         """The run is over, for this reason: every request is answered; the sessions whose cells tell it."""
         told = set()
         for asked in list(self._open.values()):
-            is_execution = asked.header["msg_type"] == "execute_request"
-            if is_execution and asked.session in told:
+            if asked.is_execution and asked.session in told:
                 self._answer(asked, {"status": "aborted"})
             else:
-                self._give_up(asked, reason)
-            if is_execution:
+                self.give_up(asked, reason)
+            if asked.is_execution:
                 told.add(asked.session)
         return told
 
     async def resume(self, session: str) -> None:
         """Learn what this session asked through a server that is gone."""
-        for request in await self._kernel.recorder.open_requests(session):
-            asked = Asked(session, "shell", json.loads(request.header))
-            if self._open.setdefault(key_of(asked.header), asked) is asked:
-                self._unheard.add(key_of(asked.header))
-        self.settle()
+        for request in await self._recorder.open_requests(session):
+            header = request.said(0)
+            self._open.setdefault(key_of(header), Asked(session, "shell", header, is_gone=True))
 
-    def settle(self) -> None:
+    async def settle(self, state: Callable[[], str]) -> None:
         """Something has ended: see to what was asked through a server that is gone."""
-        if self._unheard:
-            IOLoop.current().spawn_callback(self._settle)
-
-    async def _settle(self) -> None:
-        for key in list(self._unheard):
-            told = await self._kernel.recorder.told(key[1])
-            if key not in self._unheard:
+        for key, asked in list(self._open.items()):
+            told = await self._recorder.told(key[1]) if asked.is_gone else []
+            if not asked.is_gone or self._open.get(key) is not asked:
                 continue
             if any(message.kind == "status" and "idle" in message.content.values() for message in told):
-                self._answer(self._open[key], _reply_of(told))
-            elif self._kernel.execution_state in ("idle", "dead"):
-                self._give_up(self._open[key], _LOST)
+                self._answer(asked, _reply_of(told))
+            elif state() in ("idle", "dead"):
+                self.give_up(asked, _LOST)
 
-    # In the kernel's place
-
-    def _give_up(self, asked: Asked, reason: str) -> None:
+    def give_up(self, asked: Asked, reason: str) -> None:
+        """No kernel will answer it, for this reason."""
+        if not asked.is_request:
+            return
         error = error_of(reason)
-        if asked.header["msg_type"] == "execute_request":
-            self._kernel.tell(asked.session, "error", error, asked.header)
+        if asked.is_execution:
+            self._tell(asked.session, "error", error, asked.header)
         self._answer(asked, {"status": "error", "execution_count": 0, "user_expressions": {}, **error})
 
     def _answer(self, asked: Asked, content: Fields) -> None:
-        self._close(key_of(asked.header), asked)
+        self._open.pop(key_of(asked.header), None)
         kind = asked.header["msg_type"].replace("_request", "_reply")
-        self._kernel.tell(asked.session, kind, content, asked.header, asked.channel)
-        self._kernel.tell(asked.session, "status", {"execution_state": "idle"}, asked.header)
+        self._tell(asked.session, kind, content, asked.header, asked.channel)
+        self._tell(asked.session, "status", {"execution_state": "idle"}, asked.header)
 
 
 def _reply_of(told: list[Message]) -> Fields:

@@ -15,10 +15,8 @@ from supervisor.jupyter.kernels import SupervisedKernel
 
 Fields = dict[str, Any]
 
-_RESTORE = """
-INSERT INTO session SELECT :session_id, :path, :name, :type, :kernel_id
-WHERE :session_id NOT IN (SELECT session_id FROM session)
-"""
+_REMOVE = "DELETE FROM session WHERE session_id = :session_id"
+_RESTORE = "INSERT INTO session VALUES (:session_id, :path, :name, :type, :kernel_id)"
 
 
 class SupervisedSessions(SessionManager):  # type: ignore[misc]
@@ -26,38 +24,26 @@ class SupervisedSessions(SessionManager):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cursor.executemany(_RESTORE, self.kernel_manager.remembered["sessions"])
+        for statement in (_REMOVE, _RESTORE):  # a file of its own may have them
+            self.cursor.executemany(statement, self.kernel_manager.remembered["sessions"])
 
     def _remember(self) -> None:
         kernels = self.kernel_manager
+        # Whoever has made, changed or deleted one asks for it next, or for all.
         rows = self.cursor.execute("SELECT * FROM session").fetchall()
         kernels.remembered.keep("sessions", [row for row in rows if kernels.of(row["kernel_id"])])
-
-    async def save_session(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a new one."""
-        saved = await super().save_session(*args, **kwargs)
-        self._remember()
-        return saved
-
-    async def update_session(self, session_id: str, **kwargs: Any) -> None:
-        """Keep a changed one."""
-        await super().update_session(session_id, **kwargs)
-        self._remember()
-
-    async def delete_session(self, session_id: str) -> None:
-        """Shut its kernel down, as its file says, and forget it."""
-        await super().delete_session(session_id)
-        self._remember()
 
     async def list_sessions(self) -> list[Fields]:
         """Those that were opened, and one for each running kernel that nobody has opened."""
         found = list(await super().list_sessions())
+        self._remember()
         opened = {session["kernel"]["id"] for session in found}
         kernels = self.kernel_manager.supervised.values()
         return found + [self._own(k) for k in kernels if k.kernel_id not in opened and k.up.is_set()]
 
     async def get_session(self, **kwargs: Any) -> Fields:
         """One of either sort."""
+        self._remember()
         for kernel in self.kernel_manager.supervised.values():
             if kwargs.get("session_id") == _own_id(kernel):
                 return self._own(kernel)

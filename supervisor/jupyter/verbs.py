@@ -12,14 +12,14 @@ import sys
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from supervisor.cli.asking import client_of, get, one
+from supervisor.cli.execute import Printer
 from supervisor.cli.exits import DONE, FAILED, Quit
-from supervisor.cli.screen import Shown, say, say_json, tell
+from supervisor.cli.screen import say, say_json, tell
 from supervisor.control.client import STATUS_PATH
 from supervisor.disk.files import write_atomically
 
@@ -45,12 +45,7 @@ def _check_needed() -> None:
 def jupyter(arguments: Namespace) -> int:
     """Carry out one of the actions of ``jupyter``."""
     _check_needed()
-    actions: dict[str, Callable[[Namespace], int]] = {
-        "enable": _enable,
-        "disable": _disable,
-        "status": _tell,
-        "kernelspecs": _kernelspecs,
-    }
+    actions = {"enable": _enable, "disable": _disable, "status": _tell, "kernelspecs": _kernelspecs}
     try:
         return actions[arguments.action](arguments)
     except OSError as error:
@@ -98,6 +93,7 @@ def _disable(arguments: Namespace) -> int:
 
 def _tell(arguments: Namespace) -> int:
     """Whether it works, and where it does not."""
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_core.paths import jupyter_config_path
 
     from supervisor.jupyter.extension import foreign_supervisor, version_of
@@ -110,53 +106,43 @@ def _tell(arguments: Namespace) -> int:
         found["daemon"] = f"answers, with {len(found['kernels'])} kernels"
     except Exception as error:
         found |= {"kernels": None, "daemon": f"does not answer: {error}"}
-    found["kernelspecs"] = sorted(file.parent.name for file in _ours())
+    found["kernelspecs"] = _ours(KernelSpecManager())
     found["problem"] = foreign_supervisor() or (None if found["enabled"] else _NOT_ENABLED)
-    lines = [
-        f"{key:<16}{', '.join(value) if isinstance(value, list) else value}"
-        for key, value in found.items()
-        if value
-    ]
-    tell(found, lines, as_json=arguments.json)
+    texts = {
+        key: value if isinstance(value, str) else ", ".join(value) for key, value in found.items() if value
+    }
+    tell(found, [f"{key:<16}{text}" for key, text in texts.items()], as_json=arguments.json)
     return DONE if found["kernels"] is not None and not found["problem"] else FAILED
 
 
 # Kernelspecs, for what runs without a server
 
 
-def _ours(*directories: str) -> Iterator[Path]:
-    """The kernelspecs that were written by us, below these directories or all that Jupyter looks at."""
-    from jupyter_core.paths import jupyter_path
-
+def _ours(specs: Any) -> list[str]:
+    """The kernelspecs that were written by us, of those of a KernelSpecManager."""
     from supervisor.jupyter.specs import MARK
 
-    for directory in directories or jupyter_path("kernels"):
-        for file in sorted(Path(directory).glob("*/kernel.json")):
-            try:
-                if MARK in json.loads(file.read_bytes()).get("metadata", {}):
-                    yield file
-            except (OSError, ValueError, AttributeError):
-                continue
+    return sorted(name for name, it in specs.get_all_specs().items() if MARK in it["spec"]["metadata"])
 
 
 def _kernelspecs(arguments: Namespace) -> int:
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_core.paths import jupyter_data_dir
 
     from supervisor.jupyter.specs import spec_of
 
     base = Path(arguments.prefix) / "share" / "jupyter" if arguments.prefix else Path(jupyter_data_dir())
     directory = base / "kernels"
-    before = {file.parent.name: file for file in _ours(str(directory))}
-    written = []
+    specs = KernelSpecManager(kernel_dirs=[str(directory)], ensure_native_kernel=False)
+    before, written = _ours(specs), []
     for view in _kernels(arguments):
         name = view["name"].lower()
         if (directory / name).exists() and name not in before:
             name += "-supervised"  # the name is somebody else's
         _write(directory / name / "kernel.json", spec_of(view, **_named(arguments)).to_dict())
         written.append(name)
-    for name in before.keys() - set(written):
-        before[name].unlink()
-        before[name].parent.rmdir()
+    for name in set(before) - set(written):
+        specs.remove_kernel_spec(name)
     say(f"{directory}: {', '.join(written) or 'none'}")
     return DONE
 
@@ -174,10 +160,9 @@ def serve(arguments: Namespace) -> int:
     if arguments.print_unit:
         from supervisor.cli.unit import serving
 
-        chosen = {"port": arguments.port, "ip": arguments.ip, "root": arguments.root or Path.cwd()}
-        chosen |= {"allow-origin": arguments.allow_origin, "token-file": arguments.token_file}
-        chosen |= {"socket": arguments.socket, "config": arguments.config}
-        words = [f"--{key}={value}" for key, value in chosen.items() if value]
+        arguments.root = arguments.root or Path.cwd()
+        chosen = ("port", "ip", "root", "allow_origin", "token_file", "socket", "config")
+        words = [f"--{key.replace('_', '-')}={value}" for key in chosen if (value := getattr(arguments, key))]
         sys.stdout.write(serving((sys.executable, "-m", "supervisor", "serve", *words)))
         return DONE
     _check_needed()
@@ -198,30 +183,23 @@ def replay(arguments: Namespace) -> int:
 
     client = client_of(arguments)
     view, state_dir = one(client, arguments.name), get(client, STATUS_PATH)["state_dir"]
-    file = file_of(state_dir, view["id"])
+    file = Path(file_of(state_dir, view["id"]))
     if not file.exists():
         raise Quit(FAILED, f"nothing is recorded of {view['name']}", "a Jupyter server records while it runs")
     try:
         found = deque(executions(connect(file)), arguments.number)
     except (sqlite3.Error, OSError) as error:
         raise Quit(FAILED, f"{file}: {error}") from None
+    printer = Printer(is_raw=False)
     for request, messages in found:
-        told = [{"kind": message.kind, "content": message.content} for message in messages]
+        code = str(request.content.get("code"))
         if arguments.json:
-            say_json({"at": request.at, "code": request.code, "cell": request.cell, "told": told})
-        else:
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(request.at))
-            code = request.code.replace("\n", "\n... ")
-            gave = "".join(text_of(message.kind, message.content) for message in messages)
-            sys.stdout.write(Shown().of(f"# {when}\n>>> {code}\n{gave}", ends=True))
+            told = [{"kind": message.kind, "content": message.content} for message in messages]
+            say_json({"at": request.at, "code": code, "cell": request.cell, "told": told})
+            continue
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(request.at))
+        lines = code.replace("\n", "\n... ")
+        printer.show("stream", {"text": f"# {when}\n>>> {lines}\n"})
+        for message in messages:
+            printer.show(message.kind, message.content)
     return DONE
-
-
-def text_of(kind: str, content: Fields) -> str:
-    """A message as text; empty for one that shows nothing."""
-    if kind == "stream":
-        return str(content.get("text", ""))
-    if kind in ("execute_result", "display_data"):
-        data = content.get("data", {})
-        return f"{data.get('text/plain', '(' + ', '.join(data) + ')')}\n"
-    return "\n".join(map(str, content.get("traceback", []))) + "\n" if kind == "error" else ""

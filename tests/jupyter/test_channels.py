@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 
 from tests.e2e.daemon import wait_for
-from tests.jupyter.lab import Server
+from tests.jupyter.lab import Server, until_there
 from tests.jupyter.sockets import PATIENCE, connect, execute, read_until, read_until_ended, request
 
 
@@ -89,16 +90,22 @@ def test_a_connection_of_the_same_session_takes_the_place_of_one_that_is_half_op
     wait_for(lambda: before == serve.kernel("robot")["connections"], "both have gone")
 
 
-def test_a_client_that_was_cut_off_finds_the_rest_of_its_cell_and_its_answer(serve: Server) -> None:
-    session = uuid.uuid4().hex
+def test_a_client_that_was_cut_off_finds_the_rest_of_its_cell_and_its_answer(
+    serve: Server, tmp_path: Path
+) -> None:
+    session, go_on = uuid.uuid4().hex, tmp_path / "go-on"
+    before = serve.kernel("robot")["connections"]
+    is_idle = lambda: serve.kernel("robot")["execution_state"] == "idle"  # noqa: E731
+    is_cut_off = lambda: serve.kernel("robot")["connections"] == before  # noqa: E731
 
     async def work() -> tuple[list[str], str]:
         client = await connect(serve, session=session)
-        code = "import time\nfor i in range(30): print(i, flush=True); time.sleep(0.1)"
+        code = f"print('begun', flush=True)\n{until_there(go_on)}for i in range(30): print(i, flush=True)"
         await client.write_message(request(code, session=session), binary=True)
-        told = await read_until(client, lambda message: "3\n" in message.text)
+        told = await read_until(client, lambda message: "begun" in message.text)
         client.protocol.stream.close()
-        is_idle = lambda: serve.kernel("robot")["execution_state"] == "idle"  # noqa: E731
+        await asyncio.to_thread(wait_for, is_cut_off, "the server has noticed")
+        go_on.touch()
         await asyncio.to_thread(wait_for, is_idle, "it ends meanwhile")
         client = await connect(serve, session=session)
         rest = await read_until_ended(client)
@@ -106,4 +113,4 @@ def test_a_client_that_was_cut_off_finds_the_rest_of_its_cell_and_its_answer(ser
         shown = "".join(message.text for message in told + rest if message.kind == "stream")
         return shown.split(), next(m.content["status"] for m in rest if m.kind == "execute_reply")
 
-    assert ([str(i) for i in range(30)], "ok") == asyncio.run(work())
+    assert (["begun", *map(str, range(30))], "ok") == asyncio.run(work())

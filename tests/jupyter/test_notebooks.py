@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
-from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 
-from supervisor.jupyter.notebooks import outputs_of
+from supervisor.jupyter.notebooks import results_of
 from supervisor.jupyter.recorder import Message
 
 
 def message(kind: str, **content: Any) -> Message:
-    parts = [b"{}", b"{}", b"{}", json.dumps(content).encode()]
-    frames = serialize_msg_to_ws_v1(parts, "iopub")
-    return Message.of("iopub", "s", {"msg_id": "m", "msg_type": kind}, {"msg_id": "r"}, frames)
+    return of(kind, json.dumps(content).encode())
+
+
+def of(kind: str, content: bytes) -> Message:
+    packed = msgspec.msgpack.encode([b"{}", b"{}", b"{}", content])
+    return Message("m", "iopub", "s", "r", kind, missed=False, packed=packed, at=0.0)
 
 
 def said(text: str, name: str = "stdout") -> Message:
@@ -27,7 +30,7 @@ def shown(text: str) -> Message:
 
 
 def texts(*messages: Message) -> list[tuple[str, str]]:
-    found = outputs_of(messages)
+    found = results_of(messages)["outputs"]
     return [(it["output_type"], it.get("text") or it["data"]["text/plain"]) for it in found]
 
 
@@ -61,10 +64,20 @@ def test_a_result_and_an_error_are_outputs_and_states_are_none() -> None:
     error = message("error", ename="E", evalue="e", traceback=["t"])
     quiet = [message("status", execution_state="busy"), message("execute_input", code="1", execution_count=7)]
 
-    assert [
+    outputs = [
         {"output_type": "execute_result", "data": {"text/plain": "2"}, "metadata": {}, "execution_count": 7},
         {"output_type": "error", "ename": "E", "evalue": "e", "traceback": ["t"]},
-    ] == outputs_of([*quiet, result, error])
+    ]
+    assert {"outputs": outputs, "execution_count": 7} == results_of([*quiet, result, error])
+
+
+def test_what_is_shown_is_changed_where_it_is() -> None:
+    known = {"metadata": {}, "transient": {"display_id": "d"}}
+    first, last = ({"data": {"text/plain": text}, **known} for text in "xy")
+
+    assert [("display_data", "y"), ("stream", "a")] == texts(
+        message("display_data", **first), said("a"), message("update_display_data", **last)
+    )
 
 
 def test_an_output_without_metadata_is_one() -> None:
@@ -86,7 +99,6 @@ def test_an_odd_output_keeps_no_notebook_from_being_opened(kind: str, content: d
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"1", b"[" * 100_000, b""])
 def test_a_message_without_content_is_no_output(content: bytes) -> None:
-    frames = serialize_msg_to_ws_v1([b"{}", b"{}", b"{}", content], "iopub")
-    odd = Message.of("iopub", "s", {"msg_type": "stream"}, {"msg_id": "r"}, frames)
+    odd = of("stream", content)
 
     assert [("stream", "a")] == texts(odd, said("a"), odd)

@@ -12,10 +12,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 
 from supervisor.jupyter import recorder
-from supervisor.jupyter.recorder import Message, Recorder, Request
+from supervisor.jupyter.recorder import Recorder
 from tests.waiting import until
 
 MAX_BYTES = 1 << 20
@@ -39,34 +38,46 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     monkeypatch.setattr(recorder, "connect", hang)
     monkeypatch.setattr(recorder, "PATIENCE", 0.1)
-    monkeypatch.setattr(recorder, "BATCH_INTERVAL", 0.0)
     yield answers
     answers.set()
 
 
-def message(number: int, *, size: int = 0, missed: bool = True) -> Message:
+def add(recording: Recorder, number: int, *, size: int = 0, missed: bool = True) -> None:
     header = {"msg_id": f"m{number}", "msg_type": "stream"}
     content = json.dumps({"text": f"{number}" + "x" * size}).encode()
-    frames = serialize_msg_to_ws_v1([json.dumps(header).encode(), b"{}", b"{}", content, b"\xff"], "iopub")
-    made = Message.of("iopub", "session", header, {"msg_id": "r"}, frames)
-    return made._replace(missed=missed)
+    parts = [json.dumps(header).encode(), b"{}", b"{}", content, b"\xff"]
+    recording.add("iopub", "session", header, {"msg_id": "r"}, parts, missed=missed)
+
+
+def ask(recording: Recorder, id_: str, code: str = "1 + 1") -> None:
+    header = {"msg_id": id_, "msg_type": "execute_request"}
+    parts = [json.dumps(part).encode() for part in (header, {}, {"cellId": "cell"}, {"code": code})]
+    recording.add("shell", "session", header, header, parts, missed=False)
+
+
+def answer(recording: Recorder, id_: str) -> None:
+    header = {"msg_id": f"reply to {id_}", "msg_type": "execute_reply"}
+    recording.add("shell", "session", header, {"msg_id": id_}, [b"{}"] * 4, missed=False)
 
 
 async def test_what_a_session_missed_comes_once_in_order_and_whole(recording: Recorder) -> None:
     for number in range(3):
-        recording.add(message(number, missed=number != 1))
+        add(recording, number, missed=number != 1)
 
     assert ["0", "2"] == [missed.content["text"] for missed in await recording.missed("session")]
     assert [] == await recording.missed("session")
 
 
-def test_a_message_has_the_parts_that_it_was_made_of() -> None:
-    assert [b"{}", b"{}", b'{"text": "7"}', b"\xff"] == message(7).parts[1:]
+async def test_a_message_has_the_parts_that_it_was_made_of(recording: Recorder) -> None:
+    add(recording, 7)
+
+    (found,) = await recording.missed("session")
+    assert [b"{}", b"{}", b'{"text": "7"}', b"\xff"] == found.parts[1:]
 
 
 async def test_of_more_than_there_is_room_for_the_newest_is_kept(recording: Recorder) -> None:
     for number in range(40):
-        recording.add(message(number, size=MAX_BYTES // 20))
+        add(recording, number, size=MAX_BYTES // 20)
         await recording.flush()
 
     kept = [int(missed.content["text"].rstrip("x")) for missed in await recording.missed("session")]
@@ -76,14 +87,14 @@ async def test_of_more_than_there_is_room_for_the_newest_is_kept(recording: Reco
 
 async def test_what_was_answered_is_open_no_more(recording: Recorder) -> None:
     for id_ in ("one", "two"):
-        recording.ask(Request(id_, "session", "cell", "{}", "1 + 1"))
-    recording.end("one")
+        ask(recording, id_)
+    answer(recording, "one")
 
     assert ["two"] == [request.id for request in await recording.open_requests("session")]
 
 
 async def test_no_page_waits_for_a_disk_that_hangs(recording: Recorder, disk: threading.Event) -> None:
-    recording.add(message(1))
+    add(recording, 1)
 
     async with asyncio.timeout(5):
         assert [] == await recording.missed("session")
@@ -96,8 +107,8 @@ async def test_what_waits_for_a_disk_that_hangs_is_bounded(
     tracemalloc.start()
     try:
         for number in range(50):
-            recording.add(message(number, size=MAX_BYTES // 2))
-            recording.ask(Request(f"{number}", "session", "", "{}", ""))
+            add(recording, number, size=MAX_BYTES // 2)
+            ask(recording, f"{number}")
             await asyncio.sleep(0)  # in which it would write
         waiting, _ = tracemalloc.get_traced_memory()
     finally:
@@ -110,16 +121,16 @@ async def test_a_file_that_is_none_of_ours_is_made_anew(recording: Recorder) -> 
     recording.file.parent.mkdir()
     recording.file.write_bytes(b"no database" * 1000)
 
-    recording.add(message(1))
+    add(recording, 1)
     await recording.flush()
-    recording.add(message(2))
+    add(recording, 2)
 
     assert ["2"] == [missed.content["text"] for missed in await recording.missed("session")]
 
 
 async def test_a_file_that_is_broken_while_it_is_written_is_made_anew(recording: Recorder) -> None:
     for number in range(20):
-        recording.add(message(number, size=20_000))
+        add(recording, number, size=20_000)
     await recording.flush()
     assert recording._database is not None
     recording._database.close()
@@ -131,7 +142,7 @@ async def test_a_file_that_is_broken_while_it_is_written_is_made_anew(recording:
         file.write(b"\xa5" * (size - 4096))
 
     for number in range(20, 25):  # whoever hears of it first
-        recording.add(message(number))
+        add(recording, number)
         await recording.flush()
 
     assert "24" == (await recording.missed("session"))[-1].content["text"]
@@ -139,11 +150,11 @@ async def test_a_file_that_is_broken_while_it_is_written_is_made_anew(recording:
 
 async def test_a_file_that_cannot_be_written_costs_what_is_recorded_and_no_more(recording: Recorder) -> None:
     recording.file.mkdir(parents=True)
-    recording.add(message(1))
+    add(recording, 1)
     assert [] == await recording.missed("session")
 
     recording.file.rmdir()
-    recording.add(message(2))
+    add(recording, 2)
 
     assert ["2"] == [missed.content["text"] for missed in await recording.missed("session")]
 
@@ -159,27 +170,27 @@ async def test_a_disk_that_is_full_costs_what_does_not_fit(
         return database
 
     monkeypatch.setattr(recorder, "connect", cramped)
-    recording.add(message(1))
+    add(recording, 1)
     await recording.flush()
-    recording.add(message(2, size=500_000))
+    add(recording, 2, size=500_000)
     await recording.flush()
     most[0] = 1_000_000  # there is room again
 
-    recording.add(message(3))
+    add(recording, 3)
 
     assert ["1", "3"] == [missed.content["text"] for missed in await recording.missed("session")]
 
 
 async def test_one_that_is_larger_than_the_record_pushes_nothing_out(recording: Recorder) -> None:
-    recording.add(message(1))
-    recording.add(message(2, size=2 * MAX_BYTES))
+    add(recording, 1)
+    add(recording, 2, size=2 * MAX_BYTES)
 
     assert ["1"] == [missed.content["text"] for missed in await recording.missed("session")]
 
 
 async def test_the_code_of_requests_is_bounded_too(recording: Recorder) -> None:
     for number in range(20):
-        recording.ask(Request(f"{number}", "session", "cell", "{}", "x" * (MAX_BYTES // 20)))
+        ask(recording, f"{number}", "x" * (MAX_BYTES // 20))
         await recording.flush()
 
     kept = [int(request.id) for request in await recording.open_requests("session")]
@@ -187,26 +198,37 @@ async def test_the_code_of_requests_is_bounded_too(recording: Recorder) -> None:
     assert MAX_BYTES // 4 > len(kept) * MAX_BYTES // 20 > 0
 
 
+async def test_what_was_asked_stays_when_what_came_of_it_is_too_much(recording: Recorder) -> None:
+    ask(recording, "answered")
+    answer(recording, "answered")
+    ask(recording, "open")
+    for number in range(40):
+        add(recording, number, size=MAX_BYTES // 20)
+        await recording.flush()
+
+    assert ["open"] == [request.id for request in await recording.open_requests("session")]
+
+
 @pytest.mark.parametrize("texts", [("\ud800", "x"), ("x", "\ud800")])
 async def test_what_is_no_text_is_recorded_as_what_can_be(
     recording: Recorder, texts: tuple[str, str]
 ) -> None:
-    recording.ask(Request("one", "session", "", "{}", texts[0]))
-    recording.ask(Request("two", "session", "", "{}", texts[1]))
+    for id_ in texts:
+        ask(recording, id_)
 
-    assert {"?", "x"} == {request.code for request in await recording.open_requests("session")}
+    assert {"?", "x"} == {request.id for request in await recording.open_requests("session")}
 
 
 async def test_what_one_server_has_passed_on_is_not_missed_whoever_writes_first(recording: Recorder) -> None:
     other = Recorder("a")
     other.record_to(recording.file, MAX_BYTES, 3600.0)
     for first, second, number in ((recording, other, 1), (other, recording, 2)):
-        first.add(message(number, missed=first is other))
+        add(first, number, missed=first is other)
         await first.flush()
-        second.add(message(number, missed=second is other))
+        add(second, number, missed=second is other)
         await second.flush()
-    recording.add(message(3))
-    other.add(message(3))
+    add(recording, 3)
+    add(other, 3)
     await other.flush()
 
     assert ["3"] == [missed.content["text"] for missed in await recording.missed("session")]
@@ -216,11 +238,11 @@ async def test_a_clock_that_is_set_back_loses_and_turns_round_nothing(recording:
     for number, hours in enumerate((3, -2, 1)):
         now = time.time() + hours * 1000
         with patch.object(time, "time", lambda now=now: now):
-            recording.add(message(number))
-            recording.ask(Request(f"{number}", "session", "cell", "{}", f"{number}"))
+            add(recording, number)
+            ask(recording, f"{number}", f"{number}")
             await recording.flush()
 
-    assert "2" == (await recording.executions(["cell"]))[0][0].code
+    assert "2" == (await recording.executions(["cell"]))[0][0].content["code"]
     assert ["0", "1", "2"] == [missed.content["text"] for missed in await recording.missed("session")]
 
 
@@ -281,7 +303,7 @@ def test_one_that_records_nothing_tells_nothing(tmp_path: Path) -> None:
     async def told() -> list[tuple[float, float]]:
         silent = Recorder("a")
         silent.record_to(tmp_path / "recorder" / "x.sqlite", 0, 1e12)
-        silent.add(message(1))
+        add(silent, 1)
         return await heard(silent, ("busy", 1.0, "x"), ("idle", 2.0, "x"))
 
     assert [] == asyncio.run(told())
@@ -296,12 +318,10 @@ async def test_an_id_of_any_length_takes_little_room(lasting: Recorder) -> None:
 
 
 async def test_nothing_is_left_of_what_is_removed(recording: Recorder) -> None:
-    recording.add(message(1))
+    add(recording, 1)
     await recording.flush()
-    recording.add(message(2))
+    add(recording, 2)
 
     recording.remove()
 
     await until(lambda: not list(recording.file.parent.iterdir()))
-    await asyncio.sleep(0)
-    assert recording._alarm is None

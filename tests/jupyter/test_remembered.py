@@ -18,6 +18,8 @@ VIEW: dict[str, Any] = {
     "launch": "python3",
     "connection_file": "/run/kernel-a.json",
     "on_client_shutdown": "detach",
+    "recorder": {"max_bytes": 0, "max_age": 1.0},
+    "record": "/state/recorder/i.sqlite",
 }
 ROW = {"session_id": "s", "path": "a.ipynb", "name": "", "type": "notebook", "kernel_id": "i"}
 

@@ -13,7 +13,7 @@ from jupyter_server.serverapp import ServerApp
 
 from supervisor.cli.program import main
 from supervisor.jupyter.extension import link
-from supervisor.jupyter.recorder import Recorder, Request
+from supervisor.jupyter.recorder import Recorder
 from supervisor.jupyter.serve import HeadlessServer
 from tests.control.fake_steering import FakeDaemon, FakeSteering
 
@@ -80,7 +80,9 @@ def test_the_last_cells_are_replayed(
     async def record() -> None:
         recording.record_to(directory / "recorder" / "an-id.sqlite", 1 << 20, 3600.0)
         for code in "abc":
-            recording.ask(Request(code, "session", "cell", "{}", code))
+            header = {"msg_id": code, "msg_type": "execute_request"}
+            parts = [json.dumps(part).encode() for part in (header, {}, {"cellId": "cell"}, {"code": code})]
+            recording.add("shell", "session", header, header, parts, missed=False)
         await recording.flush()
 
     asyncio.run(record())
