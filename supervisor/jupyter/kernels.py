@@ -40,12 +40,14 @@ Fields = dict[str, Any]
 
 # How often a new run is asked at most until it is heard on iopub; then, in seconds, between these,
 # until one that cannot be connected to is tried again, for which an order waits for the connection,
-# and for which the end of a run waits until all that it has published is passed on.
+# for which the end of a run waits until all that it has published is passed on, and after which
+# all is heard that it has published.
 MOST_NUDGES = 15
 NUDGE_INTERVAL = 0.2
 RETRY_INTERVAL = 3.0
 UP_PATIENCE = 30.0
 LAST_WORDS_PATIENCE = 0.5
+SETTLE_DELAY = 0.5
 # What may wait for a kernel that is not up.
 MOST_HELD = 1000
 MOST_HELD_BYTES = 64 << 20
@@ -302,8 +304,8 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
             self.ask(*each)
 
     def settle(self) -> None:
-        """See to what was asked through a server that is gone."""
-        IOLoop.current().spawn_callback(self.requests.settle, lambda: self.execution_state)
+        """See to what was asked through a server that is gone; what is published may come after an answer."""
+        IOLoop.current().call_later(SETTLE_DELAY, self.requests.settle, lambda: self.execution_state)
 
     # What the kernel tells.
 

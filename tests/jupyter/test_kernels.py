@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from supervisor.jupyter.daemon import Daemon
 from supervisor.jupyter.kernels import SupervisedKernel
 from supervisor.jupyter.requests import Asked
 from tests.jupyter.test_requests import answer_of, parts
+from tests.waiting import until
 
 
 class Heard:
@@ -114,3 +116,20 @@ async def test_more_than_may_wait_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         ask(kernel, number)
 
     assert answer_of("s", reason="a is not running") == kernel.told
+
+
+async def test_what_is_published_may_be_heard_after_the_kernel_was_found_idle(tmp_path: Path) -> None:
+    kernel, sent = Kernel(), parts("1")
+    kernel.recorder.record_to(tmp_path / "x.sqlite", 1 << 20, 3600.0)
+    header = json.loads(sent[0])
+    kernel.recorder.add("shell", "s", header, header, sent, missed=False)
+    await kernel.requests.resume("s")
+
+    kernel.note_state("idle")
+    for _ in range(2):  # in which it would look
+        await kernel.recorder.flush()
+    idle = [b"{}", b"{}", b"{}", b'{"execution_state": "idle"}']
+    kernel.hear("iopub", {"msg_id": "m", "msg_type": "status"}, header, idle)
+
+    await until(lambda: kernel.told)
+    assert answer_of("s", status="ok") == kernel.told
