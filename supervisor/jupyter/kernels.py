@@ -284,11 +284,12 @@ class SupervisedKernel(ServerKernelManager):  # type: ignore[misc]
     def ask(self, asked: Asked, parts: list[bytes]) -> None:
         """Pass it on, or keep it until the kernel is up again."""
         if self.run is not None and self.up.is_set():
-            self.requests.note(asked, parts)
+            if asked.is_request:
+                self.requests.note(asked, parts)
             self.run.send(asked.channel, parts)
         elif self.execution_state != "dead" and self._has_room(parts):
             self._held.append((asked, parts))
-        else:
+        elif asked.is_request:
             self.requests.give_up(asked, self.reason or f"{self.kernel_name} is not running")
 
     def _has_room(self, parts: list[bytes]) -> bool:
@@ -376,20 +377,18 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
         self.supervised: dict[str, SupervisedKernel] = {}
         self.remembered = Remembered(self.root_dir, self.socket or self.configuration)
         self.daemon = Daemon(self.socket, self.configuration)
-        self._told = ""
+        self._away = ""
         self._following: asyncio.Task[None] | None = None
         self.kernel_spec_manager.supervised = self.supervised
 
     async def follow(self) -> None:
         """Begin to follow the daemon, on the running loop."""
         for view in self.remembered["views"]:
-            self._put({**view, "phase": "unknown", "generation": 0, "want": "up"})
-        self._following = asyncio.create_task(self.daemon.follow(self._looked, self._lost))
+            self._put({**view, "phase": "unknown", "generation": 0})
+        self._following = asyncio.create_task(self.daemon.follow(self._looked, self._note_away))
 
     def _looked(self, status: Fields) -> None:
-        if self._told:
-            self.log.warning("kernel-supervisor: the daemon answers")
-            self._told = ""
+        self._note_away("")
         views = [{**it, "record": file_of(status["state_dir"], it["id"])} for it in status["kernels"]]
         ids = {view["id"] for view in views}
         for kernel in [kernel for kernel in self.supervised.values() if kernel.kernel_id not in ids]:
@@ -398,10 +397,11 @@ class SupervisedKernels(AsyncMappingKernelManager):  # type: ignore[misc]
             self._put(view)
         self.remembered.keep("views", views)
 
-    def _lost(self, reason: str) -> None:
-        if not self._told:
-            self._told = reason
-            self.log.warning("kernel-supervisor: no daemon answers, its kernels go on: %s", reason)
+    def _note_away(self, reason: str) -> None:
+        if bool(reason) != bool(self._away):
+            told = f"no daemon answers, its kernels go on: {reason}" if reason else "the daemon answers"
+            self.log.warning("kernel-supervisor: %s", told)
+        self._away = reason
 
     def _put(self, view: Fields) -> None:
         if (kernel := self.of(view["id"])) is None:

@@ -123,7 +123,3 @@ class SupervisedProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     async def cleanup(self, restart: bool = False) -> None:
         """Nothing is ours to clean up."""
-
-    def get_stable_start_time(self, recommended: float = 10.0) -> float:  # noqa: ARG002
-        """It is up when we attach to it."""
-        return 0.1

@@ -66,8 +66,6 @@ class Requests:
 
     def note(self, asked: Asked, parts: list[bytes]) -> None:
         """The kernel is being asked this."""
-        if not asked.is_request:
-            return
         if len(self._open) >= MOST_OPEN:
             del self._open[next(iter(self._open))]  # a kernel that does not answer such
         self._open[key_of(asked.header)] = asked
@@ -102,9 +100,9 @@ class Requests:
 
     async def settle(self, state: Callable[[], str]) -> None:
         """Something has ended: see to what was asked through a server that is gone."""
-        for key, asked in list(self._open.items()):
-            told = await self._recorder.told(key[1]) if asked.is_gone else []
-            if not asked.is_gone or self._open.get(key) is not asked:
+        for key, asked in [each for each in self._open.items() if each[1].is_gone]:
+            told = await self._recorder.told(key[1])
+            if self._open.get(key) is not asked:
                 continue
             if any(message.kind == "status" and "idle" in message.content.values() for message in told):
                 self._answer(asked, _reply_of(told))
@@ -113,8 +111,6 @@ class Requests:
 
     def give_up(self, asked: Asked, reason: str) -> None:
         """No kernel will answer it, for this reason."""
-        if not asked.is_request:
-            return
         error = error_of(reason)
         if asked.is_execution:
             self._tell(asked.session, "error", error, asked.header)

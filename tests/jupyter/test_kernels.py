@@ -104,6 +104,7 @@ async def test_what_was_kept_for_one_that_is_dead_is_refused_with_the_reason() -
 
     kernel.take(view("stopped"))
     ask(kernel, "2", "t", "debug_request")
+    ask(kernel, "3", "t", "comm_msg")
 
     assert [*answer_of("s", reason="a was stopped."), *answer_of("t", "debug")] == kernel.told
 

@@ -76,13 +76,12 @@ def test_what_is_no_message_is_nothing_that_was_asked(sent: list[bytes]) -> None
         Asked.of("s", "shell", sent)
 
 
-def test_what_is_no_request_has_no_answer(kernel: Kernel, requests: Requests) -> None:
-    for channel, kind in (("stdin", "input_request"), ("shell", "comm_msg")):
-        asked = Asked.of("s", channel, parts("1", kind=kind))
-        requests.note(asked, [])
-        requests.give_up(asked, "it is dead")
+def test_what_is_no_request_has_no_answer() -> None:
+    asked = [("stdin", "input_request"), ("shell", "comm_msg"), ("shell", "complete_request")]
 
-    assert (set(), []) == (requests.end("it died"), kernel.told)
+    assert [False, False, True] == [
+        Asked.of("s", channel, parts("1", kind=kind)).is_request for channel, kind in asked
+    ]
 
 
 def test_an_answer_is_for_the_session_that_asked_and_ends_the_request(
