@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/kernels.toml
 JUPYTER := .jupyter
+# The long ones first, so that none is left over when the others are done.
+EACH := -n 3 --dist loadfile --no-loadscope-reorder tests/soak tests/faults tests/e2e tests/fuzz tests
 QUICK := not systemd and not deb and not image and not vm and not slurm and not slow
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' supervisor/version.py)
 
@@ -26,10 +28,10 @@ lab: $(JUPYTER)/.lab
 		--SupervisedKernels.configuration=$(abspath $(CONFIG)) $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)" $(AGAIN)
+	$(BIN)/python -m pytest $(EACH) -m "$(QUICK)" $(AGAIN)
 
 check: lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)" --cov=supervisor.core --cov-branch --cov-fail-under=100
+	$(BIN)/python -m pytest $(EACH) -m "$(QUICK)" --cov=supervisor.core --cov-branch --cov-fail-under=100
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -94,7 +94,7 @@ async def _answer(method: str, path: str, query: dict[str, list[str]], body: byt
     return reply.status
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(methods, paths, queries, bodies)
 def test_every_request_has_an_answer(
     method: str, path: str, query: dict[str, list[str]], body: bytes
@@ -119,7 +119,7 @@ header_lines = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(head=heads, headers=header_lines, body=st.binary(max_size=100))
 def test_whatever_bytes_a_client_sends_the_next_one_is_served(
     daemon: FakeDaemon, head: bytes, headers: bytes, body: bytes
@@ -136,7 +136,7 @@ def test_whatever_bytes_a_client_sends_the_next_one_is_served(
     assert 200 == ask(daemon, "GET", "/v1/status").status
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(path=st.sampled_from([route.path for route in ROUTES if "shutdown" not in route.path]), query=queries)
 def test_whatever_query_a_client_sends_it_is_answered_in_json(
     daemon: FakeDaemon, path: str, query: dict[str, list[str]]
