@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from supervisor.manager import KernelManager
-from tests.kernels.using import mini
 from tests.manager.managing import Make
 from tests.waiting import DEADLINE, wait_for
 
@@ -65,15 +64,6 @@ def test_a_client_knows_of_life_what_its_manager_knows(make: Make, kind: str) ->
     assert lives(client)
     manager.shutdown_kernel()
     assert not lives(client)
-
-
-def test_a_slow_boot_is_waited_for(make: Make, running: list[Any]) -> None:
-    manager = make(kernel_cmd=mini("--start-delay", "2.5"))
-    manager.start_kernel()
-    running.append(manager.client())
-    running[0].start_channels()
-
-    running[0].wait_for_ready(timeout=DEADLINE)
 
 
 def test_a_client_waits_through_a_restart(make: Make, running: list[Any]) -> None:

@@ -14,7 +14,6 @@ from jupyter_client.multikernelmanager import DuplicateKernelError
 
 from supervisor import AsyncKernelManager, AsyncMultiKernelManager, KernelManager, MultiKernelManager
 from tests.kernels.using import MINI, mini
-from tests.manager.managing import run_program
 from tests.waiting import DEADLINE, wait_for
 
 
@@ -131,18 +130,3 @@ async def test_orders_to_asynchronous_managers_are_awaited() -> None:
     await kernels.shutdown_all(now=True)
 
     assert 0 == len(kernels)
-
-
-def test_they_may_be_shut_down_when_the_program_ends(tmp_path: Path) -> None:
-    program = f"""
-import atexit
-from supervisor import MultiKernelManager
-kernels = MultiKernelManager()
-atexit.register(kernels.shutdown_all)
-for _ in range(3):
-    kernels.start_kernel(kernel_cmd={MINI!r})
-"""
-    done = run_program(program, tmp_path)
-
-    assert (0, "") == (done.returncode, done.stderr)
-    assert [] == list(tmp_path.glob("*.json"))

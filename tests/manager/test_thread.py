@@ -304,36 +304,3 @@ def test_importing_the_package_imports_next_to_nothing(tmp_path: Path) -> None:
     done = run_program(program, tmp_path, timeout=30)
 
     assert ("[]\n", 0) == (done.stdout, done.returncode), done.stderr
-
-
-def test_not_even_a_thread_of_the_operating_system_is_left(tmp_path: Path) -> None:
-    program = f"""
-import time
-from pathlib import Path
-from supervisor.manager import KernelManager
-
-def threads():
-    return len(list(Path("/proc/self/task").iterdir()))
-
-def live():
-    manager = KernelManager(kernel_cmd={MINI!r})
-    manager.start_kernel()
-    manager.wait_ready()
-    assert threads() > before
-    manager.shutdown_kernel()
-
-before = threads()
-live()
-# The one that makes processes lasts: they may have asked to end with it.
-before += 1
-live()
-deadline = time.monotonic() + 30
-while threads() != before and time.monotonic() < deadline:
-    time.sleep(0.01)
-print(threads() - before)
-"""
-    done = run_program(program, tmp_path, "-X", "dev")
-
-    # asyncio's debug mode tells of what a busy machine made slow.
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
-    assert ("0\n", []) == (done.stdout, errors)

@@ -8,112 +8,83 @@ from supervisor.core.telling import LEVELS
 from supervisor.observe.sentence import _WORDS, sentence
 
 RUN: dict[str, Any] = {"kernel": "analysis", "generation": 4, "pid": 4242}
+KILLED = {"signal": "SIGKILL", "cause": "killed"}
+MISSING = {"pid": None, "cause": "not-found", "uptime": 0.0, "detail": "a file is missing"}
+NODE = {"pid": None, "cause": "node-failed", "uptime": 12.3, "detail": "job 7 on n1: NODE_FAIL"}
+READY = {"took": 0.412, "connect": "jupyter console --existing a"}
+REJECTED = {"file": "/k.toml", "mistakes": ["a", "b"], "in_force": "the configuration before it"}
+A = {"kernel": "analysis"}
 
 
 @pytest.mark.parametrize(
-    ("expected", "event"),
+    ("name", "fields", "expected"),
     [
         (
+            "kernel.died",
+            RUN | KILLED | {"uptime": 10920.5},
             "analysis died: killed by SIGKILL after 3 h 2 min (run 4, pid 4242)",
-            {"event": "kernel.died", **RUN, "signal": "SIGKILL", "cause": "killed", "uptime": 10920.5},
         ),
         (
+            "kernel.died",
+            RUN | {"signal": "SIGSEGV", "cause": "crashed", "uptime": 12.3},
             "analysis died: crashed with SIGSEGV after 12 s (run 4, pid 4242)",
-            {"event": "kernel.died", **RUN, "signal": "SIGSEGV", "cause": "crashed", "uptime": 12.3},
         ),
+        ("kernel.died", RUN | KILLED | {"cause": "oom"}, "analysis died: out of memory (run 4, pid 4242)"),
         (
-            "analysis died: out of memory (run 4, pid 4242)",
-            {"event": "kernel.died", **RUN, "signal": "SIGKILL", "cause": "oom"},
-        ),
-        (
+            "kernel.died",
+            RUN | {"exit_code": 0, "cause": "exited", "uptime": 0.5},
             "analysis died: exited with code 0 after 0.5 s (run 4, pid 4242)",
-            {"event": "kernel.died", **RUN, "exit_code": 0, "cause": "exited", "uptime": 0.5},
         ),
+        ("kernel.died", RUN | MISSING, "analysis could not be launched (run 4): a file is missing"),
         (
-            "analysis could not be launched (run 4): a file is missing",
-            {
-                **RUN,
-                "event": "kernel.died",
-                "pid": None,
-                "cause": "not-found",
-                "uptime": 0.0,
-                "detail": "a file is missing",
-            },
-        ),
-        (
+            "kernel.died",
+            RUN | NODE,
             "analysis died: its node failed after 12 s (run 4): job 7 on n1: NODE_FAIL",
-            {
-                **RUN,
-                "event": "kernel.died",
-                "pid": None,
-                "signal": "SIGTERM",
-                "cause": "node-failed",
-                "uptime": 12.3,
-                "detail": "job 7 on n1: NODE_FAIL",
-            },
         ),
         (
-            "analysis could not be launched (run 4): no such file: /no/python",
-            {
-                "event": "kernel.died",
-                "kernel": "analysis",
-                "generation": 4,
-                "pid": None,
-                "cause": "not-found",
-                "detail": "no such file: /no/python",
-            },
-        ),
-        (
+            "kernel.died",
+            A | {"cause": "unknown", "while_unsupervised": True},
             "analysis died while no supervisor was there: nobody knows how",
-            {"event": "kernel.died", "kernel": "analysis", "cause": "unknown", "while_unsupervised": True},
         ),
         (
+            "kernel.ready",
+            RUN | READY,
             "analysis is ready after 0.41 s (run 4, pid 4242); connect with: jupyter console --existing a",
-            {"event": "kernel.ready", **RUN, "took": 0.412, "connect": "jupyter console --existing a"},
         ),
+        ("kernel.restarting", A | {"attempt": 1, "delay": 0.0}, "analysis restarts at once, attempt 1"),
+        ("kernel.restarting", A | {"attempt": 2, "delay": 1.5}, "analysis restarts in 1.5 s, attempt 2"),
         (
-            "analysis restarts at once, attempt 1",
-            {"event": "kernel.restarting", "kernel": "analysis", "attempt": 1, "delay": 0.0},
-        ),
-        (
-            "analysis restarts in 1.5 s, attempt 2",
-            {"event": "kernel.restarting", "kernel": "analysis", "attempt": 2, "delay": 1.5},
-        ),
-        (
+            "kernel.failed",
+            A | {"reason": "6 deaths"},
             "analysis failed and is left alone: 6 deaths; kernel-supervisor reset analysis tries again",
-            {"event": "kernel.failed", "kernel": "analysis", "reason": "6 deaths"},
         ),
         (
+            "kernel.unresponsive",
+            A | {"check": "heartbeat", "misses": 3},
             "analysis does not answer its heartbeat, 3 missed in a row",
-            {"event": "kernel.unresponsive", "kernel": "analysis", "check": "heartbeat", "misses": 3},
         ),
-        ("analysis was sent SIGUSR1", {"event": "kernel.signalled", "kernel": "analysis", "signum": 10}),
+        ("kernel.signalled", A | {"signum": 10}, "analysis was sent SIGUSR1"),
         (
+            "daemon.stopping",
+            {"pid": 1, "kernels": ["a", "b"]},
             "supervisor is stopping (pid 1); waits for a, b",
-            {"event": "daemon.stopping", "pid": 1, "kernels": ["a", "b"]},
         ),
         (
+            "config.rejected",
+            REJECTED,
             "configuration rejected: a; b; in force is the configuration before it",
-            {
-                "event": "config.rejected",
-                "file": "/k.toml",
-                "mistakes": ["a", "b"],
-                "in_force": "the configuration before it",
-            },
         ),
-        ("a: kernel.yawned (pid 3)", {"event": "kernel.yawned", "kernel": "a", "pid": 3}),
+        ("kernel.yawned", {"kernel": "a", "pid": 3}, "a: kernel.yawned (pid 3)"),
+        ("stream.gap", {"dropped": 7}, "7 events are missing here, because they were read too slowly"),
         (
-            "7 events are missing here, because they were read too slowly",
-            {"event": "stream.gap", "dropped": 7},
-        ),
-        (
+            "stream.gap",
+            {"reason": "nothing was read for 10 s"},
             "some events are missing here, because they were read too slowly",
-            {"event": "stream.gap", "reason": "nothing was read for 10 s"},
         ),
     ],
 )
-def test_an_event_reads_as_a_sentence(expected: str, event: dict[str, object]) -> None:
-    assert expected == sentence(event)
+def test_an_event_reads_as_a_sentence(name: str, fields: dict[str, object], expected: str) -> None:
+    assert expected == sentence({"event": name, **fields})
 
 
 def test_every_event_of_the_machine_has_words() -> None:
