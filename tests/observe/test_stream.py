@@ -88,15 +88,6 @@ async def test_closing_ends_those_who_wait_and_those_who_come_later() -> None:
     assert [] == await everything(stream.subscribe())
 
 
-async def test_a_follower_is_given_no_secret() -> None:
-    stream = EventStream()
-    subscription = stream.subscribe()
-
-    stream.publish({"event": "x", "key": "abcdef0123"})
-
-    assert {"event": "x", "key": "[redacted]"} == await anext(subscription)
-
-
 async def test_a_limit_must_be_positive() -> None:
     with pytest.raises(ValueError, match="limit: 0"):
         EventStream().subscribe(limit=0)

@@ -335,20 +335,3 @@ async def test_a_kernel_of_a_newer_version_is_left_alone(bench: Bench) -> None:
     assert ["b"] == [planned.kernel for planned in supervision.plan(supervision.config)]
     assert "the kernel is left alone" in supervision.degraded()[0]
     assert '{"version": 99, "name": "a"}' == (records / "a.json").read_text()
-
-
-async def test_the_key_is_in_no_line_though_the_kernel_writes_it(bench: Bench) -> None:
-    code = (
-        "import json, sys, os; print(json.load(open(sys.argv[1]))['key'], flush=True);"
-        "os.write(2, b'done'); sys.exit(3)"
-    )
-    talkative = KernelConfig(
-        name="a", argv=(sys.executable, "-c", code, "{connection_file}"), restart="never"
-    )
-    supervision = await bench.open(talkative)
-    await supervision.runner.wait_settled("a", DEADLINE)
-
-    (died,) = bench.told("kernel.died")
-    key = bench.record()["address"]["key"]
-    assert ["[redacted]", "done"] == died["output_tail"]
-    assert key not in (bench.directory / "state/events.jsonl").read_text()
