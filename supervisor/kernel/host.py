@@ -32,7 +32,7 @@ from supervisor.core.actions import (
 )
 from supervisor.core.events import Fact, NoRoom, RoomMade
 from supervisor.core.model import Kernel, State
-from supervisor.disk.off_loop import THREADS, Hanging, Lane, begin
+from supervisor.disk.off_loop import Hanging, Lane, begin
 from supervisor.kernel.connection import CHANNELS, fixed_places
 from supervisor.kernel.entry import PROCESSES, RUN_DESCRIPTORS, Entry
 from supervisor.kernel.equipment import Equipment
@@ -213,7 +213,6 @@ class Host:
 
     def open(self) -> None:
         """Begin, on the running loop, before the first effect.  Raises OSError if the machine has no room."""
-        THREADS.keep_one()
         make_threads(self._equipment.context)
         self._growth = Growth()
         for entry in self._entries.values():

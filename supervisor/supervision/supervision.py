@@ -40,7 +40,7 @@ from supervisor.core.policy import describe, is_clean, may_restart
 from supervisor.disk.canary import Canaries
 from supervisor.disk.files import remove_temporaries_of
 from supervisor.disk.lock import StateLock
-from supervisor.disk.off_loop import Lane, begin
+from supervisor.disk.off_loop import THREADS, Lane, begin
 from supervisor.disk.privacy import make_private_directory, refuse_shared, tighten
 from supervisor.kernel.equipment import Equipment
 from supervisor.kernel.host import Host
@@ -190,7 +190,11 @@ class Supervision:
         self._lock.release()
 
     def open(self) -> None:
-        """Begin to supervise, with no kernels yet.  The lock is held already."""
+        """Begin to supervise, with no kernels yet.  The lock is held already.
+
+        Raises OSError if the machine has no room.
+        """
+        THREADS.keep_one()
         self._store = store = RecordStore(self.places.records)
         equipment = Equipment(wait_disk=self.wait_disk, cgroups=self.cgroups)
         host = Host(self.places, store, self.note_trouble, equipment)
