@@ -74,7 +74,10 @@ def main(fd: int, _: list[str]) -> None:
     began = time.time_ns()
     # As ipykernel does before a cell can import matplotlib, which looks at it once.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    reason = _preload(wishes["preload"]) or _rehearse() or _unsafe()
+    reason = _preload(wishes["preload"])
+    if not reason:
+        _rehearse()
+        reason = _unsafe()
     prints = os.memfd_create("fingerprint")
     os.write(prints, json.dumps(_fingerprint(began)).encode())
     hello = {"unfit": reason, "ipykernel": sys.modules["ipykernel"].__version__ if not reason else ""}
@@ -103,7 +106,7 @@ def _rehearse() -> None:
     from IPython.core.inputtransformer2 import TransformerManager
 
     with contextlib.suppress(Exception):  # as other versions have it
-        TransformerManager().transform_cell("pass\n")
+        TransformerManager().transform_cell("pass\n")  # type: ignore[no-untyped-call]
         IPKernelApp().parse_command_line(["-f", ""])
 
 
