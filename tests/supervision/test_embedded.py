@@ -334,7 +334,8 @@ async def test_kernels_are_gone_after_an_exception_and_after_a_cancellation() ->
 async def test_leaving_ends_although_a_kernel_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("supervisor.supervision.supervision.LAST_PATIENCE", 0.1)
+    for patience in ("LAST_PATIENCE", "EFFECT_PATIENCE"):
+        monkeypatch.setattr(f"supervisor.supervision.supervision.{patience}", 0.1)
     # As of a process in an uninterruptible wait: no signal has an effect.
     for name in ("signal_group", "continue_group"):
         monkeypatch.setattr(f"supervisor.kernel.handle.{name}", lambda *_: None)
