@@ -224,6 +224,7 @@ def test_a_start_that_never_becomes_ready_is_a_death_by_start_timeout(scene: Sce
 
     scene.wait_phase("a", "failed")
 
+    scene.wait_event("kernel.failed", kernel="a")
     assert ["start-timeout"] * 2 == [event["cause"] for event in scene.events("kernel.died", kernel="a")]
     assert [] == scene.leaders("a")
 

@@ -106,7 +106,7 @@ def _cycle(scene: Scene, cycles: int) -> None:
     wait_for(as_before, lambda: f"it holds no more than {settled}; but {_held(daemon.pid)}")
     wait_for(lambda: _zombies_of(daemon.pid) == [], "no zombies")
     assert cycles == len(scene.events("kernel.died", kernel="a"))
-    assert cycles + 1 == len(scene.events("config.loaded"))
+    wait_for(lambda: cycles + 1 == len(scene.events("config.loaded")), "each reload is told")
     assert other == scene.pids()["b"]
     if cycles >= 500:
         assert _memory(daemon.pid) <= memory + 10, f"from {memory} MB"
