@@ -67,11 +67,9 @@ class SupervisedChannels(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
         missed = [(it.channel, it.parts) for it in await self.kernel.recorder.missed(self.session_id)]
         heard, self._heard = self._heard, None
         limit, self.limit_rate = self.limit_rate, False  # what is recorded is bounded already
-        for each in missed:
+        for each in [*missed, *heard]:
             self.hear(*each)
         self.limit_rate = limit
-        for each in heard:
-            self.hear(*each)
         self.kernel.tell_state(self.session_id)
         await self.kernel.requests.resume(self.session_id)
         self.kernel.settle()
