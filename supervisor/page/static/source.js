@@ -40,10 +40,11 @@ export class Source {
     for (;;) {
       await shown();
       let why = 503; // the daemon ended it
+      this.following = new AbortController();
       try {
         this.tell.status(await this.ask('status'));
         await this.stream();
-      } catch (error) { why = error.status ?? 0; }
+      } catch (error) { why = (this.following.signal.reason ?? error).status ?? 0; } // not all browsers throw the reason
       if (!document.hidden) this.tell.lost(why);
       await new Promise((resolve) => { setTimeout(resolve, why === 403 ? SILENCE : RETRY); });
     }
@@ -56,7 +57,6 @@ export class Source {
   }
 
   async stream() {
-    this.following = new AbortController();
     const place = this.sequence == null ? `since=${new Date(this.now() - MONTH).toISOString()}` : `after=${this.sequence}`;
     await this.lines(`events?follow=1&brief=1&${place}`, (event) => {
       if (event.seq != null) this.sequence = event.seq;
