@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from supervisor.core.events import Start
-from supervisor.core.model import Executing, is_settled, launched_of, process_of
-from tests.core.story import Story, config, declare, process, running
+from supervisor.core.model import Executing, is_settled, is_to_run, launched_of, process_of
+from tests.core.story import CRASHED, Story, config, declare, process, running
 
 
 def test_where_a_kernel_is_settled_and_what_its_run_is() -> None:
@@ -21,6 +21,16 @@ def test_where_a_kernel_is_settled_and_what_its_run_is() -> None:
     assert (config(autostart=False), process()) == (launched_of(story.kernel()), process_of(story.kernel()))
     story.tell(declare(config(cwd="/elsewhere")))
     assert not is_settled(story.kernel())
+
+
+def test_who_has_a_run_or_will_have_one_is_to_run() -> None:
+    story = running(max_restarts=1)
+    assert is_to_run(story.kernel())
+    story.exited(CRASHED)
+    assert is_to_run(story.kernel())
+    story.runs()
+    story.exited(CRASHED)
+    assert not is_to_run(story.kernel()), "it is given up"
 
 
 def test_the_last_twenty_deaths_are_remembered_and_the_last_is_the_last() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from supervisor.core.events import Found, Stop, Survivor
@@ -36,34 +38,25 @@ def test_more_kernels_than_start_at_a_time_are_started_all_the_same() -> None:
     assert ["start"] * 3 == [one.action for one in plans]
 
 
-def test_the_same_file_plans_nothing() -> None:
-    assert [Planned("a", "none")] == planned(running(), config())
+MANUAL, WHEN_IDLE = {"on_config_change": "manual"}, {"on_config_change": "when-idle"}
+BY_HAND = 'on_config_change = "manual": waits for a restart by hand'
+ONCE_IDLE = 'on_config_change = "when-idle": restarts once it is idle; without a restart: max_restarts'
 
 
-def test_other_keys_are_applied() -> None:
-    story = running()
-
-    assert [Planned("a", "apply", ("max_restarts",))] == planned(story, config(max_restarts=9))
-    later = Planned("a", "apply", ("autostart", "stop_timeout"), "from its next start: autostart")
-    assert [later] == planned(story, config(autostart=False, stop_timeout=1.0))
-
-
-def test_a_manual_kernel_is_pending_and_says_so() -> None:
-    story = running(on_config_change="manual")
-
-    note = 'on_config_change = "manual": waits for a restart by hand'
-    assert [Planned("a", "pending", ("cwd",), note)] == planned(
-        story, config(on_config_change="manual", **NEW)
-    )
-
-
-def test_a_kernel_that_waits_for_idle_is_pending_and_names_what_needs_no_restart() -> None:
-    story = running(on_config_change="when-idle")
-
-    note = 'on_config_change = "when-idle": restarts once it is idle; without a restart: max_restarts'
-    assert [Planned("a", "pending", ("cwd",), note)] == planned(
-        story, config(on_config_change="when-idle", max_restarts=9, **NEW)
-    )
+@pytest.mark.parametrize(
+    ("launched", "file", "action", "keys", "note"),
+    [
+        ({}, {}, "none", (), ""),
+        ({}, {"max_restarts": 9}, "apply", ("max_restarts",), ""),
+        ({}, {"autostart": False}, "apply", ("autostart",), "from its next start: autostart"),
+        (MANUAL, MANUAL | NEW, "pending", ("cwd",), BY_HAND),
+        (WHEN_IDLE, WHEN_IDLE | NEW | {"max_restarts": 9}, "pending", ("cwd",), ONCE_IDLE),
+    ],
+)
+def test_what_an_edit_does_to_a_kernel_that_runs(
+    launched: dict[str, Any], file: dict[str, Any], action: Any, keys: tuple[str, ...], note: str
+) -> None:
+    assert [Planned("a", action, keys, note)] == planned(running(**launched), config(**file))
 
 
 def test_a_restart_names_what_differs_from_what_was_launched_and_not_from_the_last_file() -> None:
