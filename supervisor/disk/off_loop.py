@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -238,7 +239,7 @@ class Lane:
         threading.current_thread().name = self.name
         while (job := self._next(lasts)) is not None:
             self._before()
-            job()
+            Context().run(job)  # what is set in it is for nobody who has the thread next
             with self._changed:
                 self._begun.pop(job, None)
                 self._given_up.discard(job)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar
 
 import pytest
 
@@ -60,6 +61,16 @@ async def test_work_is_done_in_order_by_one_thread_which_others_have_after_it(
     (thread,) = {thread for _, thread in done}
     await until(lambda: not threads_of(lane))
     assert thread == await Lane("another").do(threading.get_ident)
+
+
+@pytest.mark.parametrize("name", ["lane under test", "another"])
+async def test_what_some_work_sets_in_its_context_is_not_set_for_what_its_thread_does_next(
+    lane: Lane, threads: Threads, name: str
+) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="as new")
+    await lane.do(variable.set, "set")
+
+    assert "as new" == await (lane if name == lane.name else Lane(name)).do(variable.get)
 
 
 async def test_a_thread_that_nobody_has_work_for_ends_and_the_next_work_is_done_all_the_same(
