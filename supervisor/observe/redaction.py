@@ -24,10 +24,9 @@ _DEEPEST = 8
 _TELLABLE = (str, int, float, Enum, PurePath, date, BaseException)
 
 _secrets: dict[str, None] = {}
-# How they begin, and how long they are: with hundreds of kernels, to look for the key of each in each text
-# takes longer than all else that is done for an event.
+# How they begin: with hundreds of kernels, to look for the key of each in each text takes longer than all
+# else that is done for an event.
 _beginnings: set[str] = set()
-_lengths: set[int] = set()
 
 
 def redact(secret: str | bytes) -> None:
@@ -41,11 +40,12 @@ def redact(secret: str | bytes) -> None:
     text = secret.decode("utf-8", "replace") if isinstance(secret, bytes) else secret
     if len(text) < SHORTEST_SECRET:
         return
-    _secrets[text] = None
     _beginnings.add(text[:SHORTEST_SECRET])
-    _lengths.add(len(text))
+    _secrets[text] = None
     while len(_secrets) > _MOST_SECRETS:
         del _secrets[next(iter(_secrets))]
+    if len(_beginnings) > 2 * _MOST_SECRETS:
+        _beginnings.intersection_update([secret[:SHORTEST_SECRET] for secret in tuple(_secrets)])
 
 
 def clean(event: Mapping[str, object]) -> dict[str, object]:
@@ -100,5 +100,5 @@ def _is_short(text: str) -> bool:
 
 
 def _may_hold_secret(text: str) -> bool:
-    places = range(len(text) - min(_lengths) + 1)
+    places = range(len(text) - SHORTEST_SECRET + 1)
     return not _beginnings.isdisjoint(text[at : at + SHORTEST_SECRET] for at in places)

@@ -70,11 +70,12 @@ def test_a_short_value_is_no_secret() -> None:
 
 
 def test_the_number_of_secrets_is_bounded() -> None:
-    for number in range(5000):
-        redact(f"secret-{number:05}")
+    for number in range(10_000):
+        redact(f"{number:05}-secret")
 
     assert 4096 == len(redaction._secrets)
-    assert {"text": HIDDEN} == clean({"text": "secret-04999"})
+    assert 2 * 4096 >= len(redaction._beginnings)
+    assert {"text": HIDDEN} == clean({"text": "09999-secret"})
 
 
 def test_settings_are_told_by_their_type_because_they_show_the_environment() -> None:
