@@ -74,8 +74,8 @@ class Host:
         self._files = Lane("connection files")
         self._jobs: Jobs | None = None
         self._caretaker: asyncio.Task[None] | None = None
-        # Starts under way and what they need, and who waits for room.
-        self._starting: dict[str, int] = {}
+        # The runs that are being started or taken up and what they need, and who waits for room.
+        self._starting: dict[tuple[str, int], int] = {}
         self._waiting: dict[str, asyncio.Task[None]] = {}
 
     def entry(self, kernel: str) -> Entry:
@@ -141,11 +141,12 @@ class Host:
             for other in self._entries.values():
                 if other is not entry:
                     other.give_way(fixed)
-        self._starting[entry.name] = entry.needs(effect.config)
+        # By the run: of the one before, the adoption may not be over.
+        self._starting[entry.name, effect.generation] = entry.needs(effect.config)
         try:
             await entry.spawn(effect, report)
         finally:
-            del self._starting[entry.name]
+            del self._starting[entry.name, effect.generation]
 
     def _lack_for(self, entry: Entry, config: KernelConfig) -> str | None:
         """Why a kernel that has no run cannot have one now, if that is so."""
@@ -158,25 +159,26 @@ class Host:
         """How many descriptors a kernel may still take."""
         if not self._equipment.keeps_reserve:
             return sys.maxsize
-        room = descriptors.left() - min(RESERVE, descriptors.limit() // 8) - sum(self._starting.values())
+        others = {run: needs for run, needs in self._starting.items() if run[0] != entry.name}
+        room = descriptors.left() - min(RESERVE, descriptors.limit() // 8) - sum(others.values())
         if not entry.comes_back:
             # Who had a place and died has it first: others would take it before the next try.
-            names = (e.name for e in self._entries.values() if e.comes_back)
-            room -= RUN_DESCRIPTORS * sum(name not in self._starting for name in names)
+            coming = {e.name for e in self._entries.values() if e.comes_back}
+            room -= RUN_DESCRIPTORS * len(coming - {name for name, _ in others})
         return room
 
     async def _adopt(self, entry: Entry, effect: Adopt, report: Callable[[Fact], object]) -> None:
         entry.connection.fix(effect.config)
         try:
-            await entry.adopt(effect, report, partial(self._may_watch, entry))
+            await entry.adopt(effect, report, partial(self._may_watch, entry, effect.generation))
         finally:
-            self._starting.pop(entry.name, None)
+            self._starting.pop((entry.name, effect.generation), None)
 
-    def _may_watch(self, entry: Entry) -> bool:
+    def _may_watch(self, entry: Entry, generation: int) -> bool:
         """Whether there is room for the watch over a process, which is kept for it then."""
         if self._room_for(entry) < RUN_DESCRIPTORS:
             return False
-        self._starting[entry.name] = RUN_DESCRIPTORS
+        self._starting[entry.name, generation] = RUN_DESCRIPTORS
         return True
 
     def _begin_waiting(self, entry: Entry, effect: AwaitRoom, report: Callable[[Fact], object]) -> None:

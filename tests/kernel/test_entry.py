@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from supervisor.core.actions import (
     Apply,
     AskToExit,
     Renew,
+    Spawn,
     Withdraw,
 )
 from supervisor.core.events import Exited, Ready, Spawned
@@ -26,7 +28,7 @@ from supervisor.kernel import entry as entries
 from supervisor.kernel.connection import CHANNELS
 from supervisor.records.record import Record
 from tests.kernel.hosting import Hosting, config, take_over
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, until
 
 
 def address(hosting: Hosting) -> dict[str, Any]:
@@ -304,3 +306,29 @@ async def test_the_sockets_of_an_ipc_kernel_go_with_its_connection_file(hosting:
     await hosting.perform(Withdraw("a"))
 
     assert [] == [path for path in sockets if path.exists()]
+
+
+async def test_a_kernel_that_dies_while_it_is_still_being_adopted_is_launched_with_room_kept_for_it(
+    hosting: Hosting,
+    next_host: Hosting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spawned = await take_over(hosting, next_host, config())
+    entry, host = next_host.entry(), next_host.host
+    adopted, launched = threading.Event(), threading.Event()
+    monkeypatch.setattr(type(entry.connection), "is_written", property(lambda _: adopted.wait(DEADLINE)))
+    adoption = next_host.begin_adoption(spawned, config())
+    await until(lambda: entry.run is not None)
+    await next_host.kill(spawned)
+
+    launch = next_host.begin(Spawn("a", 2, config()))
+    monkeypatch.setattr(entry.connection, "refuse_file_of_another", lambda: launched.wait(DEADLINE))
+    await until(lambda: len(host._starting) == 2)
+    adopted.set()
+    await adoption
+    kept = [*host._starting]
+    launched.set()
+    await launch
+
+    assert [("a", 2)] == kept
+    assert {} == host._starting
