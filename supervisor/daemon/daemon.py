@@ -53,7 +53,7 @@ Serving = Callable[["Daemon", Bound], "tuple[Door, FileWatch]"]
 SUPERVISOR_KEYS = reload_actions(SupervisorConfig)
 # While kernels take their time to stop, the log tells which, this often, in seconds.
 PROGRESS_INTERVAL = 5.0
-# How long an exit waits for the disk of what nobody needs any more, in seconds.
+# How long an exit waits for the disk of the lock, and of what nobody needs any more, in seconds.
 LEAVING_PATIENCE = 1.0
 # How long the door is not opened yet because the first kernels are being launched, in seconds.
 LAUNCH_PATIENCE = 0.5
@@ -92,7 +92,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._status = ""
         self._door: Door | None = None
-        self._reading = Lane("configuration")
+        self._reading, self._locking = Lane("configuration"), Lane("lock")
         self._writing = Lane(
             "last good configuration", partial(supervision.wait_disk, supervision.places.state_dir)
         )
@@ -166,14 +166,14 @@ class Daemon:
             if await self._is_dispossessed():
                 self._leave_as(Farewell.DETACH)
 
-    async def _is_dispossessed(self) -> bool:
+    async def _is_dispossessed(self, patience: float | None = None) -> bool:
         trouble, is_lost = None, False
         try:
-            await begin(self.supervision.keep_lock)
+            await self._locking.do(self.supervision.keep_lock, patience=patience)
         except AlreadyLocked as error:
             trouble = f"{error}: it was started after the directory was removed, and has the kernels now"
             is_lost = not is_first()  # with pid 1 they would end
-        except (UnsafeDirectory, OSError) as error:
+        except (UnsafeDirectory, OSError, Hanging) as error:
             trouble = f"cannot lock the state directory anew: {error}"
         self.supervision.note_trouble("lock", trouble)
         return is_lost
@@ -206,7 +206,7 @@ class Daemon:
     async def _leave(self, farewell: Farewell) -> int:
         """Leave in order; returns the exit code: 1 if kernels are left that were to be stopped."""
         supervision, tell = self.supervision, self.supervision.runner.tell
-        if farewell is Farewell.STOP and await self._is_dispossessed():
+        if farewell is Farewell.STOP and await self._is_dispossessed(LEAVING_PATIENCE):
             farewell = Farewell.DETACH  # they are not ours to stop
         self.notifier.stopping(f"{farewell.value}: {self._status_line()}")
         if farewell is Farewell.DETACH:

@@ -50,7 +50,10 @@ class StateLock:
         except BlockingIOError:
             text = os.read(fd, 32).decode("ascii", "replace").strip()
             os.close(fd)
-            raise AlreadyLocked(self.path, int(text) if text.isdecimal() else None) from None
+            pid = int(text) if text.isdecimal() else None
+            if self._fd is not None and pid == os.getpid():
+                return  # it is ours: a file system may not answer for a moment, or number one file twice
+            raise AlreadyLocked(self.path, pid) from None
         except OSError:
             os.close(fd)
             raise

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.serving import serving
 from supervisor.daemon.settings_file import LAST_GOOD, Rejected, SettingsFile
 from supervisor.daemon.steered import SteeredDaemon
+from supervisor.disk.lock import StateLock
 from supervisor.observe.log import Log, configure
 from supervisor.settings.config import Config
 from supervisor.supervision.supervision import Supervision
@@ -460,6 +462,44 @@ async def test_a_disk_that_hangs_on_the_last_good_file_holds_up_nothing(
 
     assert ["b"] == made.supervision.names()
     go_on.set()
+    made.stop()
+    await bench.end(task)
+
+
+async def test_a_disk_that_hangs_when_the_lock_is_looked_at_holds_up_no_exit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(Supervision, "keep_lock", lambda _: go_on.wait())
+    bench.write(mini("a", autostart="false"))
+    made, task = await bench.start()
+    try:
+        made.stop()
+        assert 0 == await bench.end(task)
+    finally:
+        go_on.set()
+
+    assert ["daemon.stopped"] == stopped(bench)
+
+
+async def test_a_daemon_that_is_told_to_stop_while_it_locks_anew_does_not_take_itself_for_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, look = threading.Barrier(2, timeout=0.5), StateLock.is_in_place
+
+    def looked(lock: StateLock) -> bool:
+        found = look(lock)
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+        return found
+
+    bench.write(mini("a", autostart="false"))
+    made, task = await bench.start()
+    (bench.directory / "state/lock").unlink()
+    monkeypatch.setattr(StateLock, "is_in_place", looked)
+
+    assert [False, False] == await asyncio.gather(made._is_dispossessed(), made._is_dispossessed())
+
     made.stop()
     await bench.end(task)
 

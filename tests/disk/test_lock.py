@@ -66,7 +66,9 @@ def test_a_lock_that_was_let_go_can_be_taken_again(path: Path) -> None:
     assert before == descriptors()
 
 
-def test_one_whose_file_was_removed_is_taken_anew_unless_another_came_first(path: Path) -> None:
+def test_one_whose_file_was_removed_is_taken_anew_unless_another_came_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = StateLock(path), StateLock(path)
     before = descriptors()
     first.take()
@@ -78,13 +80,28 @@ def test_one_whose_file_was_removed_is_taken_anew_unless_another_came_first(path
     assert first.is_in_place()
 
     path.unlink()
-    second.take()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os, "getpid", lambda: 1)
+        second.take()
     assert not first.is_in_place()
     with pytest.raises(AlreadyLocked):
         first.take()
     first.release()
     second.release()
     assert before == descriptors()
+
+
+def test_one_that_is_taken_a_second_time_by_its_holder_stays_his(path: Path) -> None:
+    first = StateLock(path)
+    first.take()
+    before = descriptors()
+
+    first.take()  # it could not be looked at for a moment, say (stat(2), ESTALE)
+
+    assert before == descriptors()
+    with pytest.raises(AlreadyLocked):
+        StateLock(path).take()
+    first.release()
 
 
 def test_a_holder_that_did_not_tell_its_pid_holds_it_all_the_same(path: Path) -> None:
