@@ -50,10 +50,21 @@ class LoopThread:
             target=self._run, args=(begun,), name="kernel-supervisor", daemon=True
         )
         try:
+            self._start()
+            begun.result()
+        except BaseException:  # KeyboardInterrupt in the calling thread
+            begun.add_done_callback(self._end_unused)
+            raise
+
+    def _start(self) -> None:
+        try:
             self._thread.start()
         except RuntimeError as error:
             raise OSError(errno.EAGAIN, f"no thread for the supervision of kernels: {error}") from None
-        begun.result()
+
+    def _end_unused(self, begun: concurrent.futures.Future[None]) -> None:
+        if begun.exception() is None:
+            self._end(join=False)
 
     def _run(self, begun: concurrent.futures.Future[None]) -> None:
         try:

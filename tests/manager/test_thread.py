@@ -10,7 +10,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -43,10 +43,11 @@ async def test_it_can_be_used_within_a_running_loop(manager: KernelManager) -> N
     manager.shutdown_kernel()
 
 
-def test_managers_share_one_thread_which_ends_with_the_last(manager: KernelManager) -> None:
-    def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "kernel-supervisor"]
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "kernel-supervisor"]
 
+
+def test_managers_share_one_thread_which_ends_with_the_last(manager: KernelManager) -> None:
     other = KernelManager(kernel_cmd=MINI)
     assert [] == threads()
     manager.start_kernel()
@@ -59,6 +60,18 @@ def test_managers_share_one_thread_which_ends_with_the_last(manager: KernelManag
     assert 1 == len(threads())
     other.shutdown_kernel()
     assert [] == threads()
+
+
+def test_one_that_nobody_waits_for_as_it_begins_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        acquire()
+
+    wait_for(lambda: not threads(), "it has ended")
 
 
 @pytest.mark.parametrize("another", [False, True])
