@@ -78,7 +78,7 @@ class Threads:
             if self._waiting:
                 self._waiting.pop().put(work)
                 return
-        threading.Thread(target=self._serve, args=(work,), daemon=True).start()
+        threading.Thread(target=self._serve, args=(work,), name="without work", daemon=True).start()
 
     def begin_in_last(self, work: Job) -> bool:
         """Have ``work`` called in the last one, in turn; False if that was never made."""
@@ -90,7 +90,6 @@ class Threads:
         asked: SimpleQueue[Job] = SimpleQueue()
         while True:
             work()
-            threading.current_thread().name = "without work"
             with self._lock:
                 self._waiting.append(asked)
             try:
@@ -236,13 +235,15 @@ class Lane:
         self._serve(False)
 
     def _serve(self, lasts: bool) -> None:
-        threading.current_thread().name = self.name
+        thread = threading.current_thread()
+        before, thread.name = thread.name, self.name
         while (job := self._next(lasts)) is not None:
             self._before()
             Context().run(job)  # what is set in it is for nobody who has the thread next
             with self._changed:
                 self._begun.pop(job, None)
                 self._given_up.discard(job)
+        thread.name = before
 
     def _next(self, lasts: bool) -> Job | None:
         with self._changed:

@@ -147,6 +147,7 @@ async def test_where_no_thread_is_to_be_had_lanes_take_turns_in_the_last_one(
 
     assert ["first", "second"] == done
     assert 1 == len(last)
+    await until(lambda: last <= {thread.ident for thread in threading.enumerate() if "last" in thread.name})
     assert last != {await one.do(threading.get_ident)}, "once there are threads, it has its own"
 
 
