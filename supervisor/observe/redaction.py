@@ -40,12 +40,13 @@ def redact(secret: str | bytes) -> None:
     text = secret.decode("utf-8", "replace") if isinstance(secret, bytes) else secret
     if len(text) < SHORTEST_SECRET:
         return
-    _beginnings.add(text[:SHORTEST_SECRET])
     _secrets[text] = None
+    _beginnings.add(text[:SHORTEST_SECRET])
     while len(_secrets) > _MOST_SECRETS:
         del _secrets[next(iter(_secrets))]
     if len(_beginnings) > 2 * _MOST_SECRETS:
-        _beginnings.intersection_update([secret[:SHORTEST_SECRET] for secret in tuple(_secrets)])
+        known = set(_beginnings)  # before the secrets: what another thread adds meanwhile stays
+        _beginnings.difference_update(known - {secret[:SHORTEST_SECRET] for secret in tuple(_secrets)})
 
 
 def clean(event: Mapping[str, object]) -> dict[str, object]:
