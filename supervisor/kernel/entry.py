@@ -133,10 +133,9 @@ class Entry:
         return RUN_DESCRIPTORS + (len(CHANNELS) if holds else 0)
 
     @property
-    def comes_back(self) -> bool:
-        """Whether a run of it has ended, and another is to follow."""
-        has_ended = self.run is not None and self.run.is_over
-        return has_ended and self._known is not None and is_to_run(self._known[0])
+    def is_to_run(self) -> bool:
+        """Whether it has a run, or will have one as soon as may be; not one that is being stopped."""
+        return self._known is not None and is_to_run(self._known[0])
 
     async def spawn(self, effect: Spawn, report: Report) -> None:
         """Launch a run; answers Spawned or SpawnFailed, and after Spawned later Exited."""

@@ -161,9 +161,9 @@ class Host:
             return sys.maxsize
         others = {run: needs for run, needs in self._starting.items() if run[0] != entry.name}
         room = descriptors.left() - min(RESERVE, descriptors.limit() // 8) - sum(others.values())
-        if not entry.comes_back:
+        if not _comes_back(entry):
             # Who had a place and died has it first: others would take it before the next try.
-            coming = {e.name for e in self._entries.values() if e.comes_back}
+            coming = {e.name for e in self._entries.values() if _comes_back(e)}
             room -= RUN_DESCRIPTORS * len(coming - {name for name, _ in others})
         return room
 
@@ -175,9 +175,15 @@ class Host:
             self._starting.pop((entry.name, effect.generation), None)
 
     def _may_watch(self, entry: Entry, generation: int) -> bool:
-        """Whether there is room for the watch over a process, which is kept for it then."""
-        if self._room_for(entry) < RUN_DESCRIPTORS:
-            return False
+        """Whether there is room for the watch over a process, which is kept for it then.
+
+        It comes before the ports that are held for kernels that are stopped.
+        """
+        held = (e.connection for e in self._entries.values() if not e.is_to_run and e.connection.is_held)
+        while self._room_for(entry) < RUN_DESCRIPTORS:
+            if (connection := next(held, None)) is None:
+                return False
+            connection.release()
         self._starting[entry.name, generation] = RUN_DESCRIPTORS
         return True
 
@@ -293,6 +299,11 @@ class Host:
         """Return once nothing is left here that nobody needs."""
         if self._jobs is not None:
             await self._jobs.wait_closed()
+
+
+def _comes_back(entry: Entry) -> bool:
+    """Whether a run of it has ended, and another is to follow."""
+    return entry.is_to_run and entry.run is not None and entry.run.is_over
 
 
 def _look_at(runs: Iterable[Run], warmth: Warmth) -> None:

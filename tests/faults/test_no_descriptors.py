@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Scene
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE, wait_for
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit(2) is Linux's")
 
@@ -154,3 +154,10 @@ def test_a_daemon_with_too_few_descriptors_for_the_kernels_that_it_finds_serves_
     scene.start(*names)
     assert {**pids, unwatched[-1]: 0} == {**scene.pids(), unwatched[-1]: 0}
     wait_for(lambda: not scene.status()["degraded"], "nothing is degraded any more")
+
+    scene.kill()
+    daemon = scene.begin(program=under(128))
+    wait_for(scene.answers, "the daemon answers")
+    daemon.terminate()
+    assert 0 == daemon.wait(DEADLINE), scene.log_end()
+    assert [] == scene.leaders()
