@@ -234,6 +234,7 @@ def test_a_home_that_is_missing_or_not_writable_is_told_or_does_no_harm(
         )
         scene.wait_running("c")
         assert "42" == scene.run("c", "print(6 * 7)")
+        scene.command("stop", "a", "c")  # the account is removed before the daemon ends
 
 
 def test_a_kernelspec_is_the_accounts_own_and_learns_nothing_of_ours(
