@@ -138,7 +138,10 @@ def _is_of(process: Path, uid: int) -> bool:
 def _retried(*command: str) -> None:
     """Run a command that others may run at the same time: one of them has the lock on /etc/passwd."""
 
-    def run() -> bool:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    done: list[subprocess.CompletedProcess[str]] = []
 
-    wait_for(run, f"{command} works")
+    def run() -> bool:
+        done[:] = [subprocess.run(command, capture_output=True, text=True, check=False)]
+        return done[0].returncode == 0
+
+    wait_for(run, lambda: f"{command} works: {done[0].stderr}")
