@@ -229,7 +229,8 @@ def _each(state: State, kernels: Iterable[Kernel], act: Callable[[Kernel], Trans
     for kernel in kernels:
         after, done = act(kernel)
         actions += done
-        changed.append((kernel.name, after))
+        if after is not kernel:
+            changed.append((kernel.name, after))
     return (_with(state, changed) if changed else state), actions
 
 
@@ -281,18 +282,14 @@ def _admit(state: State, now: float) -> Decision:
 
 def _tend(state: State, now: float) -> Decision:
     """Spares, after everything else: none is grown beside a start, which it would take longer."""
-    concerned = [kernel for kernel in state.kernels.values() if spare.concerns(kernel)]
+    course, concerned = state.course, [each for each in state.kernels.values() if spare.concerns(each)]
     if not concerned:
         return state, []
-    starts = any(isinstance(k.phase, Queued) or _takes_slot(k) for k in state.kernels.values())
-    growing = sum(isinstance(kernel.spare, Growing) for kernel in concerned)
-    slots = 0 if starts else state.max_concurrent_starts - growing
-    actions: list[Action] = []
-    changed: list[tuple[str, Kernel | None]] = []
-    for kernel in concerned:
-        after, done = spare.tend(kernel, course=state.course, has_room=slots > 0, now=now)
-        if after is not kernel:
-            slots -= isinstance(after.spare, Growing) and after.spare is not kernel.spare
-            actions += done
-            changed.append((kernel.name, after))
-    return (_with(state, changed) if changed else state), actions
+    state, actions = _each(state, concerned, lambda kernel: spare.tend(kernel, course, now))
+    kernels = state.kernels.values()
+    if any(isinstance(kernel.phase, Queued) or _takes_slot(kernel) for kernel in kernels):
+        return state, actions
+    slots = state.max_concurrent_starts - sum(isinstance(kernel.spare, Growing) for kernel in kernels)
+    due = [kernel for kernel in kernels if spare.is_due(kernel, course)]
+    state, grown = _each(state, due[: max(0, slots)], lambda kernel: spare.grow(kernel, now))
+    return state, actions + grown

@@ -80,34 +80,35 @@ def _fail(kernel: Kernel, reason: str, now: float) -> Tended:
     return replace(kernel, spare=Resting(now + REST), spare_trouble=reason), told
 
 
-def tend(kernel: Kernel, *, course: Course, has_room: bool, now: float) -> Tended:
-    """Grow a spare where there is to be one and none is due otherwise, drop what is of no use."""
-    actions: list[Action] = []
+def tend(kernel: Kernel, course: Course, now: float) -> Tended:
+    """What is due about the spare that there is: drop what is of no use, give up what does not come."""
     reason = _reason_for_none(kernel, course)
     match kernel.spare:
         case Growing(number=number) | Parked(number=number) if reason:
-            kernel, actions = _drop(kernel, number, reason)
+            return _drop(kernel, number, reason)
         case Growing(number=number, deadline=deadline) if deadline <= now:
             kernel, told = _fail(kernel, "it was not parked in time", now)
-            actions = [Discard(kernel.name, number), *told]
+            return kernel, [Discard(kernel.name, number), *told]
         case Parked(number=number) if spare_deadline(kernel) <= now:
-            kernel, actions = _drop(kernel, number, "its age")
+            return _drop(kernel, number, "its age")
         case Resting(until=until) if reason or until <= now:
-            kernel = replace(kernel, spare=None)
+            return replace(kernel, spare=None), []
         case _:
-            pass
-    config = kernel.declared
-    if (
-        kernel.spare is None
-        and not _reason_for_none(kernel, course)
-        and has_room
-        and isinstance(kernel.phase, Running)
-        and config
-    ):
-        number = kernel.spares + 1
-        growing = Growing(number, config, now + config.start_timeout)
-        return replace(kernel, spare=growing, spares=number), [*actions, Park(kernel.name, number, config)]
-    return kernel, actions
+            return kernel, []
+
+
+def is_due(kernel: Kernel, course: Course) -> bool:
+    """Whether a spare is to be grown."""
+    is_missing = kernel.spare is None and isinstance(kernel.phase, Running)
+    return is_missing and not _reason_for_none(kernel, course)
+
+
+def grow(kernel: Kernel, now: float) -> Tended:
+    """Grow a spare."""
+    number, config = kernel.spares + 1, kernel.declared
+    assert config is not None, "it is due"
+    growing = Growing(number, config, now + config.start_timeout)
+    return replace(kernel, spare=growing, spares=number), [Park(kernel.name, number, config)]
 
 
 def _drop(kernel: Kernel, number: int, reason: str) -> Tended:

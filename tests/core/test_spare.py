@@ -165,6 +165,23 @@ def test_spares_come_after_the_starts_that_wait_and_those_under_way(slots: int) 
     assert [Park("a", 1, story.kernel().declared)] == story.ready("b")
 
 
+def test_the_place_of_a_spare_that_is_dropped_is_the_next_ones_at_once() -> None:
+    story, kept = Story(), {**STANDBY, "on_config_change": "manual"}
+    story.load(config("a", **kept), config("b", **kept), max_concurrent_starts=1)
+    for name in ("a", "b"):
+        story.spawned(name)
+        story.ready(name)
+
+    edited = [config("a", **kept), config("b", **kept, cwd="/x")]
+    story.load(*edited, max_concurrent_starts=1)
+    story.tell(SpareParked("a", 1))
+    actions = story.load(config("a", **kept), config("b", **kept, cwd="/y"), max_concurrent_starts=1)
+
+    assert [Discard("b", 1), Park("b", 2, story.kernel("b").declared)] == [
+        one for one in actions if isinstance(one, Park | Discard)
+    ]
+
+
 def test_a_kernel_that_dies_again_and_again_gets_no_spare() -> None:
     story = standby(max_restarts=0, backoff=BackoffConfig(initial=0.0, next=0.0, jitter=0.0))
     for _ in range(2):
