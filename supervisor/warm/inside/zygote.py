@@ -74,10 +74,7 @@ def main(fd: int, _: list[str]) -> None:
     began = time.time_ns()
     # As ipykernel does before a cell can import matplotlib, which looks at it once.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    reason = _preload(wishes["preload"])
-    if not reason:
-        _rehearse()
-        reason = _unsafe()
+    reason = _preload(wishes["preload"]) or _unsafe()
     prints = os.memfd_create("fingerprint")
     os.write(prints, json.dumps(_fingerprint(began)).encode())
     hello = {"unfit": reason, "ipykernel": sys.modules["ipykernel"].__version__ if not reason else ""}
@@ -97,17 +94,11 @@ def _preload(names: list[str]) -> str | None:
         except BaseException as error:  # noqa: PERF203 - each for itself
             if name not in MORE:
                 return f"import {name}: {type(error).__name__}: {error}"
-    return None
-
-
-def _rehearse() -> None:
-    """What each kernel would do for the first time, and Python keeps: patterns, where no module is."""
-    from ipykernel.kernelapp import IPKernelApp
     from IPython.core.inputtransformer2 import TransformerManager
 
-    with contextlib.suppress(Exception):  # as other versions have it
-        TransformerManager().transform_cell("pass\n")  # type: ignore[no-untyped-call]
-        IPKernelApp().parse_command_line(["-f", ""])
+    # Else each kernel would compile the patterns of its first cell anew.
+    TransformerManager().transform_cell("pass\n")  # type: ignore[no-untyped-call]
+    return None
 
 
 def _unsafe() -> str | None:
