@@ -111,7 +111,7 @@ def _remove(name: str) -> None:
     except KeyError:
         return
     wait_for(lambda: not _kill_all(uid), f"nothing of {name} lives")
-    _retried("userdel", name)
+    _retried("userdel", "--force", name)  # also where init has not reaped what it ran
 
 
 def _kill_all(uid: int) -> bool:
