@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -83,9 +83,13 @@ class _Wanted:
         if self.until is not None and self.follow:
             raise Quit(USAGE, "--until and --follow exclude each other", "give one of them")
         if self.cause is not None:
-            _check_cause(self.cause)
+            from supervisor.core.model import Cause
+
+            _refuse_unknown("--cause", "a cause", self.cause, [*map(str, Cause)])
         if self.event is not None:
-            _check_event(self.event)
+            from supervisor.observe.sentence import EVENTS
+
+            _refuse_unknown("--event", "an event", self.event, EVENTS)
         self.last: int | None = arguments.lines
         if self.last is None and self.since is None and not arguments.summary:
             self.last = _DEFAULT_LINES
@@ -276,23 +280,13 @@ def _reason(why: NoDaemon | Broken | None) -> str:
     return f"the daemon {happened}; waiting for it to answer again"
 
 
-def _check_cause(cause: str) -> None:
-    from supervisor.core.model import Cause
+def _refuse_unknown(option: str, what: str, word: str, known: Collection[str]) -> None:
+    """What there is not is a slip: nothing would ever be shown.  Raises Quit."""
     from supervisor.settings.mistakes import did_you_mean
 
-    known = [str(known) for known in Cause]
-    if cause not in known:
-        hint = did_you_mean(cause, known) or f"there are {', '.join(known)}"
-        raise Quit(USAGE, f"--cause: {cause!r} is not a cause", hint)
-
-
-def _check_event(event: str) -> None:
-    from supervisor.observe.sentence import EVENTS
-    from supervisor.settings.mistakes import did_you_mean
-
-    if event not in EVENTS:
-        hint = did_you_mean(event, EVENTS) or f"there are {', '.join(EVENTS)}"
-        raise Quit(USAGE, f"--event: {event!r} is not an event", hint)
+    if word not in known:
+        hint = did_you_mean(word, known) or f"there are {', '.join(known)}"
+        raise Quit(USAGE, f"{option}: {word!r} is not {what}", hint)
 
 
 def _is_before(event: Event, until: datetime) -> bool:
