@@ -188,21 +188,16 @@ class Link(Struct, frozen=True):
     path: Path
     leads_to: Path
 
-    @classmethod
-    def place(cls, path: Path, leads_to: Path) -> Link | None:
-        """Place the link, replacing a left-over socket or link; ``None`` where there is no need or no way."""
-        if path == leads_to:
-            return None
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.alias")
+    def place(self) -> None:
+        """Place the link, replacing a left-over socket or link; nothing where there is no way."""
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.alias")
         try:
-            if not (link := cls(path, leads_to)).is_in_place():
-                _make_way(path)
-                fresh.unlink(missing_ok=True)
-                fresh.symlink_to(leads_to)
-                fresh.rename(path)
+            _make_way(self.path)
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(self.leads_to)
+            fresh.rename(self.path)
         except (OSError, BadPath):
-            return None  # a convenience: the socket itself is open
-        return link
+            pass  # a convenience: the socket itself is open
 
     def is_in_place(self) -> bool:
         """Whether the link is there, and leads to our socket."""

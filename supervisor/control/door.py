@@ -93,10 +93,9 @@ class Door(HTTPServerConnectionDelegate):
         self.followers = 0
         self.circle = Circle()
         self.exchanges: set[_Exchange] = set()
-        self._link_path = link
         # Until the disk of a directory takes changes.
         self._wait_disk = wait_disk
-        self._link: Link | None = None
+        self._link = None if link in (None, path) else Link(link, path)
         self._bound = bound
         self._server: _Server | None = None
 
@@ -121,7 +120,7 @@ class Door(HTTPServerConnectionDelegate):
         is_told = False
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
-            if self._bound is None or await begin(self._is_in_place, self._bound):
+            if self._bound is None or await begin(self._look, self._bound):
                 continue
             try:
                 await begin(refuse_shared, self.path.parent, "socket")
@@ -135,15 +134,15 @@ class Door(HTTPServerConnectionDelegate):
                 await self._exchange(bound)
                 is_told = False
 
-    def _is_in_place(self, bound: Bound) -> bool:
-        if self._link_path not in (None, self.path) and not (self._link and self._link.is_in_place()):
-            self._place_link()
+    def _look(self, bound: Bound) -> bool:
+        """Place the link again where it was removed; whether the socket is in place."""
+        self._place_link()
         return bound.is_in_place()
 
     def _place_link(self) -> None:
-        if self._link_path is not None:
-            self._wait_disk(self._link_path.parent)
-            self._link = Link.place(self._link_path, self.path)
+        if self._link is not None and not self._link.is_in_place():
+            self._wait_disk(self._link.path.parent)
+            self._link.place()
 
     async def _exchange(self, bound: Bound) -> None:
         await begin(self._place_link)
